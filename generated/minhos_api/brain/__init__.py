@@ -1,0 +1,1 @@
+"""Made from proto/ by scripts/generate. Never edited by hand."""

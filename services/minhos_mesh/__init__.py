@@ -1,0 +1,1 @@
+"""MinhOS Mesh: a trading system built as a mesh of gRPC services."""

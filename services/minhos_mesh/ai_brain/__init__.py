@@ -1,0 +1,1 @@
+"""The AI brain: market data in, signals with reasons out."""

@@ -1,0 +1,1 @@
+"""The rules of the brain: pure, without a clock, files or messages."""

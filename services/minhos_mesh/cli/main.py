@@ -1,0 +1,318 @@
+"""The commands of `minhos` and their options; what they do stands in the modules beside this one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from minhos_mesh.cli import mesh, show, start
+from minhos_mesh.runtime.config import ConfigError
+from minhos_mesh.runtime.keeper_client import KeeperError
+from minhos_mesh.runtime.paths import DEFAULT_DATA_DIR
+
+app: Final = typer.Typer(
+    name="minhos",
+    help="A trading system built as a mesh of gRPC services.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+order_app: Final = typer.Typer(help="Place and cancel orders.", no_args_is_help=True)
+app.add_typer(order_app, name="order")
+
+DataDir = Annotated[
+    Path,
+    typer.Option("--data-dir", envvar="MINHOS_DATA_DIR", help="Folder of the mesh; another folder is another mesh."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the change.")]
+
+
+def app_entry() -> None:
+    """Entry of the `minhos` command."""
+    app()
+
+
+@app.command()
+def up(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    feed: Annotated[str | None, typer.Option(help="simulated, replay or none.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A .scid recording to replay.")] = None,
+    speed: Annotated[str | None, typer.Option(help="How many times faster than it happened, or max.")] = None,
+    until_end: Annotated[bool, typer.Option("--until-end", help="Run a replay to its end, report, and stop.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Where the report of --until-end goes.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when everything is HEALTHY.")] = False,
+    config: Annotated[Path | None, typer.Option(help="Configuration file; ./minhos.toml when there is one.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds until everything must be HEALTHY.")] = 60.0,
+) -> None:
+    """Start the whole mesh."""
+    if until_end and detach:
+        mesh.fail("--until-end and --detach do not go together: a replay to its end is waited for")
+    choice = start.FeedChoice(feed, file, speed)
+    paths = mesh.paths_of(data_dir)
+    try:
+        resolved = start.resolve(config, choice)
+        if until_end and resolved.feed.kind != "replay":
+            mesh.fail("--until-end needs a replay: --feed replay --file FILE")
+        _check_recording(resolved.feed.kind, resolved.feed.file)
+        start.launch(paths, resolved)
+    except (ConfigError, mesh.CommandFailed, KeeperError) as error:
+        mesh.fail(str(error))
+    try:
+        mesh.run(_bring_up(data_dir, timeout))
+        if until_end:
+            from minhos_mesh.cli import report as reporting
+
+            consistent = mesh.run(reporting.run_to_end(paths, report))
+            start.shut_down(paths, show.err.print)
+            raise typer.Exit(0 if consistent else 1)
+    except typer.Exit as ended:
+        if ended.exit_code and start.keeper_state(paths.data_dir) is not None:
+            show.err.print("stopping what was started")
+            start.shut_down(paths, show.err.print)
+        raise
+    if detach:
+        show.out.print(
+            f"all services are HEALTHY in {paths.data_dir}: `minhos status` shows them, `minhos down` ends them"
+        )
+        return
+    _stay(data_dir)
+
+
+@app.command()
+def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Stop the whole mesh, dependents before what they need."""
+    try:
+        start.shut_down(mesh.paths_of(data_dir), show.out.print)
+    except (mesh.CommandFailed, KeeperError) as error:
+        mesh.fail(str(error))
+    show.out.print("the mesh is down")
+
+
+@app.command()
+def status(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+    """Show all services with their state."""
+    from minhos_mesh.cli import status as commands
+
+    mesh.run(commands.status(mesh.paths_of(data_dir), as_json=json))
+
+
+@app.command()
+def wait(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    timeout: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+) -> None:
+    """Return when every service is HEALTHY."""
+    from minhos_mesh.cli import status as commands
+
+    mesh.run(commands.wait(mesh.paths_of(data_dir), timeout))
+
+
+@app.command()
+def ports(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+    """Show where each service listens."""
+    from minhos_mesh.cli import status as commands
+
+    mesh.run(commands.ports(mesh.paths_of(data_dir), as_json=json))
+
+
+@app.command()
+def graph(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+    """Show who needs whom, in the order of the start."""
+    from minhos_mesh.cli import status as commands
+
+    mesh.run(commands.graph(mesh.paths_of(data_dir), as_json=json))
+
+
+@app.command()
+def tail(
+    what: Annotated[str, typer.Argument(help="events, market, signals or orders.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+    count: Annotated[int | None, typer.Option(help="Stop after so many lines.")] = None,
+) -> None:
+    """Follow what happens."""
+    from minhos_mesh.cli import tail as commands
+
+    mesh.run(commands.tail(mesh.paths_of(data_dir), what, count, as_json=json))
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="Name of a service, or keeper.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 40,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
+) -> None:
+    """Show the log of a service."""
+    from minhos_mesh.cli import tail as commands
+
+    mesh.run(commands.logs(mesh.paths_of(data_dir), service, lines, follow=follow, as_json=json))
+
+
+@app.command()
+def positions(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+    """Show what is held, with profit and loss."""
+    from minhos_mesh.cli import trading as commands
+
+    mesh.run(commands.positions(mesh.paths_of(data_dir), as_json=json))
+
+
+@app.command()
+def orders(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest.")] = 20,
+) -> None:
+    """Show the newest orders."""
+    from minhos_mesh.cli import trading as commands
+
+    mesh.run(commands.orders(mesh.paths_of(data_dir), count, as_json=json))
+
+
+@order_app.command("place")
+def order_place(
+    side: Annotated[str, typer.Argument(help="buy or sell.")],
+    quantity: Annotated[int, typer.Argument(help="Contracts.")],
+    symbol: Annotated[str | None, typer.Option(help="The primary symbol when not given.")] = None,
+    limit: Annotated[str | None, typer.Option(help="Limit price in points, for example 23500.25.")] = None,
+    stop: Annotated[str | None, typer.Option(help="Stop price in points.")] = None,
+    time_in_force: Annotated[str, typer.Option(help="day, gtc, ioc or fok.")] = "day",
+    reduce_only: Annotated[bool, typer.Option("--reduce-only", help="Refuse it unless it reduces a position.")] = False,
+    request_id: Annotated[str | None, typer.Option(help="Your own id; the same one is never placed twice.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Place an order: market, or limit, stop and stop-limit by the prices given."""
+    from minhos_mesh.cli import trading as commands
+
+    mesh.run(
+        commands.place(
+            mesh.paths_of(data_dir),
+            side,
+            quantity,
+            symbol=symbol,
+            limit=limit,
+            stop=stop,
+            time_in_force=time_in_force,
+            reduce_only=reduce_only,
+            request_id=request_id,
+            as_json=json,
+        )
+    )
+
+
+@order_app.command("cancel")
+def order_cancel(
+    order_id: Annotated[str, typer.Argument(help="Id as `minhos orders` shows it.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Cancel an order."""
+    from minhos_mesh.cli import trading as commands
+
+    mesh.run(commands.cancel(mesh.paths_of(data_dir), order_id, as_json=json))
+
+
+@app.command()
+def mode(
+    new: Annotated[
+        str | None, typer.Argument(help="manual, semi_auto or full_auto; shows the mode when not given.")
+    ] = None,
+    reason: Reason = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Show or change who decides about trades."""
+    from minhos_mesh.cli import trading as commands
+
+    paths = mesh.paths_of(data_dir)
+    mesh.run(
+        commands.trading_state(paths, as_json=json)
+        if new is None
+        else commands.set_mode(paths, new, reason, as_json=json)
+    )
+
+
+@app.command()
+def halt(
+    reason: Reason = "halted from the command line",
+    reduce: Annotated[bool, typer.Option("--reduce", help="Still let orders through that reduce a position.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Halt trading; cancels always pass."""
+    from minhos_mesh.cli import trading as commands
+
+    mesh.run(commands.halt(mesh.paths_of(data_dir), reason, reduce=reduce, as_json=json))
+
+
+@app.command()
+def resume(reason: Reason = "", data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+    """Let trading go on after a halt."""
+    from minhos_mesh.cli import trading as commands
+
+    mesh.run(commands.resume(mesh.paths_of(data_dir), reason, as_json=json))
+
+
+@app.command("emergency-stop")
+def emergency_stop(
+    reason: Reason = "emergency stop from the command line",
+    flatten: Annotated[bool, typer.Option("--flatten", help="Also close all positions at the market.")] = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Clear it; trading stays halted until `minhos resume`.")
+    ] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Cancel all orders and stop trading until a person clears it."""
+    from minhos_mesh.cli import trading as commands
+
+    paths = mesh.paths_of(data_dir)
+    mesh.run(
+        commands.clear_emergency_stop(paths, reason, as_json=json)
+        if clear
+        else commands.emergency_stop(paths, reason, flatten=flatten, as_json=json)
+    )
+
+
+async def _bring_up(data_dir: Path, timeout_s: float) -> None:
+    address = await start.registry_ready(mesh.paths_of(data_dir))
+    await start.start_all(address, show.err.print)
+    await start.all_healthy(address, timeout_s)
+
+
+def _check_recording(kind: str, file: Path | None) -> None:
+    if kind != "replay" or file is None:
+        return
+    from minhos_mesh.cli.recording import check
+
+    check(file)
+
+
+def _stay(data_dir: Path) -> None:
+    """Shows the mesh until Ctrl-C, then ends it in reverse order."""
+    from minhos_mesh.cli import live
+
+    paths = mesh.paths_of(data_dir)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if sys.stdout.isatty():
+            asyncio.run(live.watch(paths))
+        else:
+            show.out.print("all services are HEALTHY; Ctrl-C stops them")
+            signal.pause()
+    except KeyboardInterrupt:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        show.err.print("\nstopping, dependents first")
+    start.shut_down(paths, show.err.print)
+    show.err.print("the mesh is down")

@@ -1,0 +1,117 @@
+"""Decides how a command finds the mesh of a data folder and its services, and what it says when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import grpc
+import typer
+
+from minhos_api.registry.v1 import registry_service_pb2 as registry
+from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from minhos_mesh.runtime import errors
+from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.config import ConfigError
+from minhos_mesh.runtime.host import registry_address
+from minhos_mesh.runtime.keeper_client import KeeperError, keeper_state
+from minhos_mesh.runtime.paths import MeshPaths
+
+T = TypeVar("T")
+
+ANSWER_S: Final = 5.0
+"""How long the registry may take to answer a command."""
+
+
+class CommandFailed(Exception):
+    """Expected: a command cannot do what it was asked for; the text is for the person who typed it."""
+
+
+class NotRunning(CommandFailed):
+    """Expected: no mesh runs in this data folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(f"no mesh runs in {data_dir}: `minhos up` starts one")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An open way to the services of a running mesh."""
+
+    paths: MeshPaths
+    registry_address: str
+    clients: Clients
+
+    async def services(self) -> registry.ListServicesResponse:
+        """All services as the registry sees them."""
+        return await self.clients.stub(RegistryServiceStub).ListServices(
+            registry.ListServicesRequest(), timeout=ANSWER_S
+        )
+
+
+def paths_of(data_dir: Path) -> MeshPaths:
+    """The data folder with `~` and relative parts resolved."""
+    return MeshPaths(data_dir.expanduser().absolute())
+
+
+def running_registry(paths: MeshPaths) -> str:
+    """Address of the registry. Raises NotRunning."""
+    address = registry_address(paths)
+    if address is None or keeper_state(paths.data_dir) is None:
+        raise NotRunning(paths.data_dir)
+    return address
+
+
+@contextlib.asynccontextmanager
+async def connected(paths: MeshPaths) -> AsyncIterator[Link]:
+    """A way to the services, each called at its own address. Raises NotRunning."""
+    address = running_registry(paths)
+    direct = Clients(registry=address)
+    try:
+        listed = await Link(paths, address, direct).services()
+    finally:
+        await direct.close()
+    targets = {
+        contract: instance.address
+        for service in listed.services
+        for instance in service.instances
+        if instance.address
+        for contract in service.contracts
+    }
+    clients = Clients(targets, registry=address)
+    try:
+        yield Link(paths, address, clients)
+    finally:
+        await clients.close()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command to its end; what goes wrong becomes one clear message and exit code 1."""
+    try:
+        return asyncio.run(work)
+    except (CommandFailed, ConfigError, KeeperError) as error:
+        fail(str(error))
+    except grpc.aio.AioRpcError as error:
+        fail(describe(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def describe(error: grpc.RpcError) -> str:
+    """A failed call in one sentence, with every field that was wrong."""
+    told = errors.read(error)
+    if told.reason:
+        return f"{told.message}  [{told.reason.removeprefix('ERROR_REASON_')}]"
+    if told.code is grpc.StatusCode.UNAVAILABLE:
+        return f"the service cannot be reached: {told.message}"
+    return f"{told.code.name}: {told.message}"
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the command with exit code 1."""
+    typer.echo(f"minhos: {message}", err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,104 @@
+"""Decides how values look to people: decimals, times, colours of states, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from minhos_api.health.v1 import service_health_pb2
+from minhos_mesh.runtime.money import format_e9
+
+out: Final = Console(highlight=False, soft_wrap=True)
+"""Where answers go."""
+err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Where progress goes, so that answers can be piped."""
+
+COLOURS: Final = {
+    "HEALTHY": "green",
+    "DEGRADED": "yellow",
+    "UNHEALTHY": "bold red",
+    "STARTING": "cyan",
+    "STOPPING": "magenta",
+    "STOPPED": "dim",
+}
+
+
+def state_name(state: service_health_pb2.ServiceState.ValueType) -> str:
+    """`HEALTHY` and its like."""
+    return service_health_pb2.ServiceState.Name(state).removeprefix("SERVICE_STATE_")
+
+
+def state_text(name: str) -> Text:
+    """A state in its colour."""
+    return Text(name, style=COLOURS.get(name, ""))
+
+
+def money(value_e9: int | None) -> str:
+    """1e-9 units as a decimal with two places at least; a dash when absent."""
+    return "-" if value_e9 is None else format_e9(value_e9)
+
+
+def optional(message: Message, name: str) -> Any:
+    """The value of an optional field, None when it is unset."""
+    return getattr(message, name) if message.HasField(name) else None
+
+
+def clock(stamp: Timestamp) -> str:
+    """Time of day in UTC, with milliseconds."""
+    return when(stamp).strftime("%H:%M:%S.%f")[:-3]
+
+
+def when(stamp: Timestamp) -> datetime:
+    """The instant."""
+    return datetime.fromtimestamp(stamp.seconds + stamp.nanos / 1e9, UTC)
+
+
+def age(seconds: float) -> str:
+    """A span in its two largest units."""
+    whole = int(max(0.0, seconds))
+    for unit, size, smaller, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size}{unit} {whole % size // part}{smaller}"
+    return f"{whole}s"
+
+
+def enum_name(message: Message, field: str) -> str:
+    """Name of an enum value without the prefix of its enum."""
+    descriptor = message.DESCRIPTOR.fields_by_name[field].enum_type
+    if descriptor is None:
+        raise TypeError(f"{field} is no enum")
+    value = descriptor.values_by_number[getattr(message, field)].name
+    prefix = descriptor.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return str(value.removeprefix(prefix))
+
+
+def as_json(value: object) -> None:
+    """Prints one JSON document."""
+    out.print_json(json.dumps(value), indent=2) if out.is_terminal else print(json.dumps(value, indent=2))
+
+
+def message_dict(message: Message) -> dict[str, Any]:
+    """A message as JSON has it, with the names of the contract."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[str] = ()) -> Table:
+    """A plain table; columns named in `right` are numbers."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", no_wrap=column not in _WRAPPING)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+_WRAPPING: Final = ("REASON", "WHY", "CONTRACTS", "NOTE")

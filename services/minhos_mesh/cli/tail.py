@@ -1,0 +1,164 @@
+"""Shows what happens while it happens: events, market data, signals, orders, and the logs of services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from minhos_api.brain.v1 import ai_brain_service_pb2 as brain_pb
+from minhos_api.brain.v1 import signal_pb2
+from minhos_api.brain.v1.ai_brain_service_pb2_grpc import AIBrainServiceStub
+from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb
+from minhos_api.events.v1 import event_pb2
+from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
+from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
+from minhos_api.market.v1 import quote_pb2
+from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
+from minhos_api.trading.v1 import order_service_pb2 as orders_pb
+from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
+from minhos_mesh.cli import show, trading
+from minhos_mesh.cli.mesh import CommandFailed, Link, connected
+from minhos_mesh.runtime import contracts
+from minhos_mesh.runtime.catalogue import service_names
+from minhos_mesh.runtime.paths import MeshPaths
+
+STREAMS: Final = ("events", "market", "signals", "orders")
+"""What can be followed."""
+_CREDIT: Final = 1_000
+_LOG_POLL_S: Final = 0.2
+
+
+async def tail(paths: MeshPaths, what: str, count: int | None, *, as_json: bool) -> None:
+    """Prints what comes until Ctrl-C, or until `count` lines."""
+    sources: dict[str, Callable[[Link], AsyncIterator[tuple[Message, str]]]] = {
+        "events": _events,
+        "market": _market,
+        "signals": _signals,
+        "orders": _orders,
+    }
+    if what not in sources:
+        raise CommandFailed(f"{what!r} cannot be followed: allowed are {', '.join(STREAMS)}")
+    async with connected(paths) as link:
+        shown = 0
+        async for message, line in sources[what](link):
+            print(json.dumps(show.message_dict(message)) if as_json else line, flush=True)
+            shown += 1
+            if count is not None and shown >= count:
+                return
+
+
+async def _events(link: Link) -> AsyncIterator[tuple[Message, str]]:
+    contracts.load_all()  # so that every payload can be shown
+    asked: asyncio.Queue[bus_pb.SubscribeRequest] = asyncio.Queue()
+    asked.put_nowait(bus_pb.SubscribeRequest(open=bus_pb.SubscribeOpen(credit=_CREDIT)))
+
+    async def requests() -> AsyncIterator[bus_pb.SubscribeRequest]:
+        while True:
+            yield await asked.get()
+
+    async for answer in link.clients.stub(EventBusServiceStub).Subscribe(requests()):
+        events = answer.delivery.events
+        if events:
+            asked.put_nowait(bus_pb.SubscribeRequest(credit=bus_pb.SubscribeCredit(count=len(events))))
+        for delivered in events:
+            yield delivered.event, event_line(delivered.event)
+
+
+def event_line(event: event_pb2.Event) -> str:
+    """One event for people."""
+    return f"{show.clock(event.event_time)}  {event.sequence:>8}  {event.type:<24} {event.source:<16} {event.subject}"
+
+
+async def _market(link: Link) -> AsyncIterator[tuple[Message, str]]:
+    request = market_pb.StreamMarketDataRequest(
+        subscription=market_pb.MarketSubscription(kinds=[market_pb.MARKET_DATA_KIND_QUOTES])
+    )
+    async for answer in link.clients.stub(MarketDataProviderServiceStub).StreamMarketData(request):
+        if answer.HasField("quote"):
+            yield answer.quote, quote_line(answer.quote)
+
+
+def quote_line(quote: quote_pb2.Quote) -> str:
+    """Last values for people."""
+    return (
+        f"{show.clock(quote.event_time)}  {quote.symbol:<12} last {show.money(show.optional(quote, 'last_price_e9')):>12}"
+        f" x {quote.last_size:<4} bid {show.money(show.optional(quote, 'bid_e9')):>12}"
+        f" ask {show.money(show.optional(quote, 'ask_e9')):>12}  #{quote.sequence}  {show.enum_name(quote, 'provenance')}"
+    )
+
+
+async def _signals(link: Link) -> AsyncIterator[tuple[Message, str]]:
+    async for answer in link.clients.stub(AIBrainServiceStub).WatchSignals(brain_pb.WatchSignalsRequest()):
+        if answer.HasField("signal"):
+            yield answer.signal, signal_line(answer.signal)
+
+
+def signal_line(signal: signal_pb2.Signal) -> str:
+    """A signal with its first reason for people."""
+    why = signal.reasons[0].message if signal.reasons else ""
+    return (
+        f"{show.clock(signal.decision_time)}  {signal.symbol:<12} {show.enum_name(signal, 'action'):<4}"
+        f" {signal.confidence:.2f}  target {show.money(show.optional(signal, 'target_price_e9'))}"
+        f" stop {show.money(show.optional(signal, 'stop_price_e9'))}  {why}"
+    )
+
+
+async def _orders(link: Link) -> AsyncIterator[tuple[Message, str]]:
+    async for answer in link.clients.stub(OrderServiceStub).WatchOrders(orders_pb.WatchOrdersRequest()):
+        kind = answer.WhichOneof("update")
+        found = [answer.order] if kind == "order" else list(answer.snapshot.orders) if kind == "snapshot" else []
+        for order in found:
+            yield order, "  ".join(trading.order_row(order))
+
+
+async def logs(paths: MeshPaths, service: str, lines: int, *, follow: bool, as_json: bool) -> None:
+    """The last lines of a service's log, and what follows."""
+    known = ("keeper", *service_names())
+    if service not in known:
+        raise CommandFailed(f"there is no service {service!r}: known are {', '.join(known)}")
+    path = paths.log_file(service)
+    if not path.exists():
+        raise CommandFailed(f"{service} has not logged anything in {paths.data_dir} yet")
+    position = 0
+    for line in _last(path, lines):
+        print(line if as_json else log_line(line), flush=True)
+    position = path.stat().st_size
+    while follow:
+        await asyncio.sleep(_LOG_POLL_S)
+        new, position = _since(path, position)
+        for line in new:
+            print(line if as_json else log_line(line), flush=True)
+
+
+def log_line(line: str) -> str:
+    """One line of JSON for people; anything else as it is."""
+    try:
+        entry: dict[str, Any] = json.loads(line)
+        at = datetime.fromisoformat(entry.pop("timestamp")).astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
+        level, event = entry.pop("level"), entry.pop("event")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return line
+    rest = " ".join(f"{key}={value}" for key, value in entry.items() if key not in ("service", "instance", "exception"))
+    trace = f"\n{entry['exception']}" if "exception" in entry else ""
+    return f"{at}  {level:<8} {event:<24} {rest}{trace}"
+
+
+def _last(path: Path, count: int) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:] if count else []
+
+
+def _since(path: Path, position: int) -> tuple[list[str], int]:
+    size = path.stat().st_size
+    if size < position:
+        position = 0
+    with path.open("rb") as file:
+        file.seek(position)
+        raw = file.read()
+    whole = raw[: raw.rfind(b"\n") + 1]
+    return whole.decode("utf-8", errors="replace").splitlines(), position + len(whole)

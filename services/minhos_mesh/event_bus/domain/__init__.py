@@ -1,0 +1,1 @@
+"""The rules of the event bus: pure, without clock, files or transport."""

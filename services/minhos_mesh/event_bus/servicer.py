@@ -1,0 +1,83 @@
+"""One short method per RPC of EventBusService."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+
+from minhos_api.events.v1 import event_bus_service_pb2 as pb
+from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceServicer
+from minhos_api.mesh.v1 import error_reason_pb2 as reasons
+from minhos_mesh.event_bus import translate
+from minhos_mesh.event_bus.domain.errors import (
+    ConsumerConflict,
+    InvalidField,
+    NotDelivered,
+    PageTokenInvalid,
+    PositionLost,
+)
+from minhos_mesh.event_bus.service import EventBus
+from minhos_mesh.event_bus.sessions import PublishSession, SubscribeSession, refused_whole
+from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
+from minhos_mesh.runtime.interceptors import checks_requests_itself
+from minhos_mesh.runtime.storage import StorageBusy, StorageClosed
+
+_INVALID: Final = grpc.StatusCode.INVALID_ARGUMENT
+
+ERRORS: Final[ErrorTable] = {
+    InvalidField: ErrorRow(_INVALID, reasons.ERROR_REASON_INVALID_FIELD, ("field", "seen", "allowed"), field="field"),
+    NotDelivered: ErrorRow(_INVALID, reasons.ERROR_REASON_NOT_DELIVERED, ("sequence",)),
+    PageTokenInvalid: ErrorRow(_INVALID, reasons.ERROR_REASON_PAGE_TOKEN_INVALID, ("field",), field="field"),
+    PositionLost: ErrorRow(
+        grpc.StatusCode.OUT_OF_RANGE, reasons.ERROR_REASON_POSITION_LOST, ("asked", "oldest", "newest")
+    ),
+    ConsumerConflict: ErrorRow(
+        grpc.StatusCode.ALREADY_EXISTS, reasons.ERROR_REASON_CONSUMER_CONFLICT, ("consumer", "member", "types")
+    ),
+    StorageClosed: ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_NOT_SERVING, retry_after_s=0.2),
+    StorageBusy: ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_NOT_SERVING, retry_after_s=0.2),
+}
+
+
+class EventBusServicer(EventBusServiceServicer):
+    """Serves a bus; `stopping` is set when the service begins to end, so that readers cut off then are not blamed."""
+
+    def __init__(self, bus: EventBus, stopping: asyncio.Event) -> None:
+        self._bus = bus
+        self._stopping = stopping
+
+    async def Publish(self, request: pb.PublishRequest, context: Any) -> pb.PublishResponse:
+        events, refused = translate.events_from_pb(request.events)
+        if refused:
+            for item in refused:
+                self._bus.note_refused(item.event_type)
+            raise refused_whole(refused)
+        appended = await self._bus.publish(events)
+        return pb.PublishResponse(sequences=appended.sequences, duplicates=appended.duplicates)
+
+    @checks_requests_itself
+    def PublishStream(
+        self, requests: AsyncIterator[pb.PublishStreamRequest], context: Any
+    ) -> AsyncIterator[pb.PublishStreamResponse]:
+        return PublishSession(self._bus, requests).responses()
+
+    def Subscribe(
+        self, requests: AsyncIterator[pb.SubscribeRequest], context: Any
+    ) -> AsyncIterator[pb.SubscribeResponse]:
+        return SubscribeSession(self._bus, requests, self._stopping).responses()
+
+    async def ListEvents(self, request: pb.ListEventsRequest, context: Any) -> pb.ListEventsResponse:
+        events, position = await self._bus.list_events(translate.query_from_pb(request))
+        bounds = self._bus.bounds
+        return pb.ListEventsResponse(
+            events=[translate.event_to_pb(event) for event in events],
+            next_page_token=translate.page_token(request, position),
+            oldest_sequence=bounds.oldest if bounds.newest >= bounds.oldest else 0,
+            newest_sequence=bounds.newest,
+        )
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
+        return translate.stats_to_pb(await self._bus.stats())

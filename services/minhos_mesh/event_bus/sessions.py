@@ -1,0 +1,181 @@
+"""How the two long streams live: a publisher's batches answered in order, a reader's messages both ways."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import grpc
+
+from minhos_api.events.v1 import event_bus_service_pb2 as pb
+from minhos_api.mesh.v1 import error_reason_pb2
+from minhos_mesh.event_bus import translate
+from minhos_mesh.event_bus.domain.errors import InvalidField
+from minhos_mesh.event_bus.domain.records import Appended
+from minhos_mesh.event_bus.readers import Reader
+from minhos_mesh.event_bus.service import EventBus
+from minhos_mesh.runtime.errors import FieldViolation, MeshError
+from minhos_mesh.runtime.validation import violations_of
+
+BATCHES_IN_FLIGHT: Final = 256
+HEARTBEAT_S: Final = 4.0
+"""Below the interval that the contract promises."""
+
+_Answer = asyncio.Task[Appended] | list[pb.EventRefusal]
+
+
+class PublishSession:
+    """One publish stream: batches are stored as they come, many at once, and answered in the order they were sent."""
+
+    def __init__(self, bus: EventBus, requests: AsyncIterator[pb.PublishStreamRequest]) -> None:
+        self._bus = bus
+        self._requests = requests
+        self._answers: asyncio.Queue[tuple[int, _Answer] | None] = asyncio.Queue(BATCHES_IN_FLIGHT)
+
+    async def responses(self) -> AsyncIterator[pb.PublishStreamResponse]:
+        """Answers until the publisher says it is done and everything is answered. Raises StorageError."""
+        reading = asyncio.create_task(self._read(), name="event_bus-publish-read")
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        answer = await self._answers.get()
+                except TimeoutError:
+                    yield pb.PublishStreamResponse()
+                    continue
+                if answer is None:
+                    break
+                yield await self._response(*answer)
+            await reading
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self) -> None:
+        try:
+            async for request in self._requests:
+                await self._answers.put((request.batch_id, self._store(request)))
+        finally:
+            # Room for the end: what is full is being read, or nobody reads any more and this is cancelled.
+            await self._answers.put(None)
+
+    def _store(self, request: pb.PublishStreamRequest) -> _Answer:
+        if not request.events or not request.batch_id or len(request.events) > 1000:
+            return [_batch_refusal(violations_of(request))]
+        events, refused = translate.events_from_pb(request.events)
+        if refused:
+            for item in refused:
+                self._bus.note_refused(item.event_type)
+            return translate.refusals_to_pb(refused)
+        return asyncio.create_task(self._bus.publish(events), name="event_bus-append")
+
+    @staticmethod
+    async def _response(batch_id: int, answer: _Answer) -> pb.PublishStreamResponse:
+        if isinstance(answer, list):
+            return pb.PublishStreamResponse(batch_id=batch_id, refusals=answer)
+        appended = await answer
+        return pb.PublishStreamResponse(
+            batch_id=batch_id, sequences=appended.sequences, duplicates=appended.duplicates
+        )
+
+
+class SubscribeSession:
+    """One subscription: what the reader says is heard while events go out."""
+
+    def __init__(self, bus: EventBus, requests: AsyncIterator[pb.SubscribeRequest], stopping: asyncio.Event) -> None:
+        self._bus = bus
+        self._requests = requests
+        self._stopping = stopping
+        self._said_goodbye = False
+
+    async def responses(self) -> AsyncIterator[pb.SubscribeResponse]:
+        """Delivers until the reader leaves. Raises BusError."""
+        opening = await self._first()
+        reader = await self._open(opening)
+        listening = asyncio.create_task(self._listen(reader, opening), name="event_bus-subscribe-listen")
+        try:
+            yield pb.SubscribeResponse(
+                opened=pb.SubscribeOpened(
+                    after_sequence=reader.after_sequence, newest_sequence=reader.newest_sequence
+                )
+            )
+            while not (listening.done() and self._ended(listening, opening)):
+                output = await reader.next_output(HEARTBEAT_S)
+                if output is None:
+                    heartbeat = pb.SubscribeHeartbeat(newest_sequence=self._bus.bounds.newest)
+                    yield pb.SubscribeResponse(heartbeat=heartbeat)
+                    continue
+                for response in translate.output_to_pb(output):
+                    yield response
+                self._bus.note_delivered(len(output.events))
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            self._bus.close_reader(reader, clean=self._said_goodbye or self._stopping.is_set())
+
+    async def _first(self) -> pb.SubscribeOpen:
+        async for request in self._requests:
+            if request.WhichOneof("message") == "open":
+                return request.open
+            break
+        raise InvalidField("message", "another message", "open first")
+
+    async def _open(self, opening: pb.SubscribeOpen) -> Reader:
+        wanted = translate.selection_from_pb(opening)
+        start = translate.start_from_pb(opening.start)
+        if opening.WhichOneof("reader") == "durable":
+            return await self._bus.open_durable(
+                wanted, start, opening.credit, translate.durable_from_pb(opening.durable)
+            )
+        policy = translate.policy_from_pb(opening.ephemeral)
+        return await self._bus.open_ephemeral(wanted, start, opening.credit, policy)
+
+    async def _listen(self, reader: Reader, opening: pb.SubscribeOpen) -> None:
+        try:
+            async for request in self._requests:
+                _apply(reader, request)
+            if opening.WhichOneof("reader") == "durable":
+                self._said_goodbye = True
+                reader.interrupt()
+        except Exception:
+            reader.interrupt()
+            raise
+
+    def _ended(self, listening: asyncio.Task[None], opening: pb.SubscribeOpen) -> bool:
+        """Raises what went wrong; an ephemeral reader that only listens goes on."""
+        listening.result()
+        return opening.WhichOneof("reader") == "durable"
+
+
+def _apply(reader: Reader, request: pb.SubscribeRequest) -> None:
+    kind = request.WhichOneof("message")
+    if kind == "credit":
+        reader.grant(request.credit.count)
+    elif kind == "ack":
+        reader.ack(request.ack.sequences)
+    elif kind == "nack":
+        nack = request.nack
+        delay_ns = translate.duration_ns(nack.delay) if nack.HasField("delay") else None
+        reader.nack(nack.sequence, nack.error, delay_ns)
+    else:
+        raise InvalidField("message", "open", "credit, ack or nack after the first message")
+
+
+def _batch_refusal(violations: tuple[FieldViolation, ...]) -> pb.EventRefusal:
+    return pb.EventRefusal(
+        reason=error_reason_pb2.ErrorReason.Name(error_reason_pb2.ERROR_REASON_INVALID_FIELD),
+        message="; ".join(violation.description for violation in violations),
+    )
+
+
+def refused_whole(refused: list[translate.Refused]) -> MeshError:
+    """The error of a unary publish: the first refusal's reason, everyone's violations."""
+    first = refused[0]
+    return MeshError(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        first.reason,
+        "; ".join(item.message for item in refused),
+        metadata=first.metadata,
+        violations=[violation for item in refused for violation in item.violations],
+    )

@@ -1,0 +1,75 @@
+"""Decides how a two-way stream is held: what the other side says is heard in the background, one writer says what is due."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+
+class Conversation:
+    """The writer's side of one stream: it waits here, and here it learns that hearing failed or came to its end."""
+
+    def __init__(self) -> None:
+        self._wake = asyncio.Event()
+        self._failure: Exception | None = None
+        self._spoken = True
+        self._beat_due = False
+        self.heard_all = False
+        """Whether the other side has said everything."""
+
+    def wake(self) -> None:
+        """Lets the writer look again."""
+        self._wake.set()
+
+    def fail(self, failure: Exception) -> None:
+        """Ends the stream with an error."""
+        self._failure = failure
+        self._wake.set()
+
+    async def until(self, due: Callable[[], list[bytes]]) -> list[bytes]:
+        """What is due as soon as something is; empty when nothing is and the other side has said everything.
+
+        Raises what `fail` was told. No timer runs here: whoever has news wakes the writer.
+        """
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if messages := due():
+                self._spoken = True
+                return messages
+            if self.heard_all and self._ends_when_heard():
+                return []
+            self._wake.clear()
+            await self._wake.wait()
+
+    def second_passed(self) -> None:
+        """Called once a second: a stream on which nothing was said since the last time gets a sign of life."""
+        self._beat_due = not self._spoken
+        self._spoken = False
+        if self._beat_due:
+            self.wake()
+
+    def _ends_when_heard(self) -> bool:
+        return False
+
+
+@asynccontextmanager
+async def hearing(conversation: Conversation, listen: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Runs `listen` beside the writer; its failure becomes the stream's, and it ends with the stream."""
+
+    async def heard() -> None:
+        try:
+            await listen
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the writer raises it
+            conversation.fail(failure)
+        else:
+            conversation.heard_all = True
+            conversation.wake()
+
+    task = asyncio.create_task(heard(), name="market data requests")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

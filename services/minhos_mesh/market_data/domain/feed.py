@@ -1,0 +1,221 @@
+"""Decides how the records of a source become a numbered sequence of ticks: the same source gives the same numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from minhos_mesh.market_data.domain.last_values import LastValues
+from minhos_mesh.market_data.domain.ring import TickRing
+from minhos_mesh.market_data.domain.validation import Reason, Rules, judge
+from minhos_mesh.runtime.bars import Bar, BarBuilder
+from minhos_mesh.runtime.tick_layout import TICK, TICK_BYTES, TickArray
+
+RING_TICKS = 262_144
+BARS_KEPT = 10_000
+
+
+class Provenance(IntEnum):
+    """Where market data comes from."""
+
+    LIVE = 1
+    DELAYED = 2
+    REPLAY = 3
+    SIMULATED = 4
+
+
+class SourceConflict(Exception):
+    """Expected: another source feeds the symbol, or one source began to send while another still does."""
+
+
+class PositionMismatch(Exception):
+    """Expected: a batch does not follow the records that were taken before."""
+
+
+class ProvenanceRefused(Exception):
+    """Expected: a source changed its provenance without a new epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who feeds a symbol with which generation of data."""
+
+    name: str
+    provenance: Provenance
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of a batch."""
+
+    first_sequence: int
+    """Sequence of the first accepted tick; above `last_sequence` when none was."""
+    last_sequence: int
+    closed: tuple[Bar, ...]
+    """Bars that it closed, the oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastQuote:
+    """The last values of a symbol; they change with the feed, so read them before anything else happens."""
+
+    symbol: str
+    epoch: int
+    provenance: Provenance
+    values: LastValues
+
+
+def epoch_of(source_epoch: int, base_position: int) -> int:
+    """The epoch readers see: the source's own, or another one when its records do not begin with the first."""
+    if base_position <= 1:
+        return source_epoch
+    text = f"{source_epoch}:{base_position}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") | 1
+
+
+class SymbolFeed:
+    """All that is known of one symbol: its source, sequence, last values, bars, the newest ticks and the counters.
+
+    records read = ticks sequenced + ticks rejected, at any time and within each epoch.
+    """
+
+    def __init__(self, symbol: str, rules: Rules, capacity: int = RING_TICKS) -> None:
+        self.symbol = symbol
+        self.source: Source | None = None
+        self.epoch: int | None = None
+        """None until the first record of a generation has come."""
+        self.ring = TickRing(capacity)
+        self._rules = rules
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.ring.clear()
+        self.epoch = None
+        self.position = 0
+        """Records of this generation taken so far, counted from the source's first."""
+        self.read = 0
+        self.rejected: dict[Reason, int] = {}
+        self.last = LastValues()
+        self.bars: deque[Bar] = deque()
+        self.bars_closed = 0
+        """Bars closed within this epoch; the newest of `bars` is number `bars_closed` - 1."""
+        self._builder = BarBuilder()
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Provenance of the ticks held; None before a source came."""
+        return None if self.source is None else self.source.provenance
+
+    @property
+    def sequence(self) -> int:
+        """Sequence of the newest tick; 0 when none has come."""
+        return self.ring.newest
+
+    @property
+    def quote(self) -> LastQuote | None:
+        """The last values; None before the first tick."""
+        if self.epoch is None or self.source is None or self.sequence == 0:
+            return None
+        return LastQuote(self.symbol, self.epoch, self.source.provenance, self.last)
+
+    @property
+    def open_bar(self) -> Bar | None:
+        """The bar that is being built."""
+        return self._builder.open_bar
+
+    def open(self, source: Source) -> int:
+        """Takes a source; returns the position after which it is to send. Another generation begins anew.
+
+        Raises ProvenanceRefused when the provenance changes within an epoch, SourceConflict when another source
+        says the same epoch.
+        """
+        held = self.source
+        if held is not None and (held.name, held.epoch) == (source.name, source.epoch):
+            if held.provenance is not source.provenance:
+                raise ProvenanceRefused(
+                    f"source {source.name} of {self.symbol} was {held.provenance.name} and now says "
+                    f"{source.provenance.name} under the same epoch {source.epoch}: a new provenance needs a new epoch"
+                )
+            return self.position
+        if held is not None and held.epoch == source.epoch:
+            raise SourceConflict(
+                f"epoch {source.epoch} of {self.symbol} belongs to source {held.name}: {source.name} needs its own"
+            )
+        self.source = source
+        self._begin_anew()
+        return 0
+
+    def ingest(self, ticks: TickArray, position: int, wall_ns: int) -> Ingested:
+        """Takes records, the first of which stands at `position` in the source; those taken before are passed over.
+
+        Raises PositionMismatch when records in between are missing.
+        """
+        ticks = self._new_records(ticks, position)
+        count, first = len(ticks), self.ring.newest + 1
+        if count == 0 or self.source is None:
+            return Ingested(first, first - 1, ())
+        replay = self.source.provenance is Provenance.REPLAY
+        verdict = judge(ticks, self.last.event_time_ns, self._rules, None if replay else wall_ns)
+        self.position += count
+        self.read += count
+        if verdict.accepted is not None:
+            for reason, number in verdict.rejected.items():
+                self.rejected[reason] = self.rejected.get(reason, 0) + number
+            rows = np.frombuffer(ticks.tobytes(), np.uint8).reshape(count, TICK_BYTES)[verdict.accepted]
+            ticks = rows.reshape(-1).view(TICK)
+            if len(ticks) == 0:
+                return Ingested(first, first - 1, ())
+        self.ring.append(ticks)
+        self.last.add(ticks, self.ring.newest)
+        closed = self._builder.add(ticks, first)
+        if closed:
+            self._keep(closed)
+        return Ingested(first, self.ring.newest, tuple(closed))
+
+    def _new_records(self, ticks: TickArray, position: int) -> TickArray:
+        if self.position == 0 and self.epoch is None and self.source is not None:
+            if position < 1:
+                raise PositionMismatch(f"position {position} of {self.symbol} is no position: they count from 1")
+            self.epoch = epoch_of(self.source.epoch, position)
+            self.position = position - 1
+        if position > self.position + 1:
+            raise PositionMismatch(
+                f"records of {self.symbol} begin at position {position}, but {self.position + 1} was expected: "
+                "those in between were never sent"
+            )
+        return ticks[self.position + 1 - position :]
+
+    def _keep(self, closed: list[Bar]) -> None:
+        self.bars.extend(closed)
+        self.bars_closed += len(closed)
+        oldest = self.ring.oldest
+        while len(self.bars) > BARS_KEPT and self.bars[0].last_sequence + 1 < oldest:
+            self.bars.popleft()
+
+    def bar_number_after(self, sequence: int) -> int:
+        """Number of the first bar that was closed by a tick behind `sequence`."""
+        number = self.bars_closed
+        for bar in reversed(self.bars):
+            if bar.last_sequence + 1 <= sequence:
+                break
+            number -= 1
+        return number
+
+    def bars_from(self, number: int) -> list[Bar]:
+        """Closed bars from a number on, the oldest first; those that are no longer kept are left out."""
+        start = max(0, number - (self.bars_closed - len(self.bars)))
+        return [self.bars[index] for index in range(start, len(self.bars))] if start < len(self.bars) else []
+
+    @property
+    def oldest_bar(self) -> int:
+        """Number of the oldest bar kept."""
+        return self.bars_closed - len(self.bars)
+
+    def newest_bars(self, count: int) -> list[Bar]:
+        """Up to `count` newest closed bars, the oldest first."""
+        return self.bars_from(max(0, self.bars_closed - count)) if count > 0 else []

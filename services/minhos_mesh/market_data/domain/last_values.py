@@ -1,0 +1,72 @@
+"""Decides what the last values of a symbol are: each value from the newest tick that carries it, absent until one does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind
+
+_TRADE, _SIZE = int(TickKind.TRADE), int(TickFlag.HAS_SIZE)
+
+
+@dataclass(slots=True)
+class LastValues:
+    """Last values of one symbol: prices in 1e-9 units, sizes and volume in contracts, times in ns since the epoch."""
+
+    last_price_e9: int | None = None
+    last_size: int | None = None
+    bid_e9: int | None = None
+    ask_e9: int | None = None
+    bid_size: int | None = None
+    ask_size: int | None = None
+    event_time_ns: int = 0
+    """When the newest of these values happened; 0 before the first tick."""
+    sequence: int = 0
+    """The tick that brought it; 0 before the first."""
+    volume: int = 0
+    """Contracts traded since the epoch began."""
+
+    def add(self, ticks: TickArray, last_sequence: int) -> None:
+        """Takes accepted ticks, of which the last one has `last_sequence`."""
+        if len(ticks) == 1:
+            self._add_one(RECORD.unpack(ticks.tobytes()))
+        else:
+            self._add_many(ticks)
+        self.sequence = last_sequence
+
+    def _add_one(self, row: tuple[int, ...]) -> None:
+        flags = row[19]
+        self.event_time_ns = row[3]
+        if row[21] == _TRADE:
+            self.last_price_e9 = row[7]
+            self.last_size = row[13] if flags & _SIZE else None
+            self.volume += self.last_size or 0
+        if flags & 4:
+            self.bid_e9 = row[9]
+            self.bid_size = row[15] if flags & 16 else None
+        if flags & 8:
+            self.ask_e9 = row[11]
+            self.ask_size = row[17] if flags & 32 else None
+
+    def _add_many(self, ticks: TickArray) -> None:
+        flags = ticks["flags"]
+        self.event_time_ns = int(ticks["event_time_ns"][-1])
+        trades = np.flatnonzero(ticks["kind"] == _TRADE)
+        if trades.size:
+            last = ticks[int(trades[-1])]
+            self.last_price_e9 = int(last["price_e9"])
+            self.last_size = int(last["size"]) if last["flags"] & _SIZE else None
+            sizes = ticks["size"][trades].astype(np.int64)
+            self.volume += int(sizes[(flags[trades] & _SIZE) != 0].sum())
+        bids = np.flatnonzero(flags & 4)
+        if bids.size:
+            last = ticks[int(bids[-1])]
+            self.bid_e9 = int(last["bid_e9"])
+            self.bid_size = int(last["bid_size"]) if last["flags"] & 16 else None
+        asks = np.flatnonzero(flags & 8)
+        if asks.size:
+            last = ticks[int(asks[-1])]
+            self.ask_e9 = int(last["ask_e9"])
+            self.ask_size = int(last["ask_size"]) if last["flags"] & 32 else None

@@ -1,0 +1,214 @@
+"""Decides what one reader of one symbol gets next: everything in order, a told gap when it fell behind, or the source waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
+from minhos_mesh.runtime.bars import Bar
+
+CHUNK_TICKS = 4096
+"""A batch ends at a multiple of it, so readers that are behind come to want the same ranges."""
+
+
+class PositionLost(Exception):
+    """Expected: what follows the position is no longer held; `oldest` is the first sequence that still is."""
+
+    def __init__(self, symbol: str, sequence: int, oldest: int) -> None:
+        self.oldest = oldest
+        super().__init__(
+            f"ticks of {symbol} after sequence {sequence} are no longer held: the oldest held is {oldest}; "
+            f"take a snapshot, or resume after {oldest - 1}"
+        )
+
+
+class LosslessRefused(Exception):
+    """Expected: only a replay can be held back for a reader."""
+
+    def __init__(self, symbol: str, provenance: Provenance) -> None:
+        super().__init__(
+            f"LOSSLESS is refused for {symbol}, whose data is {provenance.name}: only REPLAY can be held back; use GAP"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a reader asked for of one symbol."""
+
+    ticks: bool = True
+    bars: bool = False
+    quotes: bool = False
+    lossless: bool = False
+    bars_back: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the ticks of a symbol; `epoch` 0 means the one that is current."""
+
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBegan:
+    """The source began anew."""
+
+    epoch: int
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDue:
+    """Where the symbol stands, with up to `bars_back` closed bars."""
+
+    bars_back: int
+
+
+@dataclass(frozen=True, slots=True)
+class TickRange:
+    """Ticks first..last of the feed."""
+
+    epoch: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Ticks first..last that this reader will not get."""
+
+    epoch: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteDue:
+    """The newest last values, which are those of tick `sequence`."""
+
+    sequence: int
+
+
+Piece = EpochBegan | SnapshotDue | TickRange | Missed | QuoteDue | Bar
+
+
+class SymbolReader:
+    """One reader's place in one feed. It costs nothing between two calls and never delays another reader."""
+
+    def __init__(self, feed: SymbolFeed, wants: Wants, resume: Position | None) -> None:
+        """Raises PositionLost when what follows `resume` is gone, LosslessRefused for data that is no replay."""
+        self.feed, self.wants = feed, wants
+        self.missed = 0
+        """Ticks told as gaps."""
+        self.sent = 0
+        """Ticks given."""
+        self.sequence = 0
+        """The last tick given, told as missed, or known to the reader."""
+        self._read_through: int | None = None
+        self._epoch = 0 if resume is None else resume.epoch
+        self._entered = False
+        self._next_bar = 0
+        self._bars_behind = 0
+        self._quote_sequence = 0
+        self._snapshot_due = resume is None
+        self._refuse_lossless()
+        if resume is not None:
+            self._stand_behind(resume)
+        elif feed.epoch is not None:
+            self._epoch, self._entered = feed.epoch, True
+            self.sequence, self._next_bar = feed.sequence, feed.bars_closed
+
+    def _refuse_lossless(self) -> None:
+        provenance = self.feed.provenance
+        if self.wants.lossless and provenance is not None and provenance is not Provenance.REPLAY:
+            raise LosslessRefused(self.feed.symbol, provenance)
+
+    def _stand_behind(self, resume: Position) -> None:
+        feed = self.feed
+        self.sequence = self._bars_behind = resume.sequence
+        if feed.epoch is None or self._epoch not in {0, feed.epoch}:
+            return
+        oldest = feed.ring.oldest
+        if not self.wants.ticks:
+            oldest = feed.bars[0].first_sequence if feed.bars and feed.oldest_bar else 0
+        if resume.sequence + 1 < oldest:
+            raise PositionLost(feed.symbol, resume.sequence, oldest)
+        self._epoch, self._entered = feed.epoch, True
+        self._next_bar = feed.bar_number_after(resume.sequence)
+
+    @property
+    def position(self) -> Position | None:
+        """Position behind which updates begin; None when neither side knows one."""
+        return Position(self._epoch, self.sequence) if self._epoch else None
+
+    @property
+    def held_through(self) -> int:
+        """The last sequence that need not be kept for this reader."""
+        if self._epoch not in {0, self.feed.epoch}:
+            return 0
+        return self.sequence if self._read_through is None else min(self._read_through, self.sequence)
+
+    def progress(self, position: Position) -> None:
+        """The reader says how far it is done; positions of another epoch say nothing."""
+        if position.epoch == self._epoch:
+            self._read_through = position.sequence
+
+    def take(self) -> list[Piece]:
+        """What is due now: nothing when the reader is up to date. One range of ticks at the most.
+
+        Raises LosslessRefused when the source began with data that is no replay.
+        """
+        return list(self._due())
+
+    def _due(self) -> Iterator[Piece]:
+        feed = self.feed
+        if feed.epoch is not None and (feed.epoch != self._epoch or not self._entered):
+            yield from self._enter(feed.epoch)
+        if self._snapshot_due:
+            self._snapshot_due = False
+            self.sequence = self._quote_sequence = feed.sequence
+            self._next_bar = feed.bars_closed
+            yield SnapshotDue(self.wants.bars_back)
+        if feed.epoch is None:
+            return
+        if self.wants.ticks:
+            yield from self._ticks(feed.epoch)
+        else:
+            self.sequence = max(self.sequence, feed.sequence)
+        if self.wants.bars and feed.bars_closed > self._next_bar:
+            yield from self._bars()
+        if self.wants.quotes and feed.sequence > self._quote_sequence:
+            self._quote_sequence = feed.sequence
+            yield QuoteDue(feed.sequence)
+
+    def _enter(self, epoch: int) -> Iterator[Piece]:
+        known, self._epoch, self._entered = self._epoch, epoch, True
+        self._refuse_lossless()
+        if known not in {0, epoch} and self.feed.provenance is not None:
+            self.sequence = self._bars_behind = self._next_bar = self._quote_sequence = 0
+            self._read_through = None
+            yield EpochBegan(epoch, self.feed.provenance)
+
+    def _ticks(self, epoch: int) -> Iterator[Piece]:
+        newest, first = self.feed.sequence, self.sequence + 1
+        if first > newest:
+            return
+        if first < self.feed.ring.oldest:
+            resumed = max(self.feed.ring.oldest, newest - CHUNK_TICKS + 1)
+            self.missed += resumed - first
+            yield Missed(epoch, first, resumed - 1)
+            first = resumed
+        last = min(newest, (first - 1) // CHUNK_TICKS * CHUNK_TICKS + CHUNK_TICKS)
+        self.sequence = last
+        self.sent += last - first + 1
+        yield TickRange(epoch, first, last)
+
+    def _bars(self) -> Iterator[Piece]:
+        for bar in self.feed.bars_from(self._next_bar):
+            if bar.last_sequence >= self.sequence:
+                return
+            self._next_bar += 1
+            if bar.last_sequence >= self._bars_behind:
+                yield bar

@@ -1,0 +1,149 @@
+"""Decides which ticks are accepted and under which reason the others are counted; it depends on the source alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind
+
+BoolArray = npt.NDArray[np.bool_]
+
+PRICE, SIZE = int(TickFlag.HAS_PRICE), int(TickFlag.HAS_SIZE)
+BID, ASK = int(TickFlag.HAS_BID), int(TickFlag.HAS_ASK)
+BOTH = BID | ASK
+TRADE, QUOTE = int(TickKind.TRADE), int(TickKind.QUOTE)
+
+
+class Reason(StrEnum):
+    """Why a tick was refused; when several hold, the first in this order counts."""
+
+    MALFORMED = "MALFORMED"
+    NON_POSITIVE_PRICE = "NON_POSITIVE_PRICE"
+    OFF_TICK = "OFF_TICK"
+    CROSSED = "CROSSED"
+    ZERO_SIZE = "ZERO_SIZE"
+    FUTURE = "FUTURE"
+    STALE = "STALE"
+    OUT_OF_ORDER = "OUT_OF_ORDER"
+
+
+REASONS = tuple(Reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a symbol's ticks must satisfy; times in ns, prices in 1e-9 units."""
+
+    tick_e9: int
+    """Every price is a multiple of it."""
+    stale_after_ns: int = 300_000_000_000
+    """A tick older than the newest accepted one is OUT_OF_ORDER, and STALE when it is older by more than this."""
+    future_after_ns: int = 86_400_000_000_000
+    """A tick later than the latest time allowed by its clock is FUTURE; that bound is wall time plus this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Which ticks of a batch are accepted."""
+
+    accepted: BoolArray | None
+    """A mask; None when all are."""
+    rejected: Mapping[Reason, int]
+    """How many were refused, by reason."""
+
+
+ALL_ACCEPTED = Verdict(None, {})
+
+
+def judge(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | None) -> Verdict:
+    """Judges a batch that follows a tick of event time `newest_ns` (0 = none).
+
+    `wall_ns` bounds event times; None where the recording is the only clock. One or two ticks are judged one by one,
+    which is faster and gives the same.
+    """
+    if len(ticks) <= 2:
+        return _judge_few(ticks, newest_ns, rules, wall_ns)
+    failures = _failures(ticks, rules, wall_ns)
+    good = ~np.logical_or.reduce(list(failures.values()))
+    times = ticks["event_time_ns"]
+    if not good.all():
+        times = np.where(good, times, newest_ns)
+    newest = np.maximum.accumulate(np.maximum(times, newest_ns))
+    behind = newest - times
+    late = good & (behind > 0)
+    if good.all() and not late.any():
+        return ALL_ACCEPTED
+    failures[Reason.STALE] = late & (behind > rules.stale_after_ns)
+    failures[Reason.OUT_OF_ORDER] = late
+    return _verdict(failures, len(ticks))
+
+
+def _failures(ticks: TickArray, rules: Rules, wall_ns: int | None) -> dict[Reason, BoolArray]:
+    flags, kind, times = ticks["flags"], ticks["kind"], ticks["event_time_ns"]
+    has_price, has_bid, has_ask = (flags & PRICE) != 0, (flags & BID) != 0, (flags & ASK) != 0
+    price, bid, ask = ticks["price_e9"], ticks["bid_e9"], ticks["ask_e9"]
+    trade, step = kind == TRADE, rules.tick_e9
+    complete = np.where(trade, has_price, (kind == QUOTE) & (has_bid | has_ask))
+    failures = {
+        Reason.MALFORMED: ~complete | (times <= 0),
+        Reason.NON_POSITIVE_PRICE: (has_price & (price <= 0)) | (has_bid & (bid <= 0)) | (has_ask & (ask <= 0)),
+        Reason.OFF_TICK: (has_price & (price % step != 0))
+        | (has_bid & (bid % step != 0))
+        | (has_ask & (ask % step != 0)),
+        Reason.CROSSED: has_bid & has_ask & (bid > ask),
+        Reason.ZERO_SIZE: trade & ((flags & SIZE) != 0) & (ticks["size"] == 0),
+    }
+    if wall_ns is not None:
+        failures[Reason.FUTURE] = times > wall_ns + rules.future_after_ns
+    return failures
+
+
+def _verdict(failures: Mapping[Reason, BoolArray], count: int) -> Verdict:
+    open_still = np.ones(count, np.bool_)
+    rejected: dict[Reason, int] = {}
+    for reason in REASONS:
+        if reason in failures:
+            hit = open_still & failures[reason]
+            if number := int(np.count_nonzero(hit)):
+                rejected[reason] = number
+                open_still &= ~hit
+    return Verdict(open_still, rejected)
+
+
+def _judge_few(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | None) -> Verdict:
+    mask: list[bool] = []
+    rejected: dict[Reason, int] = {}
+    latest = None if wall_ns is None else wall_ns + rules.future_after_ns
+    for row in RECORD.iter_unpack(ticks.tobytes()):
+        reason = _reason_of(row, newest_ns, rules, latest)
+        mask.append(reason is None)
+        if reason is None:
+            newest_ns = row[3]
+        else:
+            rejected[reason] = rejected.get(reason, 0) + 1
+    return Verdict(np.array(mask, np.bool_), rejected) if rejected else ALL_ACCEPTED
+
+
+def _reason_of(row: tuple[int, ...], newest_ns: int, rules: Rules, latest_ns: int | None) -> Reason | None:
+    time_ns, price, bid, ask, size, flags, kind = row[3], row[7], row[9], row[11], row[13], row[19], row[21]
+    if time_ns <= 0 or not (flags & PRICE if kind == TRADE else kind == QUOTE and flags & BOTH):
+        return Reason.MALFORMED
+    values = [value for bit, value in ((PRICE, price), (BID, bid), (ASK, ask)) if flags & bit]
+    if min(values) <= 0:
+        return Reason.NON_POSITIVE_PRICE
+    if any(value % rules.tick_e9 for value in values):
+        return Reason.OFF_TICK
+    if flags & BOTH == BOTH and bid > ask:
+        return Reason.CROSSED
+    if kind == TRADE and flags & SIZE and size == 0:
+        return Reason.ZERO_SIZE
+    if latest_ns is not None and time_ns > latest_ns:
+        return Reason.FUTURE
+    if time_ns < newest_ns:
+        return Reason.STALE if newest_ns - time_ns > rules.stale_after_ns else Reason.OUT_OF_ORDER
+    return None

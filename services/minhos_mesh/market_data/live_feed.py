@@ -1,0 +1,136 @@
+"""Decides who feeds a symbol, who is told of its ticks, and when the source of a replay has to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+
+from minhos_mesh.market_data.domain.feed import Provenance, Source, SourceConflict, SymbolFeed
+from minhos_mesh.market_data.domain.reading import SymbolReader
+from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.tick_layout import TickArray, ticks_from
+
+STEP_TICKS = 65_536
+"""So many ticks are taken before the readers get their turn."""
+
+
+class LiveFeed:
+    """One symbol while the service runs: the feed, its one source and its readers."""
+
+    def __init__(self, feed: SymbolFeed, clock: Clock, *, replay_readers: int, grace_s: float) -> None:
+        """A replay waits for `replay_readers` lossless readers before it overwrites the first tick that is held.
+
+        A lossless reader that has gone is waited for during `grace_s`, so that it can resume.
+        """
+        self.feed = feed
+        self.owner: object | None = None
+        """The session of the source that is connected."""
+        self.ended = False
+        """Whether the source said that no more records will come."""
+        self.last_tick_s = clock.monotonic()
+        """When the last batch came, or the service began."""
+        self.wakers: set[Callable[[], None]] = set()
+        self._clock = clock
+        self._replay_readers, self._grace_s = replay_readers, grace_s
+        self._lossless_seen = 0
+        self._holders: set[SymbolReader] = set()
+        self._releases: set[asyncio.TimerHandle] = set()
+        self._room = asyncio.Event()
+
+    def open(self, source: Source, owner: object) -> int:
+        """Connects a source; returns the position after which it is to send.
+
+        A new stream of the same source takes the place of the old one. Raises SourceConflict while another source is
+        connected, ProvenanceRefused as the feed does.
+        """
+        held = self.feed.source
+        if self.owner is not None and held is not None and held.name != source.name:
+            raise SourceConflict(
+                f"{self.feed.symbol} is fed by {held.name}: {source.name} must wait until that one ends"
+            )
+        epoch = self.feed.epoch
+        position = self.feed.open(source)
+        if self.feed.epoch != epoch:
+            self._lossless_seen = len(self._holders)
+        self.owner, self.ended = owner, False
+        self._room.set()
+        return position
+
+    def close(self, owner: object) -> None:
+        """Disconnects a source, unless another stream has taken its place."""
+        if self.owner is owner:
+            self.owner = None
+
+    async def ingest(self, ticks: TickArray, position: int, owner: object) -> None:
+        """Takes records and tells the readers; waits while a replay is ahead of a lossless reader by all that is held."""
+        at, count = 0, len(ticks)
+        while at < count:
+            step = min(await self._room_for(owner), count - at)
+            part = self._stamped(ticks[at : at + step] if step < count else ticks)
+            self.feed.ingest(part, position + at, self._clock.wall_ns())
+            self.last_tick_s = self._clock.monotonic()
+            for wake in self.wakers:
+                wake()
+            at += step
+            if at < count:
+                await asyncio.sleep(0)
+
+    async def _room_for(self, owner: object) -> int:
+        while True:
+            if self.owner is not owner:
+                raise SourceConflict(f"another stream of the same source feeds {self.feed.symbol} now")
+            if room := self.room():
+                return min(room, STEP_TICKS)
+            self._room.clear()
+            await self._room.wait()
+
+    def room(self) -> int:
+        """Ticks that may come now."""
+        ring = self.feed.ring
+        if self.feed.provenance is not Provenance.REPLAY:
+            return ring.capacity
+        read_through = min((holder.held_through for holder in self._holders), default=ring.newest)
+        if self._lossless_seen < self._replay_readers:
+            read_through = 0
+        return ring.capacity - max(0, ring.newest - read_through)
+
+    def _stamped(self, ticks: TickArray) -> TickArray:
+        received = ticks["receive_time_ns"]
+        if received.all():
+            return ticks
+        stamped = ticks_from(ticks)
+        replay = self.feed.provenance is Provenance.REPLAY
+        now = ticks["event_time_ns"] if replay else self._clock.wall_ns()
+        stamped["receive_time_ns"] = np.where(received == 0, now, received)
+        return stamped
+
+    def hold(self, reader: SymbolReader) -> None:
+        """The source is to wait for this reader."""
+        self._holders.add(reader)
+        self._lossless_seen += 1
+        self._room.set()
+
+    def release(self, reader: SymbolReader) -> None:
+        """The reader has gone; the source goes on without it after the time of grace."""
+        if reader not in self._holders:
+            return
+
+        def let_go() -> None:
+            self._holders.discard(reader)
+            self._releases.discard(handle)
+            self._room.set()
+
+        handle = asyncio.get_running_loop().call_later(self._grace_s, let_go)
+        self._releases.add(handle)
+
+    def read_on(self) -> None:
+        """A reader has come further."""
+        self._room.set()
+
+    def shut(self) -> None:
+        """Forgets what was to happen later."""
+        for handle in self._releases:
+            handle.cancel()
+        self._releases.clear()

@@ -1,0 +1,167 @@
+"""Decides which symbols there are, what is asked of them at once, and what happens every second beside the ticks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
+from minhos_mesh.market_data.domain.validation import Rules
+from minhos_mesh.market_data.live_feed import LiveFeed
+from minhos_mesh.market_data.ports import Announcer, Encoder
+from minhos_mesh.market_data.sessions import ReaderSession, SourceSession, SymbolUnknown
+from minhos_mesh.matching.session import session_open
+from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.conditions import Conditions
+from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
+
+NO_TICKS = "NO_TICKS"
+ALWAYS_OPEN = frozenset({Provenance.SIMULATED})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What market data is configured to do."""
+
+    rules: Mapping[str, Rules]
+    """Rules of every canonical symbol of this mesh."""
+    primary: str
+    """Symbol that is meant when a request names none."""
+    ring_ticks: int = 262_144
+    """Ticks held per symbol."""
+    max_tick_age_s: float = 300.0
+    """DEGRADED when no tick came for this long in an open session."""
+    replay_readers: int = 2
+    """A replay waits for so many lossless readers (brain and venue) before it overwrites what is held."""
+    grace_s: float = 10.0
+    """How long the source of a replay waits for a lossless reader that has gone."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """A symbol and its counters."""
+
+    live: LiveFeed
+    per_second: int = 0
+    """Records that came during the last full second."""
+    read_before: int = 0
+    announced: int = 0
+    """Sequence of the last values that were announced last."""
+
+
+class MarketDataService:
+    """Market data of one mesh: sources put ticks in, readers take them out, each at its own pace."""
+
+    def __init__(self, settings: Settings, clock: Clock, conditions: Conditions, encoder: Encoder) -> None:
+        self._settings, self._clock, self._conditions, self._encoder = settings, clock, conditions, encoder
+        self.standings = {
+            symbol: Standing(
+                LiveFeed(
+                    SymbolFeed(symbol, rules, settings.ring_ticks),
+                    clock,
+                    replay_readers=settings.replay_readers,
+                    grace_s=settings.grace_s,
+                )
+            )
+            for symbol, rules in sorted(settings.rules.items())
+        }
+        self._feeds = {symbol: standing.live for symbol, standing in self.standings.items()}
+        self._readers: set[ReaderSession] = set()
+        self._sources: set[SourceSession] = set()
+
+    def find(self, symbol: str | None) -> LiveFeed:
+        """The feed of a symbol or of one of its aliases; the primary one for None. Raises SymbolUnknown."""
+        if symbol is None:
+            return self._feeds[self._settings.primary]
+        live = self._feeds.get(symbol)
+        if live is None:
+            with contextlib.suppress(SymbolError):
+                live = self._feeds.get(str(parse_symbol(symbol)))
+        if live is None:
+            raise SymbolUnknown(symbol, list(self._feeds))
+        return live
+
+    def subscribers(self, symbol: str) -> int:
+        """Streams that read a symbol."""
+        return len(self._feeds[symbol].wakers)
+
+    @contextmanager
+    def reader(self) -> Iterator[ReaderSession]:
+        """A session for one reader's stream."""
+        session = ReaderSession(self._feeds, self.find, self._clock, self._encoder)
+        self._readers.add(session)
+        try:
+            yield session
+        finally:
+            self._readers.discard(session)
+            session.close()
+
+    @contextmanager
+    def source(self) -> Iterator[SourceSession]:
+        """A session for one source's stream."""
+        session = SourceSession(self.find, self._encoder)
+        self._sources.add(session)
+        try:
+            yield session
+        finally:
+            self._sources.discard(session)
+            session.close()
+
+    async def seconds(self) -> AsyncIterator[None]:
+        """One item a second, for as long as it is asked."""
+        due = self._clock.monotonic()
+        while True:
+            due = max(due + 1.0, self._clock.monotonic())
+            await self._clock.sleep_until(due)
+            yield
+
+    async def keep_house(self) -> None:
+        """Counts rates, gives signs of life to silent streams and looks whether ticks come. Runs until cancelled."""
+        async for _ in self.seconds():
+            for standing in self.standings.values():
+                feed = standing.live.feed
+                standing.per_second = max(0, feed.read - standing.read_before)
+                standing.read_before = feed.read
+            for session in (*self._readers, *self._sources):
+                session.second_passed()
+            self.look_for_ticks()
+
+    def look_for_ticks(self) -> None:
+        """Holds the condition NO_TICKS while a symbol in an open session has had no tick for too long."""
+        now, limit = self._clock.monotonic(), self._settings.max_tick_age_s
+        silent = [
+            f"{symbol} for {now - live.last_tick_s:.0f} s"
+            for symbol, live in self._feeds.items()
+            if now - live.last_tick_s >= limit and self._ticks_are_due(live)
+        ]
+        if silent:
+            self._conditions.set(NO_TICKS, f"no tick of {', '.join(silent)} in an open session")
+        else:
+            self._conditions.clear(NO_TICKS)
+
+    def _ticks_are_due(self, live: LiveFeed) -> bool:
+        provenance = live.feed.provenance
+        if provenance is Provenance.REPLAY or live.ended:
+            return False
+        return provenance is None or provenance in ALWAYS_OPEN or session_open(self._clock.wall_ns())
+
+    async def announce(self, announcer: Announcer) -> None:
+        """Tells the mesh the last values that changed, at most once a second and symbol; not those of a replay."""
+        async for _ in self.seconds():
+            quotes = []
+            for standing in self.standings.values():
+                quote = standing.live.feed.quote
+                if quote is None or quote.provenance is Provenance.REPLAY:
+                    continue
+                if quote.values.sequence != standing.announced:
+                    standing.announced = quote.values.sequence
+                    quotes.append(quote)
+            if quotes:
+                await announcer.announce(quotes)
+
+    def close(self) -> None:
+        """Forgets what was to happen later."""
+        for live in self._feeds.values():
+            live.shut()

@@ -1,0 +1,201 @@
+"""Decides what one stream of a source and one stream of a reader may do, and what is due on them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from minhos_mesh.market_data.conversation import Conversation
+from minhos_mesh.market_data.domain.feed import PositionMismatch, Source
+from minhos_mesh.market_data.domain.reading import LosslessRefused, Position, PositionLost, SymbolReader, Wants
+from minhos_mesh.market_data.live_feed import LiveFeed
+from minhos_mesh.market_data.ports import Beat, Encoder, Subscribed
+from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.ticks import TickBatchView
+
+Find = Callable[[str], LiveFeed]
+
+
+class SymbolUnknown(LookupError):
+    """Expected: a symbol that this mesh is not configured for."""
+
+    def __init__(self, symbol: str, known: Sequence[str]) -> None:
+        self.symbol = symbol
+        super().__init__(f"symbol {symbol!r} is not configured: known are {', '.join(known)}")
+
+
+class OutOfTurn(ValueError):
+    """Expected: a message of a stream came where another one was due."""
+
+
+class ReaderSession(Conversation):
+    """One reader's stream: any number of symbols, each at its own place."""
+
+    def __init__(self, feeds: Mapping[str, LiveFeed], find: Find, clock: Clock, encoder: Encoder) -> None:
+        super().__init__()
+        self._feeds, self._find, self._clock, self._encoder = feeds, find, clock, encoder
+        self._readers: dict[str, SymbolReader] = {}
+        self._answers: deque[bytes] = deque()
+        self._earlier_sent = self._earlier_missed = 0
+
+    @property
+    def symbols(self) -> list[str]:
+        """Symbols that are subscribed to."""
+        return list(self._readers)
+
+    def subscribe(self, symbols: Sequence[str], wants: Wants, resume: Mapping[str, Position]) -> None:
+        """Begins to read, or reads otherwise from now on; each symbol is answered, refused or not. None means all."""
+        places = {self._canonical(symbol): position for symbol, position in resume.items()}
+        for symbol in symbols or list(self._feeds):
+            self._answers.append(self._encoder.answer(self._subscribe(symbol, wants, places)))
+        self.wake()
+
+    def _canonical(self, symbol: str) -> str:
+        try:
+            return self._find(symbol).feed.symbol
+        except SymbolUnknown:
+            return symbol
+
+    def _subscribe(self, symbol: str, wants: Wants, resume: Mapping[str, Position]) -> Subscribed:
+        try:
+            live = self._find(symbol)
+        except SymbolUnknown as unknown:
+            return Subscribed(symbol, unknown)
+        feed = live.feed
+        held = feed.epoch is not None and feed.sequence > 0
+        oldest = Position(feed.epoch, feed.ring.oldest) if held and feed.epoch is not None else None
+        try:
+            reader = SymbolReader(feed, wants, resume.get(feed.symbol))
+        except (PositionLost, LosslessRefused) as refusal:
+            return Subscribed(feed.symbol, refusal, oldest=oldest)
+        self._drop(feed.symbol)
+        self._readers[feed.symbol] = reader
+        live.wakers.add(self.wake)
+        if wants.lossless:
+            live.hold(reader)
+        return Subscribed(feed.symbol, None, reader.position, oldest)
+
+    def unsubscribe(self, symbols: Sequence[str]) -> None:
+        """Reads no more of these symbols; one that is not subscribed to is passed over."""
+        for symbol in symbols:
+            self._drop(self._canonical(symbol))
+
+    def progress(self, symbol: str, position: Position) -> None:
+        """The reader is done with all up to there."""
+        reader = self._readers.get(self._canonical(symbol))
+        if reader is not None:
+            reader.progress(position)
+            self._feeds[reader.feed.symbol].read_on()
+
+    def _drop(self, symbol: str) -> None:
+        reader = self._readers.pop(symbol, None)
+        if reader is not None:
+            self._earlier_sent += reader.sent
+            self._earlier_missed += reader.missed
+            self._feeds[symbol].wakers.discard(self.wake)
+            self._feeds[symbol].release(reader)
+
+    async def due(self) -> list[bytes]:
+        """The messages that are due, as soon as one is."""
+        return await self.until(self._collect)
+
+    def _collect(self) -> list[bytes]:
+        messages = list(self._answers)
+        self._answers.clear()
+        for symbol, reader in list(self._readers.items()):
+            try:
+                messages += [self._encoder.piece(reader.feed, piece) for piece in reader.take()]
+            except LosslessRefused as refusal:
+                self._drop(symbol)
+                messages.append(self._encoder.answer(Subscribed(symbol, refusal)))
+            if reader.wants.lossless:
+                self._feeds[symbol].read_on()
+        if not messages and self._beat_due:
+            messages.append(self._encoder.beat(self._beat()))
+        self._beat_due = False
+        return messages
+
+    def _beat(self) -> Beat:
+        readers = self._readers.values()
+        newest = tuple(
+            (reader.feed.symbol, Position(reader.feed.epoch, reader.feed.sequence))
+            for reader in readers
+            if reader.feed.epoch is not None
+        )
+        sent = self._earlier_sent + sum(reader.sent for reader in readers)
+        missed = self._earlier_missed + sum(reader.missed for reader in readers)
+        return Beat(self._clock.wall_ns(), newest, sent, missed)
+
+    def close(self) -> None:
+        """Reads no more of anything."""
+        for symbol in list(self._readers):
+            self._drop(symbol)
+
+
+class SourceSession(Conversation):
+    """One source's stream."""
+
+    def __init__(self, find: Find, encoder: Encoder) -> None:
+        super().__init__()
+        self._find, self._encoder = find, encoder
+        self._live: LiveFeed | None = None
+        self._source: Source | None = None
+        self._answered: int | None = None
+
+    @property
+    def live(self) -> LiveFeed:
+        """The feed. Raises OutOfTurn before `open`."""
+        if self._live is None:
+            raise OutOfTurn("message: the first message of IngestTicks must be `open`")
+        return self._live
+
+    def open(self, symbol: str, source: Source) -> None:
+        """Connects the source. Raises SymbolUnknown, SourceConflict, ProvenanceRefused."""
+        if self._live is not None:
+            raise OutOfTurn("message: `open` may only be the first message of IngestTicks")
+        live = self._find(symbol)
+        live.open(source, self)
+        self._live, self._source = live, source
+        self.wake()
+
+    async def take(self, batch: TickBatchView) -> None:
+        """Takes a batch. Raises PositionMismatch, SourceConflict, and OutOfTurn for one of another symbol."""
+        live, source = self.live, self._source
+        if self._find(batch.symbol) is not live or source is None:
+            raise OutOfTurn(f"batch.symbol is {batch.symbol!r}: this stream was opened for {live.feed.symbol}")
+        if (batch.epoch, batch.provenance) != (source.epoch, int(source.provenance)):
+            raise PositionMismatch(
+                f"batch of {batch.symbol} has epoch {batch.epoch} and provenance {batch.provenance}, but the stream "
+                f"was opened with epoch {source.epoch} and provenance {int(source.provenance)}"
+            )
+        await live.ingest(batch.ticks, batch.first_sequence, self)
+        self.wake()
+
+    def end(self) -> None:
+        """No more records will come."""
+        self.live.ended = True
+        self.wake()
+
+    async def due(self) -> list[bytes]:
+        """The messages that are due, as soon as one is; none once the source has said everything and knows it taken."""
+        return await self.until(self._collect)
+
+    def _collect(self) -> list[bytes]:
+        if self._live is None:
+            return []
+        feed, beat_due, self._beat_due = self._live.feed, self._beat_due, False
+        if self._answered is None:
+            self._answered = self._live.feed.position
+            return [self._encoder.opened(feed.position)]
+        if feed.position != self._answered:
+            self._answered = feed.position
+            return [self._encoder.acknowledged(feed.position, feed.sequence, sum(feed.rejected.values()))]
+        return [self._encoder.source_beat()] if beat_due else []
+
+    def close(self) -> None:
+        """Disconnects the source."""
+        if self._live is not None:
+            self._live.close(self)
+
+    def _ends_when_heard(self) -> bool:
+        return True

@@ -1,0 +1,283 @@
+"""Decides how market data is said in the contracts, and the other way round."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
+from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
+from minhos_api.market.v1 import market_events_pb2, provenance_pb2, quote_pb2
+from minhos_api.mesh.v1 import error_reason_pb2
+from minhos_mesh.market_data.domain.feed import LastQuote, Provenance, Source, SymbolFeed
+from minhos_mesh.market_data.domain.reading import (
+    EpochBegan,
+    LosslessRefused,
+    Missed,
+    Piece,
+    Position,
+    PositionLost,
+    QuoteDue,
+    SnapshotDue,
+    TickRange,
+    Wants,
+)
+from minhos_mesh.market_data.ports import Beat, Subscribed
+from minhos_mesh.market_data.service import Standing
+from minhos_mesh.market_data.sessions import SymbolUnknown
+from minhos_mesh.runtime.bars import Bar
+from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, encode_wire, in_field, message_or_batch
+
+BATCHES_KEPT = 16
+"""Encoded batches that are kept for readers that want the same range."""
+
+K = TypeVar("K")
+_TICKS = pb2.SubscribeMarketDataResponse.TICKS_FIELD_NUMBER
+_REASONS: Mapping[type[Exception], error_reason_pb2.ErrorReason.ValueType] = {
+    SymbolUnknown: error_reason_pb2.ERROR_REASON_SYMBOL_UNKNOWN,
+    PositionLost: error_reason_pb2.ERROR_REASON_POSITION_LOST,
+    LosslessRefused: error_reason_pb2.ERROR_REASON_PROVENANCE_REFUSED,
+}
+_read_request = message_or_batch(
+    ingest_pb2.IngestTicksRequest.BATCH_FIELD_NUMBER, ingest_pb2.IngestTicksRequest.FromString
+)
+
+IngestMessage = ingest_pb2.IngestTicksRequest | TickBatchView | MalformedBatch
+
+
+def read_ingest_request(data: bytes) -> IngestMessage:
+    """A message of a source: a batch as an array, others as messages; a malformed batch is handed on to be raised."""
+    try:
+        return _read_request(data)
+    except MalformedBatch as malformed:
+        return malformed
+
+
+def source_from_proto(opened: ingest_pb2.IngestOpen) -> Source:
+    """Who a source says it is."""
+    return Source(opened.source, Provenance(opened.provenance), opened.epoch)
+
+
+def wants_from_proto(subscription: pb2.MarketSubscription) -> Wants:
+    """What a reader wants; ticks when it names no kind."""
+    kinds = set(subscription.kinds) or {pb2.MARKET_DATA_KIND_TICKS}
+    return Wants(
+        ticks=pb2.MARKET_DATA_KIND_TICKS in kinds,
+        bars=pb2.MARKET_DATA_KIND_BARS in kinds,
+        quotes=pb2.MARKET_DATA_KIND_QUOTES in kinds,
+        lossless=subscription.slow_reader == pb2.SLOW_READER_LOSSLESS,
+        bars_back=subscription.bars_back,
+    )
+
+
+def resume_from_proto(positions: Sequence[pb2.MarketPosition]) -> dict[str, Position]:
+    """Positions to resume after, by symbol."""
+    return {position.symbol: Position(position.epoch, position.sequence) for position in positions}
+
+
+def position_to_proto(symbol: str, position: Position | None) -> pb2.MarketPosition | None:
+    """A place in the ticks of a symbol; None stays unset."""
+    if position is None:
+        return None
+    return pb2.MarketPosition(symbol=symbol, epoch=position.epoch, sequence=position.sequence)
+
+
+def provenance_to_proto(provenance: Provenance | None) -> provenance_pb2.Provenance.ValueType:
+    """The provenance in the contract, whose numbers are the same."""
+    return provenance_pb2.Provenance.ValueType(int(provenance or 0))
+
+
+def time_to_proto(time_ns: int) -> Timestamp:
+    """A time in ns since the Unix epoch."""
+    return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
+
+
+def quote_to_proto(quote: LastQuote | None) -> quote_pb2.Quote | None:
+    """Last values; None stays unset."""
+    if quote is None:
+        return None
+    values = quote.values
+    return quote_pb2.Quote(
+        symbol=quote.symbol,
+        last_price_e9=values.last_price_e9,
+        last_size=values.last_size,
+        bid_e9=values.bid_e9,
+        ask_e9=values.ask_e9,
+        bid_size=values.bid_size,
+        ask_size=values.ask_size,
+        event_time=time_to_proto(values.event_time_ns),
+        sequence=values.sequence,
+        epoch=quote.epoch,
+        provenance=provenance_to_proto(quote.provenance),
+        volume=values.volume,
+    )
+
+
+def bar_to_proto(feed: SymbolFeed, bar: Bar | None, *, closed: bool) -> quote_pb2.Bar | None:
+    """A bar; None stays unset."""
+    if bar is None:
+        return None
+    return quote_pb2.Bar(
+        symbol=feed.symbol,
+        open_time=time_to_proto(bar.open_time_ns),
+        interval_seconds=bar.interval_ns // 1_000_000_000,
+        open_e9=bar.open_e9,
+        high_e9=bar.high_e9,
+        low_e9=bar.low_e9,
+        close_e9=bar.close_e9,
+        volume=bar.volume,
+        bid_volume=bar.bid_volume,
+        ask_volume=bar.ask_volume,
+        trade_count=bar.trades,
+        first_sequence=bar.first_sequence,
+        last_sequence=bar.last_sequence,
+        closed=closed,
+        provenance=provenance_to_proto(feed.provenance),
+        epoch=feed.epoch or 0,
+    )
+
+
+def market_data_to_proto(feed: SymbolFeed) -> pb2.GetMarketDataResponse:
+    """Last values of one symbol."""
+    return pb2.GetMarketDataResponse(
+        symbol=feed.symbol,
+        quote=quote_to_proto(feed.quote),
+        bar=bar_to_proto(feed, feed.open_bar, closed=False),
+    )
+
+
+def standing_to_proto(standing: Standing) -> pb2.SymbolMarketData:
+    """Last values and counters of one symbol."""
+    live, feed = standing.live, standing.live.feed
+    return pb2.SymbolMarketData(
+        symbol=feed.symbol,
+        quote=quote_to_proto(feed.quote),
+        source=feed.source.name if feed.source is not None and live.owner is not None else "",
+        records_read=feed.read,
+        ticks_sequenced=feed.sequence,
+        rejected={str(reason): count for reason, count in feed.rejected.items()},
+        bars_closed=feed.bars_closed,
+        ticks_per_second=standing.per_second,
+        subscribers=len(live.wakers),
+    )
+
+
+def updated_event(quote: LastQuote) -> market_events_pb2.MarketDataUpdated:
+    """The payload of `market_data.updated`."""
+    return market_events_pb2.MarketDataUpdated(quote=quote_to_proto(quote))
+
+
+class _Newest(Generic[K]):
+    """The newest few encoded messages."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[K, bytes] = OrderedDict()
+
+    def get(self, key: K) -> bytes | None:
+        """What was kept under a key."""
+        return self._kept.get(key)
+
+    def put(self, key: K, value: bytes) -> bytes:
+        """Keeps a message; the oldest gives way."""
+        self._kept[key] = value
+        if len(self._kept) > BATCHES_KEPT:
+            self._kept.popitem(last=False)
+        return value
+
+
+class StreamEncoder:
+    """Encodes each batch and each quote once, for all readers; the same bytes serve both reading RPCs."""
+
+    def __init__(self) -> None:
+        self._batches: _Newest[tuple[str, TickRange]] = _Newest()
+        self._quotes: _Newest[tuple[str, int, int]] = _Newest()
+        self.batches_encoded = 0
+        """Batches that were encoded and not taken from those kept."""
+
+    def piece(self, feed: SymbolFeed, piece: Piece) -> bytes:
+        """See `Encoder`."""
+        if isinstance(piece, TickRange):
+            return self._batch(feed, piece)
+        if isinstance(piece, QuoteDue):
+            key = (feed.symbol, feed.epoch or 0, piece.sequence)
+            made = self._quotes.get(key)
+            quote = quote_to_proto(feed.quote) if made is None else None
+            return made or self._quotes.put(key, _said(pb2.SubscribeMarketDataResponse(quote=quote)))
+        if isinstance(piece, Bar):
+            return _said(pb2.SubscribeMarketDataResponse(bar=bar_to_proto(feed, piece, closed=True)))
+        if isinstance(piece, Missed):
+            gap = pb2.MarketGap(
+                symbol=feed.symbol, epoch=piece.epoch, first_sequence=piece.first, last_sequence=piece.last
+            )
+            return _said(pb2.SubscribeMarketDataResponse(gap=gap))
+        if isinstance(piece, EpochBegan):
+            provenance = provenance_to_proto(piece.provenance)
+            epoch = pb2.MarketEpoch(symbol=feed.symbol, epoch=piece.epoch, provenance=provenance)
+            return _said(pb2.SubscribeMarketDataResponse(epoch=epoch))
+        return _said(pb2.SubscribeMarketDataResponse(snapshot=_snapshot(feed, piece)))
+
+    def _batch(self, feed: SymbolFeed, ticks: TickRange) -> bytes:
+        key = (feed.symbol, ticks)
+        made = self._batches.get(key)
+        if made is not None:
+            return made
+        self.batches_encoded += 1
+        wire = feed.ring.wire(ticks.first, ticks.last)
+        batch = encode_wire(feed.symbol, int(feed.provenance or 0), ticks.epoch, ticks.first, wire)
+        return self._batches.put(key, in_field(_TICKS, batch))
+
+    def answer(self, answer: Subscribed) -> bytes:
+        """See `Encoder`."""
+        subscribed = pb2.MarketSubscribed(
+            symbol=answer.symbol,
+            position=position_to_proto(answer.symbol, answer.position),
+            oldest=position_to_proto(answer.symbol, answer.oldest),
+        )
+        if answer.refusal is not None:
+            subscribed.refused_reason = error_reason_pb2.ErrorReason.Name(_REASONS[type(answer.refusal)])
+            subscribed.refused_message = str(answer.refusal)
+        return _said(pb2.SubscribeMarketDataResponse(subscribed=subscribed))
+
+    def beat(self, beat: Beat) -> bytes:
+        """See `Encoder`."""
+        heartbeat = pb2.MarketHeartbeat(
+            send_time=time_to_proto(beat.wall_ns),
+            newest=[
+                pb2.MarketPosition(symbol=symbol, epoch=position.epoch, sequence=position.sequence)
+                for symbol, position in beat.newest
+            ],
+            ticks_sent=beat.sent,
+            ticks_missed=beat.missed,
+        )
+        return _said(pb2.SubscribeMarketDataResponse(heartbeat=heartbeat))
+
+    def opened(self, position: int) -> bytes:
+        """See `Encoder`."""
+        opened = ingest_pb2.IngestOpened(through_position=position)
+        return ingest_pb2.IngestTicksResponse(opened=opened).SerializeToString()
+
+    def acknowledged(self, position: int, sequence: int, rejected: int) -> bytes:
+        """See `Encoder`."""
+        ack = ingest_pb2.IngestAck(through_position=position, through_sequence=sequence, rejected=rejected)
+        return ingest_pb2.IngestTicksResponse(ack=ack).SerializeToString()
+
+    def source_beat(self) -> bytes:
+        """See `Encoder`."""
+        return ingest_pb2.IngestTicksResponse(heartbeat=ingest_pb2.IngestHeartbeat()).SerializeToString()
+
+
+def _said(message: pb2.SubscribeMarketDataResponse) -> bytes:
+    return message.SerializeToString()
+
+
+def _snapshot(feed: SymbolFeed, due: SnapshotDue) -> pb2.MarketSnapshot:
+    bars = [bar_to_proto(feed, bar, closed=True) for bar in feed.newest_bars(due.bars_back)]
+    return pb2.MarketSnapshot(
+        symbol=feed.symbol,
+        quote=quote_to_proto(feed.quote),
+        bars=[bar for bar in bars if bar is not None],
+        open_bar=bar_to_proto(feed, feed.open_bar, closed=False),
+    )

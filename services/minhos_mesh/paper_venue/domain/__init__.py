@@ -1,0 +1,1 @@
+"""Rules of the paper venue: what an order, a fill and an account are there, and how the market moves them."""

@@ -1,0 +1,1 @@
+"""The control plane of the mesh: leases, discovery, supervision and health."""

@@ -1,0 +1,74 @@
+"""Decides the course of one attach stream: hello first, then heartbeats and a goodbye; the stream is the lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from minhos_mesh.registry.attachment import Answer, Attachment, Beat, BeatTaken, Claim, Goodbye, Granted, Said
+from minhos_mesh.registry.service import Registry
+
+HELLO_SECONDS: Final = 5.0
+"""How long a stream may be open before it says hello."""
+
+
+class MessageOutOfPlace(Exception):
+    """Expected: a message came that is not allowed at that point of the stream."""
+
+    def __init__(self, field: str, seen: str, allowed: str) -> None:
+        super().__init__(f"{field} is {seen!r}: allowed is {allowed}")
+        self.field = field
+        self.seen = seen
+        self.allowed = allowed
+
+
+async def hold(registry: Registry, said: AsyncIterator[Said], heartbeat_seconds: float) -> AsyncIterator[Answer]:
+    """Holds the lease of one instance for as long as its stream lives.
+
+    Raises MessageOutOfPlace, ContractViolation, InstanceHeld or StaleToken.
+    """
+    claim = await _first(said)
+    attachment = await registry.attach(claim)
+    reader = asyncio.create_task(_read(registry, attachment, said), name="attach-reader")
+    try:
+        yield Granted(attachment.lease_id, attachment.token, registry.instances.time_to_live, heartbeat_seconds)
+        while (answer := await attachment.next_answer()) is not None:
+            yield answer
+    finally:
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+        registry.instances.detach(attachment)
+
+
+async def _first(said: AsyncIterator[Said]) -> Claim:
+    try:
+        async with asyncio.timeout(HELLO_SECONDS):
+            first = await anext(said, None)
+    except TimeoutError:
+        raise MessageOutOfPlace("message", f"nothing for {HELLO_SECONDS:g} s", "a hello at once") from None
+    if not isinstance(first, Claim):
+        raise MessageOutOfPlace("message", _name(first), "hello as the first message")
+    return first
+
+
+async def _read(registry: Registry, attachment: Attachment, said: AsyncIterator[Said]) -> None:
+    """Takes in what the instance says until its stream ends, and ends the attachment with the reason."""
+    try:
+        async for message in said:
+            if isinstance(message, Beat):
+                attachment.answer(BeatTaken(registry.instances.beat(attachment, message)))
+            elif isinstance(message, Goodbye):
+                registry.instances.goodbye(attachment, message.reason)
+                break
+            else:
+                raise MessageOutOfPlace("message", _name(message), "heartbeat or goodbye after the first message")
+    except Exception as error:  # noqa: BLE001 - handed to the stream, which ends with it
+        attachment.end(error)
+    else:
+        attachment.end(None)
+
+
+def _name(message: Said | None) -> str:
+    names = {Claim: "hello", Beat: "heartbeat", Goodbye: "goodbye"}
+    return "nothing" if message is None else names[type(message)]

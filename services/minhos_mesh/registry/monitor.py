@@ -1,0 +1,99 @@
+"""Decides how instances are looked at from outside: standard health watched and asked, memory and CPU measured."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from minhos_mesh.registry.domain.directory import Present
+from minhos_mesh.registry.domain.health import Serving
+from minhos_mesh.registry.domain.leases import InstanceKey
+from minhos_mesh.registry.procfs import usage
+from minhos_mesh.registry.service import Registry
+from minhos_mesh.runtime import channel_options
+from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.tasks import OwnedTasks
+
+CHECK_TIMEOUT_S: Final = 3.0
+"""How long an instance may take to answer a check."""
+WATCH_RETRY_S: Final = 1.0
+"""Pause before a broken watch is opened again."""
+
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_log = get_logger("registry.monitor")
+
+
+class HealthMonitor:
+    """Looks at every instance for as long as it is there."""
+
+    def __init__(self, registry: Registry, tasks: OwnedTasks, *, check_s: float, own_key: InstanceKey | None = None) -> None:
+        """Checks come every `check_s` seconds, twice as often after an error; the registry asks itself nothing."""
+        self._registry, self._tasks, self._check_s, self._own_key = registry, tasks, check_s, own_key
+        self._watching: dict[tuple[InstanceKey, int], asyncio.Task[None]] = {}
+        registry.on_arrival(self._on_arrival)
+
+    def _on_arrival(self, present: Present, here: bool) -> None:
+        identity = (present.key, present.token)
+        if here:
+            # A new token replaces the watch of the stream before it.
+            for other in [known for known in self._watching if known[0] == present.key and known != identity]:
+                self._watching.pop(other).cancel()
+            if identity not in self._watching:
+                self._watching[identity] = self._tasks.start(self._look(present), f"monitor-{present.key}")
+        elif (task := self._watching.pop(identity, None)) is not None:
+            task.cancel()
+
+    async def _look(self, present: Present) -> None:
+        if present.key == self._own_key:
+            await self._measure_for_ever(present)
+        async with grpc.aio.insecure_channel(present.address, options=channel_options.CHANNEL) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch(stub, present))
+                group.create_task(self._check_for_ever(stub, present))
+
+    async def _measure_for_ever(self, present: Present) -> None:
+        while True:
+            await self._measure(present)
+            await asyncio.sleep(self._check_s)
+
+    async def _check_for_ever(self, stub: health_pb2_grpc.HealthStub, present: Present) -> None:
+        failures = 0
+        while True:
+            try:
+                await stub.Check(health_pb2.HealthCheckRequest(), timeout=CHECK_TIMEOUT_S, wait_for_ready=True)
+                failures = 0
+                self._note(present, check_failures=0, check_error="")
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                    failures += 1
+                    text = f"{error.code().name} {error.details()}"
+                    _log.warning("check.failed", instance_key=str(present.key), failures=failures, error=text)
+                    self._note(present, check_failures=failures, check_error=text)
+            await self._measure(present)
+            await asyncio.sleep(self._check_s / 2 if failures else self._check_s)
+
+    async def _watch(self, stub: health_pb2_grpc.HealthStub, present: Present) -> None:
+        while True:
+            try:
+                async for response in stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
+                    serves = response.status == _SERVING
+                    self._note(present, watched=Serving.SERVING if serves else Serving.NOT_SERVING)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    return
+            self._note(present, watched=Serving.UNKNOWN)
+            await asyncio.sleep(WATCH_RETRY_S)
+
+    async def _measure(self, present: Present) -> None:
+        if present.pid is None:
+            return
+        used = await asyncio.to_thread(usage, present.pid)
+        if used is not None:
+            self._note(present, memory_bytes=used.memory_bytes, cpu_seconds=used.cpu_seconds)
+
+    def _note(self, present: Present, **changes: object) -> None:
+        self._registry.instances.note(present.key, present.token, **changes)

@@ -1,0 +1,130 @@
+"""What the supervisor needs from outside, and what it tells: processes, readiness, wishes, logs; progress and failures."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from minhos_mesh.runtime.keeper_protocol import KeeperState, ProcessExit, ProcessInfo, SpawnRequest
+
+
+class Processes(Protocol):
+    """Starts and ends processes; `AsyncKeeperClient` is one. Every call raises KeeperUnavailable or KeeperRefused."""
+
+    async def spawn(self, request: SpawnRequest) -> ProcessInfo:
+        """Starts a process; the same instance id again answers with the process that runs."""
+        ...
+
+    async def signal(self, instance_id: str, number: int) -> None:
+        """Sends a signal to a process."""
+        ...
+
+    async def list(self) -> KeeperState:
+        """What runs."""
+        ...
+
+    def follow(self, name: str | None = None) -> AsyncIterator[ProcessExit]:
+        """Yields exits, also those that this name missed."""
+        ...
+
+
+class Readiness(Protocol):
+    """Knows which services serve now, from their leases and their health."""
+
+    def is_serving(self, service: str, instance_id: str | None = None) -> bool:
+        """Whether this instance, or any instance when None, serves."""
+        ...
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Calls `listener` on the event loop whenever any answer may have changed; the result ends that."""
+        ...
+
+
+class Wishes(Protocol):
+    """Keeps which services a person wants to run; survives the registry."""
+
+    async def load(self) -> Mapping[str, bool]:
+        """All that was ever wished: True for running, False for stopped."""
+        ...
+
+    async def keep(self, wished: Mapping[str, bool]) -> None:
+        """Keeps wishes; on disk when it returns."""
+        ...
+
+
+class Logs(Protocol):
+    """Finds the last words of a service."""
+
+    def mark(self, service: str) -> None:
+        """Remembers where the logs end now: what is written from here on belongs to the next process."""
+        ...
+
+    async def tail(self, service: str) -> tuple[str, ...]:
+        """The last lines since the mark."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a service is started that is not one of the program's own, or that needs its own environment."""
+
+    argv: tuple[str, ...] | None = None
+    environment: Mapping[str, str] | None = None
+
+
+class ProgressPhase(enum.Enum):
+    """What happened to a service."""
+
+    WAITING = "WAITING"
+    STARTING = "STARTING"
+    READY = "READY"
+    STOPPING = "STOPPING"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+    UNCHANGED = "UNCHANGED"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step on the way of a service up or down."""
+
+    service: str
+    phase: ProgressPhase
+    message: str
+    elapsed: float
+    """Seconds since the call began."""
+
+
+class SupervisionError(Exception):
+    """What was asked of the supervisor did not come true."""
+
+
+class StartFailed(SupervisionError):
+    """Expected: services do not serve within their deadline. `failed` has a message with the end of its log for each."""
+
+    def __init__(self, failed: Mapping[str, str]) -> None:
+        super().__init__("\n".join(f"{service}: {message}" for service, message in failed.items()))
+        self.failed = dict(failed)
+
+    @property
+    def service(self) -> str:
+        """The first one that failed."""
+        return next(iter(self.failed))
+
+
+class StopFailed(SupervisionError):
+    """Unexpected: services have not ended although they were killed, or nobody could kill them."""
+
+    def __init__(self, left: Mapping[str, str]) -> None:
+        super().__init__("\n".join(f"{service}: {message}" for service, message in left.items()))
+        self.left = dict(left)
+
+
+class NotSupervised(SupervisionError):
+    """Expected: this service is kept by the keeper itself and cannot be started or stopped here."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"{service} is kept by the keeper and cannot be started or stopped alone; stop the whole mesh")
+        self.service = service

@@ -1,0 +1,67 @@
+"""Decides what a reader sees of a service: its instances, its health, its needs, its last errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from minhos_mesh.registry.domain.directory import Known, Present
+from minhos_mesh.registry.domain.health import Assessment, Requirement, State, dependency_state
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """One service at one moment."""
+
+    known: Known
+    instances: tuple[Present, ...]
+    assessment: Assessment
+    requirements: tuple[Requirement, ...]
+    states: Mapping[str, State]
+    """State of every requirement, by its name."""
+    errors: tuple[str, ...]
+    """Newest first."""
+    state_since_ns: int | None
+
+    def visible(self) -> tuple[object, ...]:
+        """What must differ for a watcher to be told; heartbeats and resource use alone are no change."""
+        instances = tuple(
+            (p.key, p.token, p.address, p.gone, p.rotation(), p.pid, p.version, p.leaving) for p in self.instances
+        )
+        known = self.known
+        return (
+            known.name,
+            known.contracts,
+            known.needs,
+            known.wanted,
+            known.restarts,
+            instances,
+            self.assessment.key(),
+            self.errors,
+        )
+
+
+def view_of(
+    known: Known,
+    instances: tuple[Present, ...],
+    assessment: Assessment,
+    requirements: tuple[Requirement, ...],
+    states: Mapping[str, State],
+    errors: tuple[str, ...],
+    state_since_ns: int | None,
+) -> ServiceView:
+    """Puts a view together."""
+    needed = {need.name: dependency_state(need, states) for need in requirements}
+    return ServiceView(known, instances, assessment, requirements, needed, errors, state_since_ns)
+
+
+_WORST_FIRST = (State.UNHEALTHY, State.STARTING, State.STOPPING, State.DEGRADED, State.HEALTHY)
+
+
+def worst(views: Mapping[str, ServiceView]) -> State:
+    """The worst state of any service that should run; STOPPED when none should."""
+    states = {v.assessment.state for v in views.values()}
+    for state in _WORST_FIRST:
+        if state in states:
+            return state
+    return State.STOPPED

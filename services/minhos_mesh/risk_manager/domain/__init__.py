@@ -1,0 +1,1 @@
+"""Rules of risk: limits, named checks, reservations, breaker, sizing. Pure functions on exact integers."""

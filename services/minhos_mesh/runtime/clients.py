@@ -1,0 +1,137 @@
+"""Decides how one service calls another: by contract, resolved through xDS, with the deadline that the contract names.
+
+Retries and routes come from the registry with the resolution; only methods whose contract says so are sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, cast
+
+import grpc
+
+from minhos_mesh.runtime import channel_options
+from minhos_mesh.runtime.contracts import Contract, Method, contract
+
+BOOTSTRAP_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
+
+S = TypeVar("S")
+
+
+def bootstrap_xds(registry_address: str, node_id: str) -> None:
+    """Tells gRPC in this process where the control plane is. Call before the first channel; a later call changes nothing."""
+    os.environ[BOOTSTRAP_VARIABLE] = json.dumps(
+        {
+            "xds_servers": [
+                {
+                    "server_uri": registry_address,
+                    "channel_creds": [{"type": "insecure"}],
+                    "server_features": ["xds_v3"],
+                }
+            ],
+            "node": {"id": node_id, "cluster": "minhos", "locality": {"zone": "local"}},
+        }
+    )
+
+
+class Clients:
+    """Channels to contracts, one per contract, opened at first use and closed together in reverse order."""
+
+    def __init__(self, targets: Mapping[str, str] | None = None, *, registry: str | None = None) -> None:
+        """`targets` gives contracts fixed addresses instead of xDS; `registry` is the registry's own address."""
+        self._targets = dict(targets or {})
+        self._registry = registry
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    def stub(self, kind: Callable[[grpc.aio.Channel], S]) -> S:
+        """A stub of a generated class, for example `clients.stub(RiskManagerServiceStub)`.
+
+        Every call has the deadline of its contract unless `timeout` is given, and waits for the service when its contract
+        makes retry safe, so that a restart of the other side is a delay and not an error.
+        """
+        module = kind.__module__.removesuffix("_pb2_grpc")
+        name = f"{module.rpartition('.')[0]}.{getattr(kind, '__name__', '').removesuffix('Stub')}"
+        made = kind(self.channel(name))
+        return cast("S", _ContractStub(made, contract(name)))
+
+    def channel(self, contract_name: str) -> grpc.aio.Channel:
+        """The channel to a contract."""
+        target = self._targets.get(contract_name)
+        if target is None and self._registry is not None and contract_name.startswith(_REGISTRY_PACKAGES):
+            target = self._registry
+        target = target or f"xds:///{contract_name}"
+        channel = self._channels.get(target)
+        if channel is None:
+            channel = self._channels[target] = grpc.aio.insecure_channel(target, options=_options(target))
+        return channel
+
+    async def close(self) -> None:
+        """Closes all channels, the newest first."""
+        for target in reversed(list(self._channels)):
+            await self._channels.pop(target).close()
+
+
+_REGISTRY_PACKAGES: Final = ("minhos_api.registry.", "minhos_api.health.")
+
+_DIRECT_RETRY: Final = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": "minhos_api.registry.v1.RegistryService", "method": method}
+                    for method in ("Resolve", "ListServices", "GetDependencyGraph")
+                ]
+                + [
+                    {"service": "minhos_api.health.v1.HealthMonitorService", "method": method}
+                    for method in ("GetMeshHealth", "GetServiceHealth", "ListHealthChanges")
+                ],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "0.5s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+
+def _options(target: str) -> channel_options.Options:
+    if target.startswith("xds:"):
+        return channel_options.CHANNEL
+    return (*channel_options.CHANNEL, ("grpc.service_config", _DIRECT_RETRY))
+
+
+class _ContractStub:
+    """A stub whose calls carry the deadlines of their contract."""
+
+    def __init__(self, stub: object, described: Contract) -> None:
+        for method in described.methods.values():
+            setattr(self, method.name, _call(getattr(stub, method.name), method))
+
+
+def _call(multicallable: Any, method: Method) -> Any:
+    default_s, waits = method.timeout_s, method.retry_safe
+
+    def call(
+        request: Any = None, *, timeout: float | None = None, wait_for_ready: bool | None = None, **rest: Any
+    ) -> Any:
+        if method.request_streaming:
+            return multicallable(
+                request,
+                timeout=timeout,
+                wait_for_ready=waits if wait_for_ready is None else wait_for_ready,
+                **rest,
+            )
+        return multicallable(
+            request,
+            timeout=default_s if timeout is None else timeout,
+            wait_for_ready=waits if wait_for_ready is None else wait_for_ready,
+            **rest,
+        )
+
+    return call

@@ -1,0 +1,432 @@
+"""Decides what can be configured at start, what it means, and how a mistake in it is told."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from minhos_mesh.runtime.instruments import (
+    DEFAULT_INSTRUMENTS,
+    InstrumentError,
+    InstrumentSpec,
+    spec_for,
+    with_configured,
+)
+from minhos_mesh.runtime.money import MoneyError, parse_e9
+from minhos_mesh.runtime.symbols import Symbol, SymbolError, current_contract, parse_symbol, symbol_of_file
+
+ENVIRONMENT_PREFIX: Final = "MINHOS_"
+"""`MINHOS_RISK__MAX_POSITION=3` is the key `max_position` of the table `[risk]`."""
+
+
+class ConfigError(Exception):
+    """Expected: the configuration is wrong; the text names file, key, what was seen and what is allowed."""
+
+
+def _decimal_e9(value: object) -> object:
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            return parse_e9(str(value), field="amount")
+        except MoneyError as error:
+            raise ValueError(str(error)) from None
+    raise ValueError(f"allowed is a decimal such as 2.50, seen {value!r}")
+
+
+E9 = Annotated[int, BeforeValidator(_decimal_e9)]
+"""Written as a decimal in the file, held in 1e-9 units."""
+
+
+class Section(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class MeshSection(Section):
+    """Where the mesh listens."""
+
+    bind: str = "127.0.0.1"
+    """Address that all services listen on; loopback only."""
+    port: int = Field(0, ge=0, le=65535)
+    """Port of the registry; 0 picks a free one at the first start and keeps it for the life of the data folder."""
+
+    @field_validator("bind")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        try:
+            loopback = ip_address(value).is_loopback
+        except ValueError:
+            raise ValueError(f"allowed is an address of the loopback such as 127.0.0.1, seen {value!r}") from None
+        if not loopback:
+            raise ValueError(f"only loopback is allowed while calls carry no identity, seen {value!r}")
+        return value
+
+
+class FeedSection(Section):
+    """What the simulator writes."""
+
+    kind: Literal["simulated", "replay", "none"] = "simulated"
+    """`simulated` is a random walk, `replay` a recording, `none` leaves the folder to a real Sierra Chart."""
+    root: str = "NQ"
+    """Product of the random walk; its current contract is taken on the day of the start."""
+    file: Path | None = None
+    """The `.scid` recording of a replay."""
+    speed: float | Literal["max"] = 1.0
+    """How many times faster than it happened a recording is replayed."""
+    ticks_per_second: float = Field(10.0, gt=0, le=10_000)
+    """Rate of the random walk."""
+    seed: int = Field(20_260_101, ge=0)
+    """Seed of the random walk; the same seed and start give the same ticks."""
+    history_hours: float = Field(24.0, ge=0, le=240)
+    """History that a random walk writes before it begins."""
+
+    @model_validator(mode="after")
+    def _replay_has_file(self) -> FeedSection:
+        if self.kind == "replay" and self.file is None:
+            raise ValueError("file is missing: a replay needs the path of a .scid file")
+        if isinstance(self.speed, float) and self.speed <= 0:
+            raise ValueError(f"speed is {self.speed}: allowed is a number above 0, or max")
+        return self
+
+
+class MarketDataSection(Section):
+    """What market data holds."""
+
+    symbols: tuple[str, ...] = ()
+    """Canonical symbols; the feed's own when empty."""
+    primary: str | None = None
+    """Symbol that is meant when a request names none; the first when unset."""
+    ring_ticks: int = Field(262_144, ge=1_024, le=67_108_864)
+    """Ticks held per symbol for readers that resume."""
+    max_tick_age_s: float = Field(300.0, gt=0)
+    """Market data is DEGRADED when no tick came for this long in an open session."""
+
+
+class SierraClientSection(Section):
+    """What the Sierra client reads."""
+
+    folder: Path | None = None
+    """Folder of the `.scid` files; the simulator's own when unset."""
+    provenance: Literal["LIVE", "DELAYED", "REPLAY", "SIMULATED"] = "SIMULATED"
+    """What the files are declared to be; LIVE is refused beside a simulator's marker."""
+    poll_s: float = Field(0.25, gt=0, le=60)
+    """How often the size of a file is looked at where its mount tells no changes."""
+    history_hours: float = Field(48.0, ge=0)
+    """How far back a file is read when it is seen first; a replay is always read whole."""
+
+
+class PaperVenueSection(Section):
+    """How the paper venue fills."""
+
+    latency_ms: int = Field(50, ge=0, le=60_000)
+    """Time between a decision and the order's being in the market, in a replay."""
+    slippage_ticks: int = Field(0, ge=0, le=1_000)
+    """Ticks that a market order pays beyond the quote."""
+    commission: E9 = Field(2_040_000_000, ge=0)
+    """Commission per contract."""
+    initial_cash: E9 = Field(100_000_000_000_000, gt=0)
+    """Cash of the account at the beginning."""
+    max_quote_age_s: float = Field(10.0, gt=0)
+    """An older quote fills nothing."""
+
+
+class RiskSection(Section):
+    """Limits that hold until a person changes them while the mesh runs."""
+
+    max_order_quantity: int = Field(5, ge=1)
+    """Contracts of one order."""
+    max_position: int = Field(5, ge=1)
+    """Contracts held of one symbol."""
+    max_open_positions: int = Field(3, ge=1)
+    """Symbols with an open position."""
+    max_exposure: E9 = Field(5_000_000_000_000_000, gt=0)
+    """Value of all positions, with multiplier."""
+    max_daily_loss: E9 = Field(5_000_000_000_000, gt=0)
+    """Loss of one day."""
+    max_drawdown: E9 = Field(10_000_000_000_000, gt=0)
+    """Fall from the highest equity."""
+    price_collar_ticks: int = Field(400, ge=1)
+    """How far a price may be from the last one."""
+    max_price_age_s: float = Field(10.0, gt=0)
+    """How old the newest price may be."""
+    max_orders_per_minute: int = Field(60, ge=1)
+    """Orders within any 60 seconds."""
+    approval_s: float = Field(10.0, gt=0)
+    """How long an approval holds its exposure without a word of its order."""
+
+
+class BrainSection(Section):
+    """How the brain decides."""
+
+    fast_bars: int = Field(5, ge=2, le=500)
+    """Bars of the fast moving average."""
+    slow_bars: int = Field(20, ge=3, le=2_000)
+    """Bars of the slow moving average."""
+    rsi_bars: int = Field(14, ge=2, le=500)
+    """Bars of the relative strength index."""
+    volatility_bars: int = Field(20, ge=3, le=500)
+    """Bars of the volatility."""
+    volume_bars: int = Field(20, ge=3, le=500)
+    """Bars of the average volume."""
+    min_confidence: float = Field(0.5, ge=0, le=1)
+    """A signal below it is not published."""
+    max_price_age_s: float = Field(60.0, gt=0)
+    """No signal on older data; not applied in a replay, where a decision falls on its tick."""
+
+    @model_validator(mode="after")
+    def _fast_is_faster(self) -> BrainSection:
+        if self.fast_bars >= self.slow_bars:
+            raise ValueError(f"fast_bars is {self.fast_bars}: allowed is less than slow_bars ({self.slow_bars})")
+        return self
+
+
+class EngineSection(Section):
+    """How the trading engine acts."""
+
+    mode: Literal["auto", "MANUAL", "SEMI_AUTO", "FULL_AUTO"] = "auto"
+    """Mode at the first start; `auto` is FULL_AUTO on the paper venue with data that is not LIVE, else MANUAL."""
+    auto_threshold: float = Field(0.75, ge=0.5, le=1)
+    """Confidence from which a signal is acted on without a person."""
+    order_quantity: int = Field(1, ge=1)
+    """Contracts of an order that a signal leads to."""
+    reverse: bool = True
+    """Whether a signal against the position turns it over; otherwise it only closes it."""
+    venue_timeout_s: float = Field(2.0, gt=0)
+    """When the outcome of an order at the venue counts as not known."""
+
+
+class RegistrySection(Section):
+    """How the registry watches over services."""
+
+    ready_deadline_s: float = Field(15.0, gt=0)
+    """How long a service may take until it serves."""
+    stop_deadline_s: float = Field(10.0, gt=0)
+    """How long a service may take to end before it is killed."""
+    heartbeat_s: float = Field(0.5, gt=0.05, le=10)
+    """How often an instance tells that it lives."""
+    lease_s: float = Field(1.5, gt=0.1, le=60)
+    """A lease ends when nothing was heard for this long."""
+    check_s: float = Field(10.0, gt=0.1)
+    """How often every instance is asked for its health."""
+
+
+class LogSection(Section):
+    """How much is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is below is left out."""
+
+
+class MeshConfig(Section):
+    """The whole file."""
+
+    mesh: MeshSection = MeshSection()
+    """Table `[mesh]`."""
+    feed: FeedSection = FeedSection()
+    """Table `[feed]`."""
+    market_data: MarketDataSection = MarketDataSection()
+    """Table `[market_data]`."""
+    sierra_client: SierraClientSection = SierraClientSection()
+    """Table `[sierra_client]`."""
+    paper_venue: PaperVenueSection = PaperVenueSection()
+    """Table `[paper_venue]`."""
+    risk: RiskSection = RiskSection()
+    """Table `[risk]`."""
+    brain: BrainSection = BrainSection()
+    """Table `[brain]`."""
+    engine: EngineSection = EngineSection()
+    """Table `[engine]`."""
+    registry: RegistrySection = RegistrySection()
+    """Table `[registry]`."""
+    log: LogSection = LogSection()
+    """Table `[log]`."""
+    instruments: dict[str, dict[str, str | int | float | bool]] = {}
+    """Tables `[instruments.ROOT]`: tick, multiplier, currency, exchange, description, tradeable."""
+
+    @field_validator("instruments")
+    @classmethod
+    def _known_keys(cls, value: dict[str, dict[str, str | int | float | bool]]) -> dict[str, Any]:
+        try:
+            with_configured(value)
+        except InstrumentError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _symbols_parse(self) -> MeshConfig:
+        for text in self.market_data.symbols:
+            _symbol(text, self.specs())
+        if self.market_data.primary is not None and self.market_data.primary not in self.market_data.symbols:
+            raise ValueError(
+                f"market_data.primary is {self.market_data.primary!r}: allowed is one of market_data.symbols"
+                f" ({', '.join(self.market_data.symbols) or 'none given'})"
+            )
+        return self
+
+    def specs(self) -> Mapping[str, InstrumentSpec]:
+        """Known instruments with the configured ones laid over them, by root."""
+        return with_configured(self.instruments) if self.instruments else DEFAULT_INSTRUMENTS
+
+    def symbols(self) -> tuple[str, ...]:
+        """Canonical symbols of this mesh; set by `resolved`."""
+        return self.market_data.symbols
+
+    def primary(self) -> str:
+        """Symbol that is meant when a request names none."""
+        return self.market_data.primary or self.market_data.symbols[0]
+
+    def spec(self, symbol: str) -> InstrumentSpec:
+        """Instrument of a symbol. Raises SymbolError or InstrumentError."""
+        return spec_for(parse_symbol(symbol), self.specs())
+
+    def replay(self) -> bool:
+        """Whether market data is a recording, so that all clocks are event time."""
+        return self.sierra_client.provenance == "REPLAY"
+
+    def resolved(self, today: datetime) -> MeshConfig:
+        """The same with everything fixed that depends on the day of the start: symbols and provenance. Raises ConfigError."""
+        market, sierra = self.market_data, self.sierra_client
+        symbols = market.symbols or (self._feed_symbol(today),)
+        if self.feed.kind == "replay":
+            sierra = sierra.model_copy(update={"provenance": "REPLAY"})
+        return self.model_copy(
+            update={"market_data": market.model_copy(update={"symbols": symbols}), "sierra_client": sierra}
+        )
+
+    def _feed_symbol(self, today: datetime) -> str:
+        try:
+            if self.feed.kind == "replay" and self.feed.file is not None:
+                return str(symbol_of_file(self.feed.file.name))
+            spec = self.specs().get(self.feed.root)
+            if spec is None:
+                raise ConfigError(
+                    f"feed.root is {self.feed.root!r}: allowed are {', '.join(sorted(self.specs()))}"
+                    " and what [instruments] adds"
+                )
+            return str(current_contract(self.feed.root, spec.exchange, today.astimezone(UTC).date()))
+        except (SymbolError, ValueError) as error:
+            raise ConfigError(f"no symbol can be told from the feed: {error}") from None
+
+
+def _symbol(text: str, specs: Mapping[str, InstrumentSpec]) -> Symbol:
+    try:
+        symbol = parse_symbol(text)
+        spec_for(symbol, specs)
+    except (SymbolError, InstrumentError) as error:
+        raise ValueError(str(error)) from None
+    return symbol
+
+
+def load(
+    path: Path | None, *, environment: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None
+) -> MeshConfig:
+    """Reads the file, lays the environment and then `overrides` over it. Raises ConfigError.
+
+    `overrides` is nested like the file. Without a path only environment and overrides count.
+    """
+    values: dict[str, Any] = {}
+    origin = "the configuration"
+    if path is not None:
+        origin = str(path)
+        values = _read_toml(path)
+    _merge(values, _from_environment(os.environ if environment is None else environment))
+    _merge(values, dict(overrides or {}))
+    return _validated(values, origin)
+
+
+def save(config: MeshConfig, path: Path) -> None:
+    """Writes the whole configuration as JSON, atomically."""
+    new = path.with_suffix(".new")
+    new.write_text(config.model_dump_json(indent=1), encoding="utf-8")
+    new.replace(path)
+
+
+def load_saved(path: Path) -> MeshConfig:
+    """Reads what `save` wrote. Raises ConfigError."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as the configuration of a mesh: {error}") from None
+    for section, key in (("paper_venue", "commission"), ("paper_venue", "initial_cash"), *_RISK_MONEY):
+        values[section][key] = _as_decimal(values[section][key])
+    return _validated(values, str(path))
+
+
+_RISK_MONEY: Final = (("risk", "max_exposure"), ("risk", "max_daily_loss"), ("risk", "max_drawdown"))
+
+
+def _as_decimal(value_e9: int) -> str:
+    return f"{value_e9 // 10**9}.{value_e9 % 10**9:09d}"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    sections = MeshConfig.model_fields
+    for name, text in sorted(environment.items()):
+        section, separator, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        if not name.startswith(ENVIRONMENT_PREFIX) or not separator:
+            continue
+        if section not in sections:
+            raise ConfigError(
+                f"environment {name}: {section!r} is no table of the configuration{_near(section, sections)}"
+            )
+        values.setdefault(section, {})[key] = text.split(",") if key == "symbols" else text
+    return values
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _validated(values: dict[str, Any], origin: str) -> MeshConfig:
+    try:
+        return MeshConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [_line(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in lines)) from None
+
+
+def _line(location: tuple[int | str, ...], kind: str, message: str, seen: object) -> str:
+    path = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        return f"{path} is no key of the configuration{_near(str(location[-1]), _siblings(location))}"
+    if kind == "value_error":
+        return f"{path}: {message.removeprefix('Value error, ')}" if path else message.removeprefix("Value error, ")
+    return f"{path} is {seen!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    if len(location) == 1:
+        return list(MeshConfig.model_fields)
+    section = MeshConfig.model_fields.get(str(location[0]))
+    fields = getattr(section.annotation, "model_fields", {}) if section else {}
+    return list(fields)
+
+
+def _near(word: str, known: Mapping[str, Any] | list[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; was {near[0]} meant?" if near else f"; allowed are {', '.join(sorted(known))}"

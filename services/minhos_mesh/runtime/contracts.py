@@ -1,0 +1,179 @@
+"""Reads what the contracts say about themselves: deadlines, access, safe retries, dependencies, event types.
+
+Everything comes from the descriptors and custom options of `minhos_api`; nothing is repeated in code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
+
+import minhos_api
+from minhos_api.mesh.v1 import contract_options_pb2 as options
+
+ROOT_PACKAGE: Final = "minhos_api."
+
+_SAFE: Final = (
+    descriptor_pb2.MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS,
+    descriptor_pb2.MethodOptions.IdempotencyLevel.IDEMPOTENT,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A contract that another one needs."""
+
+    contract: str
+    """Full name."""
+    required: bool
+    """False when its dependent can do without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC as its contract describes it."""
+
+    path: str
+    """`/package.Service/Method`."""
+    name: str
+    """Name of the RPC."""
+    timeout_s: float | None
+    """Deadline of a call; None for a stream that is open until one side ends it."""
+    heartbeat_s: float | None
+    """Longest silence of such a stream; None for every other RPC."""
+    access: str
+    """READ, TRADE, OPERATE or MESH."""
+    retry_safe: bool
+    """Whether a call may be sent again when its answer is lost."""
+    request_streaming: bool
+    """Whether the client sends a stream."""
+    response_streaming: bool
+    """Whether the server sends a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """One service of `minhos_api` as its contract describes it."""
+
+    name: str
+    """Full name, for example `minhos_api.risk.v1.RiskManagerService`."""
+    interface: str
+    """Name among traders, for example `IRiskManager`; empty when there is none."""
+    needs: tuple[Need, ...]
+    """Contracts it depends on."""
+    publishes: tuple[str, ...]
+    """Event types it publishes."""
+    consumes: tuple[str, ...]
+    """Event types it consumes."""
+    methods: Mapping[str, Method]
+    """RPCs by name."""
+
+    @property
+    def short_name(self) -> str:
+        """Name without its package."""
+        return self.name.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One event type of the catalogue."""
+
+    type: str
+    """For example `trade.executed`."""
+    version: int
+    """Version of the payload."""
+    payload: Descriptor
+    """Message that carries it."""
+
+
+@functools.cache
+def load_all() -> tuple[FileDescriptor, ...]:
+    """Imports every contract module, so that reflection and the catalogue know them, and returns their files."""
+    modules = (module.name for module in pkgutil.walk_packages(minhos_api.__path__, ROOT_PACKAGE))
+    files = [importlib.import_module(name).DESCRIPTOR for name in modules if name.endswith("_pb2")]
+    return tuple(sorted(files, key=lambda file: str(file.name)))
+
+
+@functools.cache
+def all_contracts() -> Mapping[str, Contract]:
+    """Every contract of `minhos_api` by full name."""
+    found = [contract_of(service) for file in load_all() for service in file.services_by_name.values()]
+    return {contract.name: contract for contract in sorted(found, key=lambda contract: contract.name)}
+
+
+@functools.cache
+def contract(name: str) -> Contract:
+    """One contract by full name; its module must have been imported. Raises KeyError."""
+    return contract_of(descriptor_pool.Default().FindServiceByName(name))
+
+
+@functools.cache
+def event_catalogue() -> Mapping[str, EventType]:
+    """Every event type by name."""
+    found: dict[str, EventType] = {}
+    for file in load_all():
+        for message in file.message_types_by_name.values():
+            event = message.GetOptions().Extensions[options.event]
+            if event.type:
+                found[event.type] = EventType(event.type, event.version, message)
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def event_of(payload: Descriptor) -> EventType | None:
+    """The event type whose payload this message is; None when it is none."""
+    event = payload.GetOptions().Extensions[options.event]
+    return EventType(event.type, event.version, payload) if event.type else None
+
+
+def contract_of(service: ServiceDescriptor) -> Contract:
+    """Reads one service descriptor."""
+    said = service.GetOptions().Extensions[options.contract]
+    return Contract(
+        name=str(service.full_name),
+        interface=said.interface,
+        needs=tuple(Need(need.contract, need.kind != options.DEPENDENCY_KIND_OPTIONAL) for need in said.depends_on),
+        publishes=tuple(said.publishes),
+        consumes=tuple(said.consumes),
+        methods={str(method.name): _method_of(service, method) for method in service.methods},
+    )
+
+
+def descriptor_set(contracts: Iterable[str]) -> bytes:
+    """Serialized FileDescriptorSet of the files of these contracts with all their imports, dependencies first."""
+    pool, out, seen = descriptor_pool.Default(), descriptor_pb2.FileDescriptorSet(), set[str]()
+
+    def add(file: FileDescriptor) -> None:
+        if file.name in seen:
+            return
+        seen.add(str(file.name))
+        for dependency in file.dependencies:
+            add(dependency)
+        out.file.add().ParseFromString(file.serialized_pb)
+
+    for name in contracts:
+        add(pool.FindServiceByName(name).file)
+    return out.SerializeToString(deterministic=True)
+
+
+def _method_of(service: ServiceDescriptor, method: MethodDescriptor) -> Method:
+    said = method.GetOptions().Extensions[options.method]
+    kind = said.WhichOneof("deadline")
+    level = method.GetOptions().idempotency_level
+    return Method(
+        path=f"/{service.full_name}/{method.name}",
+        name=str(method.name),
+        timeout_s=said.default_timeout.ToTimedelta().total_seconds() if kind == "default_timeout" else None,
+        heartbeat_s=said.heartbeat_interval.ToTimedelta().total_seconds() if kind == "heartbeat_interval" else None,
+        access=options.Access.Name(said.access).removeprefix("ACCESS_"),
+        retry_safe=level in _SAFE,
+        request_streaming=bool(method.client_streaming),
+        response_streaming=bool(method.server_streaming),
+    )

@@ -1,0 +1,148 @@
+"""Decides what an event looks like before it leaves a service: its envelope, its id, and whether it keeps its contract."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Final
+
+from google.protobuf import message_factory
+from google.protobuf.message import DecodeError, Message
+
+from minhos_api.events.v1 import event_pb2
+from minhos_mesh.runtime.contracts import EventType, event_catalogue, event_of
+from minhos_mesh.runtime.errors import FieldViolation
+from minhos_mesh.runtime.validation import violations_of
+
+MAX_EVENT_BYTES: Final = 1024 * 1024
+"""Largest encoded event that the bus takes."""
+
+_TYPE_URL: Final = "type.googleapis.com/"
+
+
+class EventInvalid(ValueError):
+    """Unexpected in a service, expected from outside: an event breaks its contract; each violation names its field."""
+
+    def __init__(self, violations: tuple[FieldViolation, ...]) -> None:
+        super().__init__("; ".join(violation.description for violation in violations))
+        self.violations = violations
+
+
+class EventTypeUnknown(EventInvalid):
+    """The type is not in the catalogue; `nearest` is what may have been meant, empty when nothing is near."""
+
+    def __init__(self, event_type: str) -> None:
+        near = difflib.get_close_matches(event_type, list(event_catalogue()), n=1)
+        self.type, self.nearest = event_type, near[0] if near else ""
+        hint = f"; was {self.nearest} meant?" if near else ""
+        super().__init__((FieldViolation("type", f"type is {event_type!r}, which is not in the catalogue{hint}"),))
+
+
+class EventTooLarge(EventInvalid):
+    """The event is larger than the bus takes."""
+
+    def __init__(self, size: int) -> None:
+        self.limit, self.seen, self.allowed = "bytes of an event", size, MAX_EVENT_BYTES
+        text = f"the event has {size} bytes: allowed is {MAX_EVENT_BYTES}"
+        super().__init__((FieldViolation("payload", text),))
+
+
+class EventPayloadInvalid(EventInvalid):
+    """The payload is not the message registered for the type, or breaks its rules."""
+
+    def __init__(self, event_type: str, seen: str, allowed: str, violations: tuple[FieldViolation, ...]) -> None:
+        super().__init__(violations)
+        self.type, self.seen, self.allowed = event_type, seen, allowed
+
+
+def uuid7() -> str:
+    """A new id that sorts by the time it was made: 48 bits of milliseconds, 12 bits of their fraction, 62 random bits."""
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    value = (milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | (rest * 4096 // 1_000_000) << 64 | 0b10 << 62
+    return str(uuid.UUID(int=value | int.from_bytes(os.urandom(8), "big") >> 2))
+
+
+def make_event(
+    payload: Message,
+    *,
+    subject: str,
+    source: str,
+    time_ns: int,
+    correlation_id: str = "",
+    caused_by: event_pb2.Event | None = None,
+    event_id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> event_pb2.Event:
+    """Puts a payload into its envelope; the type comes from the payload's contract.
+
+    `time_ns` is when it happened, in nanoseconds since the Unix epoch (event time in a replay). An event that was
+    `caused_by` another carries that one's id, and its correlation id unless one is given. Raises TypeError for a
+    message that is no event.
+    """
+    contract = event_of(payload.DESCRIPTOR)
+    if contract is None:
+        raise TypeError(f"{payload.DESCRIPTOR.full_name} is not the payload of an event type")
+    event = event_pb2.Event(
+        event_id=event_id or uuid7(),
+        type=contract.type,
+        version=contract.version,
+        source=source,
+        subject=subject,
+        correlation_id=correlation_id or (caused_by.correlation_id if caused_by is not None else ""),
+        causation_id=caused_by.event_id if caused_by is not None else "",
+    )
+    event.event_time.seconds, event.event_time.nanos = divmod(time_ns, 1_000_000_000)
+    event.payload.type_url = _TYPE_URL + str(payload.DESCRIPTOR.full_name)
+    event.payload.value = payload.SerializeToString()
+    if metadata:
+        event.metadata.update(metadata)
+    return event
+
+
+def check_payload(event: event_pb2.Event) -> EventType:
+    """Checks type, version and payload against the catalogue. Raises EventTypeUnknown or EventPayloadInvalid."""
+    contract = event_catalogue().get(event.type)
+    if contract is None:
+        raise EventTypeUnknown(event.type)
+    allowed, seen = str(contract.payload.full_name), event.payload.TypeName()
+    if seen != allowed:
+        raise _payload_invalid(event, allowed, "payload", f"payload is {seen or 'empty'}: allowed is {allowed}")
+    if not 1 <= event.version <= contract.version:
+        raise _payload_invalid(
+            event, allowed, "version", f"version is {event.version}: allowed is 1 to {contract.version}"
+        )
+    try:
+        payload = payload_of(event)
+    except DecodeError:
+        raise _payload_invalid(event, allowed, "payload", f"payload is no encoded {allowed}") from None
+    violations = violations_of(payload)
+    if violations:
+        inside = tuple(
+            FieldViolation(f"payload.{violation.field}", f"payload.{violation.description}") for violation in violations
+        )
+        raise EventPayloadInvalid(event.type, seen, allowed, inside)
+    return contract
+
+
+def check_event(event: event_pb2.Event) -> None:
+    """Checks envelope, size and payload, as the bus does. Raises EventInvalid."""
+    violations = violations_of(event)
+    if violations:
+        raise EventInvalid(violations)
+    size = event.ByteSize()
+    if size > MAX_EVENT_BYTES:
+        raise EventTooLarge(size)
+    check_payload(event)
+
+
+def payload_of(event: event_pb2.Event) -> Message:
+    """The payload as its own message. Raises KeyError for an unknown type, DecodeError for broken bytes."""
+    contract = event_catalogue()[event.type]
+    return message_factory.GetMessageClass(contract.payload).FromString(event.payload.value)
+
+
+def _payload_invalid(event: event_pb2.Event, allowed: str, field: str, text: str) -> EventPayloadInvalid:
+    return EventPayloadInvalid(event.type, event.payload.TypeName(), allowed, (FieldViolation(field, text),))

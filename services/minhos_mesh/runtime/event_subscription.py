@@ -1,0 +1,227 @@
+"""Decides how a service reads events: from where, one after the other, answered when handled, going on after every break."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import Message
+
+from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb2
+from minhos_api.events.v1 import event_pb2
+from minhos_api.mesh.v1 import error_reason_pb2
+from minhos_mesh.runtime.backoff import Backoff
+from minhos_mesh.runtime.contracts import event_of
+from minhos_mesh.runtime.errors import read as read_error
+from minhos_mesh.runtime.event_envelope import payload_of
+from minhos_mesh.runtime.event_publisher import SILENCE_S
+from minhos_mesh.runtime.log import get_logger
+
+_LOG: Final = get_logger("runtime.events")
+_BACKOFF: Final = Backoff(first=0.05, factor=2.0, limit=1.0)
+_LONGEST_ERROR: Final = 2000
+_GOODBYE_S: Final = 0.5
+_POSITION_LOST: Final = error_reason_pb2.ErrorReason.Name(error_reason_pb2.ERROR_REASON_POSITION_LOST)
+
+EventHandler = Callable[[event_pb2.Event], Awaitable[None]]
+PayloadHandler = Callable[[event_pb2.Event, Any], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events that this reader does not get; `skipped` is how many matched, 0 when that is not known."""
+
+    first_sequence: int
+    last_sequence: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a subscription wants; see SubscribeOpen of the contract.
+
+    Ephemeral unless `durable` names a consumer; then `member` must be unique among its members. `start` counts at the
+    very first opening only: later ones go on behind what was handled. `latest_per_subject` is for ephemeral readers.
+    """
+
+    types: tuple[str, ...] = ()
+    subject: str | None = None
+    durable: str | None = None
+    member: str = ""
+    from_beginning: bool = False
+    after_sequence: int | None = None
+    latest_per_subject: bool = False
+    max_attempts: int = 0
+    ack_deadline_s: float | None = None
+    credit: int = 256
+    on_gap: Callable[[Gap], None] | None = None
+
+
+def by_payload(handlers: Mapping[type[Message], PayloadHandler]) -> tuple[tuple[str, ...], EventHandler]:
+    """The event types of these payload classes, and one handler that unpacks and calls the right function.
+
+    Raises TypeError for a class that is not the payload of an event type.
+    """
+    functions: dict[str, PayloadHandler] = {}
+    for kind, function in handlers.items():
+        contract = event_of(kind.DESCRIPTOR)
+        if contract is None:
+            raise TypeError(f"{kind.DESCRIPTOR.full_name} is not the payload of an event type")
+        functions[contract.type] = function
+
+    async def handle(event: event_pb2.Event) -> None:
+        await functions[event.type](event, payload_of(event))
+
+    return tuple(sorted(functions)), handle
+
+
+class Subscription:
+    """One reader. `run` is its background task; `handled` counts events whose handler returned."""
+
+    def __init__(self, stub: Any, reading: Reading, handle: EventHandler) -> None:
+        self.opened = asyncio.Event()
+        self.position: int | None = reading.after_sequence
+        self.handled = 0
+        self.failed = 0
+        self._stub = stub
+        self._reading = reading
+        self._handle = handle
+        self._from_beginning = reading.from_beginning
+        self._owed = 0
+
+    async def wait_open(self, timeout_s: float) -> None:
+        """Returns once the bus has accepted the subscription. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            await self.opened.wait()
+
+    async def run(self) -> None:
+        """Reads until cancelled. A handler that raises affects neither the stream nor other events."""
+        failures = 0
+        while True:
+            call = self._stub.Subscribe(wait_for_ready=True)
+            try:
+                await call.write(self._open_request())
+                await self._read(call)
+                failures = 0
+            except (grpc.RpcError, TimeoutError, asyncio.InvalidStateError) as error:
+                failures = 1 if self.opened.is_set() else failures + 1
+                self._note_lost(error)
+            except asyncio.CancelledError:
+                await _say_goodbye(call)
+                raise
+            finally:
+                self.opened.clear()
+                call.cancel()
+            await asyncio.sleep(_BACKOFF.delay(max(failures, 1)))
+
+    async def _read(self, call: Any) -> None:
+        self._owed = 0
+        while True:
+            async with asyncio.timeout(SILENCE_S):
+                response = await call.read()
+            if response is grpc.aio.EOF:
+                return
+            kind = response.WhichOneof("message")
+            if kind == "delivery":
+                await self._deliver(call, response.delivery.events)
+            elif kind == "opened":
+                if self.position is None:
+                    self.position = response.opened.after_sequence
+                self.opened.set()
+            elif kind == "gap":
+                self._tell_gap(Gap(response.gap.first_sequence, response.gap.last_sequence, response.gap.skipped))
+
+    async def _deliver(self, call: Any, delivered: Sequence[bus_pb2.DeliveredEvent]) -> None:
+        """Handles one message. After a failure the rest of that subject in it is left: the bus sends it again behind."""
+        done: list[int] = []
+        left: set[str] = set()
+        for item in delivered:
+            event = item.event
+            if event.subject in left:
+                continue
+            error = await self._handled(event, item.attempt)
+            if self._reading.durable is None:
+                self.position = event.sequence
+            elif error is None:
+                done.append(event.sequence)
+            else:
+                left.add(event.subject)
+                nack = bus_pb2.SubscribeNack(sequence=event.sequence, error=error[:_LONGEST_ERROR])
+                await call.write(bus_pb2.SubscribeRequest(nack=nack))
+        if done:
+            await call.write(bus_pb2.SubscribeRequest(ack=bus_pb2.SubscribeAck(sequences=done)))
+        self._owed += len(delivered)
+        if self._owed * 2 >= self._reading.credit:
+            await call.write(bus_pb2.SubscribeRequest(credit=bus_pb2.SubscribeCredit(count=self._owed)))
+            self._owed = 0
+
+    async def _handled(self, event: event_pb2.Event, attempt: int) -> str | None:
+        try:
+            await self._handle(event)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is told to the bus and logged
+            self.failed += 1
+            _LOG.error(
+                "events.handler_failed",
+                type=event.type,
+                sequence=event.sequence,
+                event_id=event.event_id,
+                attempt=attempt,
+                exc_info=error,
+            )
+            return f"{type(error).__name__}: {error}"
+        self.handled += 1
+        return None
+
+    def _open_request(self) -> bus_pb2.SubscribeRequest:
+        reading = self._reading
+        opening = bus_pb2.SubscribeOpen(types=reading.types, subject=reading.subject, credit=reading.credit)
+        if self.position is not None:
+            opening.start.after_sequence = self.position
+        elif self._from_beginning:
+            opening.start.beginning = True
+        if reading.durable is None:
+            policy = bus_pb2.SLOW_READER_POLICY_KEEP_ALL_WITH_GAP
+            if reading.latest_per_subject:
+                policy = bus_pb2.SLOW_READER_POLICY_LATEST_PER_SUBJECT
+            opening.ephemeral.slow_reader_policy = policy
+        else:
+            opening.durable.name, opening.durable.member = reading.durable, reading.member
+            opening.durable.max_attempts = reading.max_attempts
+            if reading.ack_deadline_s is not None:
+                opening.durable.ack_deadline.FromNanoseconds(int(reading.ack_deadline_s * 1e9))
+        return bus_pb2.SubscribeRequest(open=opening)
+
+    def _tell_gap(self, gap: Gap) -> None:
+        _LOG.warning("events.gap", first=gap.first_sequence, last=gap.last_sequence, skipped=gap.skipped)
+        if self._reading.on_gap is not None:
+            self._reading.on_gap(gap)
+
+    def _note_lost(self, error: BaseException) -> None:
+        if not isinstance(error, grpc.RpcError):
+            _LOG.warning("events.subscription_lost", types=self._reading.types, because=type(error).__name__)
+            return
+        told = read_error(error)
+        _LOG.warning(
+            "events.subscription_lost",
+            types=self._reading.types,
+            code=told.code.name,
+            reason=told.reason,
+            because=told.message,
+        )
+        if told.reason == _POSITION_LOST:
+            self._tell_gap(Gap(self.position or 0, 0, 0))
+            self.position, self._from_beginning = None, True
+
+
+async def _say_goodbye(call: Any) -> None:
+    """Ends the stream as a reader that leaves, so that what is out at it counts as no attempt."""
+    try:
+        async with asyncio.timeout(_GOODBYE_S):
+            await call.done_writing()
+            while await call.read() is not grpc.aio.EOF:
+                pass
+    except (grpc.RpcError, TimeoutError, asyncio.InvalidStateError, asyncio.CancelledError):
+        return  # the bus is away or slow; it takes the reader for vanished, which costs one attempt

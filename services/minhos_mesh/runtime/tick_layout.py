@@ -1,0 +1,182 @@
+"""Decides how a tick lies in memory: one numpy record that is, byte for byte, one protobuf Tick of a batch."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+TYPE_CODES = {"sfixed64": "<i8", "fixed32": "<u4", "enum": "u1"}
+_wire_types = {"sfixed64": 1, "fixed32": 5, "enum": 0}
+_struct_codes = {"sfixed64": "q", "fixed32": "I", "enum": "B"}
+
+FIELDS: tuple[tuple[str, int, str], ...] = (
+    ("event_time_ns", 1, "sfixed64"),
+    ("receive_time_ns", 2, "sfixed64"),
+    ("price_e9", 3, "sfixed64"),
+    ("bid_e9", 4, "sfixed64"),
+    ("ask_e9", 5, "sfixed64"),
+    ("size", 6, "fixed32"),
+    ("bid_size", 7, "fixed32"),
+    ("ask_size", 8, "fixed32"),
+    ("flags", 9, "fixed32"),
+    ("kind", 10, "enum"),
+    ("side", 11, "enum"),
+)
+"""Name, field number and protobuf type of each value of a Tick, in the order in which they are written."""
+
+TICKS_FIELD_NUMBER = 15
+"""Number of `ticks` in a TickBatch: the largest whose tag is one byte, so ticks follow every other field."""
+
+TickArray = npt.NDArray[np.void]
+"""A structured array with the fields of `TICK` (and, where said, of `WIRE`)."""
+
+
+class TickFlag(IntFlag):
+    """What of a tick may be read, and marks of its source."""
+
+    HAS_PRICE = 1
+    HAS_SIZE = 2
+    HAS_BID = 4
+    HAS_ASK = 8
+    HAS_BID_SIZE = 16
+    HAS_ASK_SIZE = 32
+    UNBUNDLED_FIRST = 64
+    UNBUNDLED_LAST = 128
+
+
+class TickKind(IntEnum):
+    """What a tick says: that something traded, or that the best bid or ask changed."""
+
+    UNSPECIFIED = 0
+    TRADE = 1
+    QUOTE = 2
+
+
+class TradeSide(IntEnum):
+    """Who crossed the spread: a buyer who lifted the ask or a seller who hit the bid."""
+
+    UNSPECIFIED = 0
+    BUY = 1
+    SELL = 2
+
+
+class Tick(NamedTuple):
+    """One tick as an object: prices in 1e-9 units, sizes in contracts, times in ns since the epoch; absent is None."""
+
+    sequence: int
+    event_time_ns: int
+    receive_time_ns: int
+    kind: TickKind
+    price_e9: int | None
+    size: int | None
+    side: TradeSide
+    bid_e9: int | None
+    ask_e9: int | None
+    bid_size: int | None
+    ask_size: int | None
+    flags: int
+
+
+def _wire_dtype() -> np.dtype[np.void]:
+    names, formats = ["tag", "length"], ["u1", "u1"]
+    for name, number, kind in FIELDS:
+        names += [f"tag_{number}", name]
+        formats += ["u1", TYPE_CODES[kind]]
+    return np.dtype({"names": names, "formats": formats})
+
+
+def _offset(name: str) -> int:
+    assert WIRE.fields is not None, "a structured dtype has fields"
+    return int(WIRE.fields[name][1])
+
+
+WIRE = _wire_dtype()
+"""One tick as it is written in a batch: tag and length of the message, then tag and value of each field."""
+
+TICK_BYTES = WIRE.itemsize
+
+TICK = np.dtype(
+    {
+        "names": [name for name, _, _ in FIELDS],
+        "formats": [TYPE_CODES[kind] for _, _, kind in FIELDS],
+        "offsets": [_offset(name) for name, _, _ in FIELDS],
+        "itemsize": TICK_BYTES,
+    }
+)
+"""The values of a tick alone: the same memory as `WIRE` with the tags out of sight."""
+
+TAG = (TICKS_FIELD_NUMBER << 3) | 2
+BODY_BYTES = TICK_BYTES - 2
+FIELD_TAGS = tuple((number << 3) | _wire_types[kind] for _, number, kind in FIELDS)
+RECORD = struct.Struct("<BB" + "".join("B" + _struct_codes[kind] for _, _, kind in FIELDS))
+"""The same layout for `struct`, faster than numpy for one or two ticks."""
+
+_CHECK_COLUMNS = np.array([0, 1, *(_offset(f"tag_{number}") for _, number, _ in FIELDS)])
+_CHECK_VALUES = np.array([TAG, BODY_BYTES, *FIELD_TAGS], np.uint8)
+_ONE_BYTE_COLUMNS = np.array([_offset(name) for name, _, kind in FIELDS if kind == "enum"])
+_TEMPLATE = np.zeros(1, WIRE)
+_TEMPLATE["tag"], _TEMPLATE["length"] = TAG, BODY_BYTES
+for _, _number, _ in FIELDS:
+    _TEMPLATE[f"tag_{_number}"] = FIELD_TAGS[_number - 1]
+_TEMPLATE_ROW = np.frombuffer(_TEMPLATE.tobytes(), np.uint8)
+_FEW = 2
+_KINDS = tuple(TickKind)
+_SIDES = tuple(TradeSide)
+
+
+def new_ticks(count: int) -> TickArray:
+    """`count` ticks with every value 0 and the tags of the wire in place, to be filled column by column."""
+    rows = np.empty((count, TICK_BYTES), np.uint8)
+    rows[:] = _TEMPLATE_ROW
+    return rows.reshape(-1).view(TICK)
+
+
+def ticks_from(source: TickArray) -> TickArray:
+    """A copy of any structured array that has the fields of `TICK`, laid out as the wire wants it."""
+    ticks = new_ticks(len(source))
+    for name, _, _ in FIELDS:
+        ticks[name] = source[name]
+    return ticks
+
+
+def is_laid_out(data: bytes | memoryview, offset: int, count: int) -> bool:
+    """Whether `count` ticks at `offset` have exactly the layout of `WIRE` (a legal writer may leave a field out)."""
+    if count <= _FEW:
+        for index in range(count):
+            row = RECORD.unpack_from(data, offset + index * TICK_BYTES)
+            if row[0] != TAG or row[1] != BODY_BYTES or row[2::2] != FIELD_TAGS or row[21] > 127 or row[23] > 127:
+                return False
+        return True
+    rows = np.frombuffer(data, np.uint8, count * TICK_BYTES, offset).reshape(count, TICK_BYTES)
+    if not (rows[:, _CHECK_COLUMNS] == _CHECK_VALUES).all():
+        return False
+    return bool((rows[:, _ONE_BYTE_COLUMNS] < 128).all())
+
+
+def tick_of(sequence: int, row: tuple[int, ...]) -> Tick:
+    """A tick object from the values of one record, in the order of `FIELDS`."""
+    event, receive, price, bid, ask, size, bid_size, ask_size, flags, kind, side = row
+    return Tick(
+        sequence,
+        event,
+        receive,
+        _KINDS[kind] if kind < len(_KINDS) else TickKind.UNSPECIFIED,
+        price if flags & 1 else None,
+        size if flags & 2 else None,
+        _SIDES[side] if side < len(_SIDES) else TradeSide.UNSPECIFIED,
+        bid if flags & 4 else None,
+        ask if flags & 8 else None,
+        bid_size if flags & 16 else None,
+        ask_size if flags & 32 else None,
+        flags,
+    )
+
+
+def tick_objects(ticks: TickArray, first_sequence: int) -> list[Tick]:
+    """The ticks as objects, numbered from `first_sequence`."""
+    rows = RECORD.iter_unpack(np.ascontiguousarray(ticks).tobytes())
+    return [tick_of(first_sequence + index, row[3::2]) for index, row in enumerate(rows)]

@@ -1,0 +1,230 @@
+"""Decides how batches of ticks are written and read: as numpy records where the layout allows it, by protobuf where not."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol, TypeVar
+
+import numpy as np
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
+
+from minhos_api.market.v1 import provenance_pb2, tick_pb2
+from minhos_mesh.runtime.tick_layout import (
+    FIELDS,
+    TAG,
+    TICK,
+    TICK_BYTES,
+    TICKS_FIELD_NUMBER,
+    WIRE,
+    Tick,
+    TickArray,
+    is_laid_out,
+    new_ticks,
+    tick_objects,
+    ticks_from,
+)
+
+_TYPES = {
+    FieldDescriptor.TYPE_SFIXED64: "sfixed64",
+    FieldDescriptor.TYPE_FIXED32: "fixed32",
+    FieldDescriptor.TYPE_ENUM: "enum",
+}
+_POSITION = struct.Struct("<BQBI")
+_SEQUENCE_TAG, _COUNT_TAG = (4 << 3) | 1, (5 << 3) | 5
+
+
+class MalformedBatch(ValueError):
+    """Expected: bytes that are no batch of ticks, or whose count does not agree with what follows."""
+
+
+class LayoutMismatch(TypeError):
+    """Unexpected: the contract of a Tick no longer has the layout that this code was written for."""
+
+
+class _Message(Protocol):
+    def SerializeToString(self) -> bytes: ...  # noqa: N802 - protobuf's own name
+
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class TickBatchView:
+    """A contiguous run of ticks of one symbol; in an ingest the sequences are positions in the source."""
+
+    symbol: str
+    """Canonical symbol."""
+    provenance: int
+    """Value of the contract's enum Provenance."""
+    epoch: int
+    """Generation of the source; sequences of different epochs do not compare."""
+    first_sequence: int
+    """Sequence of the first tick."""
+    ticks: TickArray
+    """Structured array with the fields of `TICK`, read only; a value whose bit in `flags` is off must not be read."""
+
+    def __len__(self) -> int:
+        return len(self.ticks)
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last tick."""
+        return self.first_sequence + len(self.ticks) - 1
+
+    def objects(self) -> list[Tick]:
+        """The ticks as objects, absent values as None."""
+        return tick_objects(self.ticks, self.first_sequence)
+
+    def after(self, sequence: int) -> TickBatchView:
+        """The part of the batch behind a sequence."""
+        skip = min(max(0, sequence + 1 - self.first_sequence), len(self.ticks))
+        return TickBatchView(self.symbol, self.provenance, self.epoch, self.first_sequence + skip, self.ticks[skip:])
+
+
+def fields_of(descriptor: Descriptor) -> tuple[tuple[str, int, str], ...]:
+    """Name, number and type of a message's fields, by number. Raises LayoutMismatch for a type without fixed width."""
+    fields = sorted(descriptor.fields, key=lambda field: field.number)
+    for field in fields:
+        if field.type not in _TYPES or not field.has_presence:
+            raise LayoutMismatch(f"{descriptor.full_name}.{field.name} is neither fixed width, enum nor always present")
+    return tuple((field.name, field.number, _TYPES[field.type]) for field in fields)
+
+
+def check_layout(tick: Descriptor, batch: Descriptor) -> None:
+    """Raises LayoutMismatch unless the contract has the layout of `tick_layout`."""
+    if fields_of(tick) != FIELDS:
+        raise LayoutMismatch(f"{tick.full_name} has the fields {fields_of(tick)}, this code was written for {FIELDS}")
+    if batch.fields_by_name["ticks"].number != TICKS_FIELD_NUMBER:
+        raise LayoutMismatch(f"{batch.full_name}.ticks must be field {TICKS_FIELD_NUMBER}")
+    if max(field.number for field in batch.fields) != TICKS_FIELD_NUMBER:
+        raise LayoutMismatch(f"{batch.full_name}.ticks must be the last field, for the ticks end the message")
+
+
+check_layout(tick_pb2.Tick.DESCRIPTOR, tick_pb2.TickBatch.DESCRIPTOR)
+
+
+@lru_cache(maxsize=256)
+def _head(symbol: str, provenance: int, epoch: int) -> bytes:
+    message = tick_pb2.TickBatch(symbol=symbol, provenance=provenance_pb2.Provenance.ValueType(provenance))
+    message.epoch = epoch
+    return message.SerializeToString()
+
+
+def encode_wire(symbol: str, provenance: int, epoch: int, first_sequence: int, wire: bytes) -> bytes:
+    """A TickBatch of ticks that are already laid out, as they stand in an array of `new_ticks`."""
+    position = _POSITION.pack(_SEQUENCE_TAG, first_sequence, _COUNT_TAG, len(wire) // TICK_BYTES)
+    return _head(symbol, provenance, epoch) + position + wire
+
+
+def encode_batch(symbol: str, provenance: int, epoch: int, first_sequence: int, ticks: TickArray) -> bytes:
+    """A TickBatch, byte for byte what protobuf writes. `ticks` is any structured array with the fields of `TICK`."""
+    wire = ticks.tobytes() if ticks.dtype in (TICK, WIRE) else b""
+    if not wire or not is_laid_out(wire, 0, len(ticks)):
+        wire = ticks_from(ticks).tobytes()
+    return encode_wire(symbol, provenance, epoch, first_sequence, wire)
+
+
+def in_field(number: int, payload: bytes) -> bytes:
+    """A message whose one field `number` (1 to 15) is the encoded message `payload`."""
+    length, size = bytearray(), len(payload)
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    length.append(size)
+    return bytes(((number << 3) | 2,)) + length + payload
+
+
+def decode_batch(data: bytes, start: int = 0) -> TickBatchView:
+    """Reads the TickBatch that fills `data` from `start` on. Raises MalformedBatch.
+
+    The layout of each tick is verified; a batch of a writer that left fields out is read by protobuf, with 0 for them.
+    """
+    at = _end_of_head(data, start)
+    count, odd = divmod(len(data) - at, TICK_BYTES)
+    if odd or not is_laid_out(data, at, count):
+        return _decoded_by_protobuf(data[start:])
+    head = _parsed(data[start:at])
+    _check_count(head, count)
+    ticks = np.frombuffer(data, TICK, count, at) if count else new_ticks(0)
+    return TickBatchView(head.symbol, head.provenance, head.epoch, head.first_sequence, ticks)
+
+
+def _end_of_head(data: bytes, at: int) -> int:
+    end = len(data)
+    try:
+        while at < end and (tag := data[at]) != TAG and tag < 128:
+            wire_type = tag & 7
+            at += 1
+            if wire_type == 1:
+                at += 8
+            elif wire_type == 5:
+                at += 4
+            elif wire_type == 2 and data[at] < 128:
+                at += 1 + data[at]
+            elif wire_type == 0:
+                while data[at] > 127:
+                    at += 1
+                at += 1
+            else:
+                return end
+    except IndexError:
+        return end
+    return min(at, end)
+
+
+def _parsed(data: bytes) -> tick_pb2.TickBatch:
+    try:
+        return tick_pb2.TickBatch.FromString(data)
+    except DecodeError as error:
+        raise MalformedBatch(f"{len(data)} bytes are no batch of ticks: {error}") from None
+
+
+def _check_count(head: tick_pb2.TickBatch, count: int) -> None:
+    if head.HasField("tick_count") and head.tick_count != count:
+        raise MalformedBatch(f"batch of {head.symbol} says tick_count {head.tick_count} but holds {count} ticks")
+
+
+def _decoded_by_protobuf(data: bytes) -> TickBatchView:
+    message = _parsed(data)
+    _check_count(message, len(message.ticks))
+    return view_of(message)
+
+
+def view_of(message: tick_pb2.TickBatch) -> TickBatchView:
+    """A batch that protobuf has read; an enum beyond one byte becomes 0, which no rule accepts."""
+    ticks = new_ticks(len(message.ticks))
+    for name, _, kind in FIELDS:
+        values: Sequence[int] = [getattr(tick, name) for tick in message.ticks]
+        ticks[name] = [value if 0 <= value < 128 else 0 for value in values] if kind == "enum" else values
+    ticks.flags.writeable = False
+    return TickBatchView(message.symbol, message.provenance, message.epoch, message.first_sequence, ticks)
+
+
+def message_or_batch(number: int, parse: Callable[[bytes], M]) -> Callable[[bytes], M | TickBatchView]:
+    """A deserializer for an envelope whose field `number` is a TickBatch: such a message becomes a view, others a message."""
+    tag = (number << 3) | 2
+
+    def read(data: bytes) -> M | TickBatchView:
+        if data and data[0] == tag:
+            length, at, shift = 0, 1, 0
+            while at < len(data) and shift < 35:
+                byte = data[at]
+                length |= (byte & 127) << shift
+                at += 1
+                shift += 7
+                if byte < 128:
+                    break
+            if at + length == len(data):
+                return decode_batch(data, at)
+        return parse(data)
+
+    return read
+
+
+def bytes_or_message(value: bytes | _Message) -> bytes:
+    """A serializer that lets through what is already encoded."""
+    return value if isinstance(value, bytes) else value.SerializeToString()

@@ -1,0 +1,1 @@
+"""Decides how Sierra Chart's data files become ticks of the mesh."""

@@ -1,0 +1,240 @@
+"""Decides how one file is followed: opened, resumed where market data stands, tailed, and taken up again for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.storage import StorageError
+from minhos_mesh.sierra_client.domain import (
+    FeedState,
+    Generation,
+    Provenance,
+    ProvenanceRefused,
+    backoff_s,
+    check_provenance,
+    may_be_rewritten,
+    reads_whole_file,
+)
+from minhos_mesh.sierra_client.ports import IngestLink, IngestLost, IngestPort, IngestRefused, Opening
+from minhos_mesh.sierra_client.store import SourceStore
+from minhos_mesh.sierra_client.tail import GenerationLost, ScidTail
+from minhos_mesh.sierra_client.wakeups import FolderWakeups, Wake
+from minhos_mesh.sierra_files.header import ScidError, ScidIncomplete, ScidMissing
+from minhos_mesh.sierra_files.layout import MARKER_NAME, Records
+from minhos_mesh.sierra_files.marker import read_marker
+from minhos_mesh.sierra_files.reader import ScidFile
+from minhos_mesh.sierra_files.ticks import HAS_TIME, tick_columns
+
+CHUNK = 4096
+"""Most records in one batch."""
+
+WINDOW = 65_536
+"""Most records that are on their way without acknowledgement."""
+
+_REFUSED_ATTEMPT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FeedSettings:
+    """What one feed follows."""
+
+    path: Path
+    symbol: str
+    """Canonical symbol."""
+    tick_e9: int
+    """Price step of the instrument in 1e-9 units."""
+    provenance: Provenance
+    history_ns: int
+    """How much history is read of a real source that is seen for the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStatus:
+    """What a feed is doing, as one value."""
+
+    symbol: str
+    file: str
+    provenance: Provenance
+    state: FeedState
+    reason: str = ""
+    records_read: int = 0
+    records_acknowledged: int = 0
+    records_expected: int | None = None
+    epoch: int = 0
+    event_time_ns: int | None = None
+    reconnects: int = 0
+    connected: bool = False
+
+
+class FileFeed:
+    """Follows one file for ever; run() ends only by cancellation."""
+
+    def __init__(
+        self,
+        settings: FeedSettings,
+        *,
+        store: SourceStore,
+        wakeups: FolderWakeups,
+        ingest: IngestPort,
+        clock: Clock,
+        randomness: random.Random,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._ingest = ingest
+        self._clock = clock
+        self._random = randomness
+        self._on_change = on_change
+        self._wakeup = wakeups.wakeup(settings.path.name)
+        self._link: IngestLink | None = None
+        self._status = FeedStatus(
+            settings.symbol, settings.path.name, settings.provenance, FeedState.WAITING_FOR_FILE, "not looked for yet"
+        )
+
+    @property
+    def status(self) -> FeedStatus:
+        """What the feed is doing now."""
+        acknowledged = self._status.records_acknowledged if self._link is None else self._link.acknowledged
+        return replace(self._status, records_acknowledged=acknowledged)
+
+    async def run(self) -> None:
+        """Follows the file; whatever goes wrong with it or with market data is a state and is tried again."""
+        renew = False
+        try:
+            while True:
+                try:
+                    await self._follow(renew)
+                except GenerationLost as lost:
+                    renew = True
+                    self._state(FeedState.READING, f"{lost}; its new generation is read from the beginning")
+                    continue
+                except (ScidMissing, ScidIncomplete) as waiting:
+                    self._state(FeedState.WAITING_FOR_FILE, str(waiting))
+                except (ScidError, ProvenanceRefused, StorageError) as error:
+                    self._state(FeedState.ERROR, str(error))
+                await self._wakeup.wait()
+        finally:
+            self._wakeup.close()
+
+    async def _follow(self, renew: bool) -> None:
+        settings = self._settings
+        marker = read_marker(settings.path.parent)
+        check_provenance(settings.provenance, None if marker is None else MARKER_NAME)
+        with ScidFile(settings.path) as file:
+            expected = None if marker is None else marker.records_expected.get(settings.path.name)
+            tail = ScidTail(file, hold_last_bar=may_be_rewritten(settings.provenance))
+            generation = await self._store.resolve(
+                settings.path, tail.identity(), lambda: self._base_index(file), self._clock.wall_ns(), renew=renew
+            )
+            self._begin(generation, expected)
+            failures = 0
+            while True:
+                refused, reason, served = await self._serve(tail, generation)
+                failures = 1 if served else failures + 1
+                self._disconnected(refused, reason)
+                await self._pause(backoff_s(_REFUSED_ATTEMPT if refused else failures, self._random))
+
+    async def _serve(self, tail: ScidTail, generation: Generation) -> tuple[bool, str, bool]:
+        """Sends until the way breaks: whether it was refused, why, and whether it had been open."""
+        settings = self._settings
+        opening = Opening(f"sierra_client:{settings.path.name}", settings.symbol, settings.provenance, generation.epoch)
+        served = False
+        try:
+            async with self._ingest.connect(opening, self._wakeup.poke) as link:
+                served = True
+                self._link = link
+                self._status = replace(self._status, connected=True)
+                await self._pump(tail, generation, link)
+            return False, "the way to market data was closed", served
+        except IngestLost as lost:
+            return False, str(lost), served
+        except IngestRefused as refused:
+            return True, str(refused), served
+        finally:
+            if self._link is not None:
+                self._status = replace(self._status, records_acknowledged=self._link.acknowledged, connected=False)
+                self._link = None
+
+    async def _pump(self, tail: ScidTail, generation: Generation, link: IngestLink) -> None:
+        sent = link.acknowledged
+        tail.seek(generation.base_index + sent)
+        self._status = replace(self._status, records_read=sent)
+        ended = False
+        wake = Wake.POKED
+        while True:
+            link.check()
+            room = WINDOW - (sent - link.acknowledged)
+            records = tail.read(min(CHUNK, room)) if room > 0 else None
+            if records is not None and len(records):
+                self._wakeup.note_growth(wake)
+                wake = Wake.POKED
+                await self._send(link, records, sent + 1)
+                sent += len(records)
+                continue
+            link.wake_at(sent if room > 0 else sent - WINDOW // 2)
+            ended = await self._idle(link, sent, ended) if room > 0 else ended
+            wake = await self._wakeup.wait()
+
+    async def _send(self, link: IngestLink, records: Records, first_position: int) -> None:
+        columns = tick_columns(records, self._settings.tick_e9)
+        replayed = self._settings.provenance is Provenance.REPLAY
+        await link.send(columns, first_position, None if replayed else self._clock.wall_ns())
+        status = self._status
+        timed = bool(columns.flags[-1] & HAS_TIME)
+        self._status = replace(
+            status,
+            records_read=first_position + len(records) - 1,
+            event_time_ns=int(columns.time_ns[-1]) if timed else status.event_time_ns,
+        )
+        if len(records) == CHUNK:
+            self._state(FeedState.READING, "older records are read")
+
+    async def _idle(self, link: IngestLink, sent: int, ended: bool) -> bool:
+        """Says what there is to say when all records of the file are sent; True once the end was said."""
+        expected = self._status.records_expected
+        complete = expected is not None and sent >= expected
+        if not complete:
+            self._state(FeedState.TAILING, "")
+            return ended
+        if not ended:
+            await link.end(sent)
+        if link.acknowledged >= sent:
+            self._state(FeedState.ENDED, "")
+        else:
+            self._state(FeedState.READING, "the file is complete, market data has yet to take its last records")
+        return True
+
+    def _base_index(self, file: ScidFile) -> int:
+        if reads_whole_file(self._settings.provenance):
+            return 0
+        return file.first_index_at(self._clock.wall_ns() - self._settings.history_ns)
+
+    def _begin(self, generation: Generation, expected: int | None) -> None:
+        self._status = replace(
+            self._status,
+            epoch=generation.epoch,
+            records_expected=expected,
+            records_read=0,
+            records_acknowledged=0,
+            event_time_ns=None,
+        )
+        self._state(FeedState.READING, "market data is being asked where to begin")
+
+    def _disconnected(self, refused: bool, reason: str) -> None:
+        self._status = replace(self._status, reconnects=self._status.reconnects + 1)
+        self._state(FeedState.ERROR if refused else FeedState.DISCONNECTED, reason)
+
+    def _state(self, state: FeedState, reason: str) -> None:
+        if (self._status.state, self._status.reason) == (state, reason):
+            return
+        self._status = replace(self._status, state=state, reason=reason)
+        self._on_change()
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,178 @@
+"""Decides which files of the folder are followed, and what is told about all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS, InstrumentError, InstrumentSpec, spec_for
+from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
+from minhos_mesh.runtime.tasks import OwnedTasks
+from minhos_mesh.sierra_client.domain import FeedState, Provenance
+from minhos_mesh.sierra_client.feed import FeedSettings, FeedStatus, FileFeed
+from minhos_mesh.sierra_client.ports import IngestPort
+from minhos_mesh.sierra_client.store import SourceStore
+from minhos_mesh.sierra_client.wakeups import DEFAULT_POLL_S, FolderWakeups
+from minhos_mesh.sierra_files.layout import SUFFIX
+
+HOUR_NS = 3_600_000_000_000
+
+_PROBLEMS = {
+    FeedState.WAITING_FOR_FILE: "FILE_MISSING",
+    FeedState.DISCONNECTED: "MARKET_DATA_UNREACHABLE",
+    FeedState.ERROR: "FEED_ERROR",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What the client reads."""
+
+    folder: Path
+    symbols: Sequence[str] = ()
+    """Names of the files to follow, without .scid; empty follows every .scid file of the folder as it appears."""
+    provenance: Provenance = Provenance.SIMULATED
+    history_hours: float = 48.0
+    """History that is read of a LIVE or DELAYED file when it is seen for the first time."""
+    poll_s: float = DEFAULT_POLL_S
+    """How often a file is looked at where no change is announced."""
+    use_inotify: bool = True
+    instruments: Mapping[str, InstrumentSpec] = field(default_factory=lambda: DEFAULT_INSTRUMENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatus:
+    """What the client is doing."""
+
+    folder: Path
+    feeds: tuple[FeedStatus, ...]
+
+    @property
+    def ingest_connected(self) -> bool:
+        """True while market data takes what is sent, of every feed that has something to send."""
+        return any(feed.connected for feed in self.feeds)
+
+
+class SierraClient:
+    """Follows the files from start() on, with tasks that belong to the group it is given."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        store: SourceStore,
+        ingest: IngestPort,
+        clock: Clock,
+        tasks: OwnedTasks,
+        randomness: random.Random | None = None,
+        on_problems: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> None:
+        """`on_problems` is told, after every change, what keeps ticks from flowing, by a code."""
+        self.settings = settings
+        self._tasks = tasks
+        self._on_problems = on_problems
+        self._store = store
+        self._ingest = ingest
+        self._clock = clock
+        self._random = randomness or random.Random()
+        self._wakeups = FolderWakeups(settings.folder, poll_s=settings.poll_s, use_inotify=settings.use_inotify)
+        self._feeds: dict[str, FileFeed] = {}
+        self._refused: dict[str, FeedStatus] = {}
+        self._revision = 0
+        self._changed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Follows the configured files, or every data file of the folder as it appears."""
+        self._wakeups.start()
+        for symbol in self.settings.symbols:
+            self._follow(symbol)
+        if not self.settings.symbols:
+            self._tasks.start(self._discover(), "discover")
+
+    def close(self) -> None:
+        """Stops listening to the folder; the group's tasks must have ended."""
+        self._wakeups.close()
+
+    def status(self) -> ClientStatus:
+        """What is followed and how far, in alphabetical order of symbol."""
+        feeds = [*self._refused.values(), *(feed.status for feed in self._feeds.values())]
+        return ClientStatus(self.settings.folder, tuple(sorted(feeds, key=lambda feed: (feed.symbol, feed.file))))
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes of state."""
+        return self._revision
+
+    async def wait_change(self, after: int, timeout_s: float) -> None:
+        """Returns once there is a revision behind `after`, or when the time is over."""
+        changed = self._changed
+        if self._revision > after:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
+        except TimeoutError:
+            return
+
+    def problems(self) -> dict[str, str]:
+        """What keeps ticks from flowing, a sentence by code; empty when all is well."""
+        found: dict[str, str] = {}
+        for feed in self.status().feeds:
+            code = _PROBLEMS.get(feed.state)
+            if code is not None:
+                found[code] = f"{found[code]}; {feed.reason}" if code in found else feed.reason
+        return found
+
+    def _notify(self) -> None:
+        if self._on_problems is not None:
+            self._on_problems(self.problems())
+        self._revision += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _discover(self) -> None:
+        """Takes up every data file of the folder as it appears."""
+        wakeup = self._wakeups.wakeup()
+        while True:
+            for name in sorted(_data_files(self.settings.folder)):
+                if name not in self._feeds and name not in self._refused:
+                    self._follow(name)
+            await wakeup.wait()
+
+    def _follow(self, name: str) -> None:
+        file = self.settings.folder / f"{name}{SUFFIX}"
+        try:
+            symbol = parse_symbol(name)
+            tick_e9 = spec_for(symbol, self.settings.instruments).tick_e9
+        except (SymbolError, InstrumentError) as error:
+            self._refused[name] = FeedStatus(
+                name, file.name, self.settings.provenance, FeedState.ERROR, f"{file.name} is not followed: {error}"
+            )
+            self._notify()
+            return
+        settings = FeedSettings(
+            file, str(symbol), tick_e9, self.settings.provenance, int(self.settings.history_hours * HOUR_NS)
+        )
+        feed = FileFeed(
+            settings,
+            store=self._store,
+            wakeups=self._wakeups,
+            ingest=self._ingest,
+            clock=self._clock,
+            randomness=self._random,
+            on_change=self._notify,
+        )
+        self._feeds[name] = feed
+        self._tasks.start(feed.run(), f"feed {name}")
+        self._notify()
+
+
+def _data_files(folder: Path) -> list[str]:
+    try:
+        return [path.stem for path in folder.iterdir() if path.suffix == SUFFIX and not path.name.startswith(".")]
+    except OSError:
+        return []

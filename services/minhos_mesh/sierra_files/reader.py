@@ -1,0 +1,98 @@
+"""Decides how whole records are taken from an open .scid file, and never a half one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from minhos_mesh.sierra_files.header import ScidError, ScidForbidden, ScidHeader, ScidMissing, parse_header
+from minhos_mesh.sierra_files.layout import (
+    EPOCH_SHIFT_US,
+    HEADER_SIZE,
+    RECORD,
+    RECORD_SIZE,
+    Records,
+    empty_records,
+    offset_of,
+    records_in,
+)
+
+
+class ScidFile:
+    """One open .scid file, which another process may be growing; closes its descriptor on close()."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens and checks a file. Raises a ScidError that names the file and what was seen."""
+        self.path = path
+        self._descriptor = _open(path)
+        try:
+            self.header: ScidHeader = parse_header(os.pread(self._descriptor, HEADER_SIZE, 0), str(path))
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        status = os.fstat(self._descriptor)
+        self.device = status.st_dev
+        self.inode = status.st_ino
+
+    def size(self) -> int:
+        """Size in bytes now."""
+        return os.fstat(self._descriptor).st_size
+
+    def count(self) -> int:
+        """Whole records in the file now."""
+        return records_in(self.size())
+
+    def read(self, index: int, limit: int) -> Records:
+        """At most `limit` whole records from `index` on; empty when there is none (yet)."""
+        data = os.pread(self._descriptor, limit * RECORD_SIZE, offset_of(index))
+        whole = len(data) // RECORD_SIZE
+        return np.frombuffer(data, RECORD, count=whole) if whole else empty_records(0)
+
+    def first_index_at(self, time_ns: int) -> int:
+        """Index of the first record at or after a time, by bisection on disk; the count when all are earlier."""
+        wanted = -(-time_ns // 1000) + EPOCH_SHIFT_US
+        low, high = 0, self.count()
+        while low < high:
+            middle = (low + high) // 2
+            found = self.read(middle, 1)
+            if len(found) and int(found["time_us"][0]) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def close(self) -> None:
+        """Gives the descriptor back; a second call does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_scid(path: Path) -> Records:
+    """All whole records of a file. Raises a ScidError that names the file and what was seen."""
+    with ScidFile(path) as file:
+        return file.read(0, file.count())
+
+
+def _open(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise ScidMissing(f"{path} does not exist") from None
+    except PermissionError:
+        raise ScidForbidden(f"{path} may not be read: permission denied") from None
+    except OSError as error:
+        raise ScidError(f"{path} cannot be opened: {error.strerror}") from error
+    if not path.is_file():
+        os.close(descriptor)
+        raise ScidError(f"{path} is a folder or a device, expected a .scid file")
+    return descriptor

@@ -1,0 +1,87 @@
+"""Wires the Sierra simulator: settings of the feed, writer, servicer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from minhos_api.mesh.v1 import error_reason_pb2
+from minhos_mesh.runtime.config import ConfigError, MeshConfig
+from minhos_mesh.runtime.context import ServiceContext, ServiceParts
+from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
+from minhos_mesh.runtime.paths import MeshPaths
+from minhos_mesh.runtime.symbols import parse_symbol
+from minhos_mesh.sierra_simulator.domain.feeds import FeedKind, SpeedRefused
+from minhos_mesh.sierra_simulator.service import SierraSimulator, SimulatorFailed
+from minhos_mesh.sierra_simulator.servicer import SierraSimulatorServicer
+from minhos_mesh.sierra_simulator.settings import SettingsRefused, SimulatorSettings
+
+PROBLEM: Final = "FILE_NOT_WRITTEN"
+
+ERRORS: ErrorTable = {
+    SpeedRefused: ErrorRow(
+        grpc.StatusCode.INVALID_ARGUMENT, error_reason_pb2.ERROR_REASON_INVALID_FIELD, ("field",), field="field"
+    ),
+    SimulatorFailed: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, error_reason_pb2.ERROR_REASON_FILE_INVALID),
+}
+
+
+@asynccontextmanager
+async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
+    """Builds the service; it writes its history when the port is bound. Raises ConfigError."""
+
+    def hold(problem: str) -> None:
+        if problem:
+            context.conditions.set(PROBLEM, problem)
+        else:
+            context.conditions.clear(PROBLEM)
+
+    simulator = SierraSimulator(
+        settings_of(context.config, context.paths), clock=context.clock, tasks=context.tasks, on_problem=hold
+    )
+
+    async def start() -> None:
+        try:
+            await simulator.start()
+        except SimulatorFailed as failed:
+            raise ConfigError(f"[feed] cannot begin: {failed}") from failed
+
+    try:
+        yield ServiceParts(servicers=[SierraSimulatorServicer(simulator)], errors=ERRORS, start=start)
+    finally:
+        simulator.close()
+
+
+def settings_of(config: MeshConfig, paths: MeshPaths) -> SimulatorSettings:
+    """What the configuration says about the feed. Raises ConfigError."""
+    feed = config.feed
+    if feed.kind == "none":
+        raise ConfigError("feed.kind is none: there is nothing for the simulator to write, leave it out")
+    try:
+        return SimulatorSettings(
+            folder=paths.sierra_dir,
+            feed=FeedKind.REPLAY if feed.kind == "replay" else FeedKind.RANDOM_WALK,
+            symbol=next((text for text in config.symbols() if parse_symbol(text).root == feed.root), None),
+            root=feed.root,
+            seed=feed.seed,
+            ticks_per_s=feed.ticks_per_second,
+            history_s=int(feed.history_hours * 3600),
+            replay_file=feed.file.expanduser() if feed.kind == "replay" and feed.file is not None else None,
+            replay_speed=0.0 if feed.speed == "max" else float(feed.speed),
+            run_id=_run_id(paths.config_file),
+            instruments=config.specs(),
+        )
+    except SettingsRefused as refused:
+        raise ConfigError(f"[feed] {refused}") from None
+
+
+def _run_id(config_file: Path) -> str:
+    """Names the run of the mesh: its configuration is written anew by each `minhos up`, and by nothing else."""
+    try:
+        return str(config_file.stat().st_mtime_ns)
+    except OSError:
+        return ""

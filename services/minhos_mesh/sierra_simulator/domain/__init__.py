@@ -1,0 +1,1 @@
+"""Decides what a simulated market does; pure, seeded, without clock or files."""

@@ -1,0 +1,1 @@
+"""The trading engine: owns orders, positions, trading mode, trading state and the emergency stop."""

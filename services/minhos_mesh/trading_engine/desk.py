@@ -1,0 +1,422 @@
+"""Decides the way of an order: written down, checked by risk one at a time, written as approved, sent, and never sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.trading_engine.domain import control as rules
+from minhos_mesh.trading_engine.domain.errors import (
+    ImpossibleTransition,
+    OrderIsClosed,
+    RequestIdReused,
+    RiskRefused,
+    RiskUnavailable,
+    UnknownOrder,
+    UnknownSymbol,
+    VenueUnavailable,
+)
+from minhos_mesh.trading_engine.domain.order_events import (
+    CancelRefused,
+    CancelRequested,
+    Denied,
+    NotAtVenue,
+    OrderCreated,
+    OutcomeUnknown,
+    ReplaceRefused,
+    ReplaceRequested,
+    RiskApproved,
+    VenueReported,
+)
+from minhos_mesh.trading_engine.domain.orders import Order, OrderState, OrderTerms, Origin, Reason, Side
+from minhos_mesh.trading_engine.domain.validation import InstrumentSpec, check_replacement, check_terms
+from minhos_mesh.trading_engine.ledger import Ledger
+from minhos_mesh.trading_engine.ports import (
+    AccountView,
+    Evidence,
+    Risk,
+    RiskAnswer,
+    RiskQuestion,
+    Venue,
+    VenueKnowsNothing,
+    VenueRefused,
+)
+from minhos_mesh.trading_engine.store import Changes, Store
+
+_LOG: Final = get_logger("trading_engine.desk")
+_ORDER_IDS: Final = uuid.UUID("6f0a2b0e-5d3c-5b61-9a52-3b8f0f3f7a11")
+"""Name space of order ids; the same request gives the same order id in every life of the engine."""
+
+
+class Start(Protocol):
+    """Starts an owned background task."""
+
+    def __call__(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run `work` until it returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeskRules:
+    """What the desk goes by. `max_quantity` bounds one order whatever the limits of risk are."""
+
+    specs: Mapping[str, InstrumentSpec]
+    venue_live: Callable[[], bool | None]
+    """Whether the venue's money is real; None while the venue has not said."""
+    max_quantity: int = 10_000
+
+
+def order_id_of(request_id: str) -> str:
+    """Give the id of the order that a request leads to."""
+    return str(uuid.uuid5(_ORDER_IDS, request_id))
+
+
+class Desk:
+    """Places, cancels and replaces orders. Everything that ends unanswered is left to `ask_later`."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        store: Store,
+        risk: Risk,
+        venue: Venue,
+        rules: DeskRules,
+        start: Start,
+        ask_later: Callable[[str], None],
+    ) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._risk = risk
+        self._venue = venue
+        self._rules = rules
+        self._start = start
+        self._ask_later = ask_later
+        self._risk_turn = asyncio.Lock()
+        self._deciding: dict[str, asyncio.Task[Order]] = {}
+        self._sending: set[str] = set()
+
+    def is_sending(self, order_id: str) -> bool:
+        """Tell whether a request to take this order is on its way, so that its absence at the venue means nothing."""
+        return order_id in self._sending
+
+    def spec(self, symbol: str) -> InstrumentSpec:
+        """Give the instrument of a symbol. Raises UnknownSymbol."""
+        spec = self._rules.specs.get(symbol)
+        if spec is None:
+            raise UnknownSymbol(symbol, tuple(self._rules.specs))
+        return spec
+
+    async def find(self, order_id: str) -> Order:
+        """Give an order from memory or disk. Raises UnknownOrder."""
+        order = self._ledger.account.get(order_id) or await self._store.order(order_id)
+        if order is None:
+            raise UnknownOrder(order_id)
+        return order
+
+    async def known(self, request_id: str, terms: OrderTerms | None) -> Order | None:
+        """Give the order that a request has led to, once it is decided. Raises RequestIdReused for other terms."""
+        order_id = order_id_of(request_id)
+        deciding = self._deciding.get(order_id)
+        if deciding is not None:
+            order: Order | None = await asyncio.shield(deciding)
+        else:
+            order = self._ledger.account.get(order_id)
+        if order is not None:
+            _check_same(order, request_id, terms)
+        return order
+
+    async def place(
+        self,
+        terms: OrderTerms,
+        origin: Origin,
+        evidence: Evidence,
+        *,
+        changes: Changes | None = None,
+        wait_for_venue: bool = False,
+    ) -> Order:
+        """Place an order; returns once it is checked by risk and on disk, or as it stands for a known request.
+
+        `changes` are written with it. With `wait_for_venue` it returns when the venue has answered too. Raises
+        InvalidOrder, UnknownSymbol, TradingHalted, EmergencyStopped, RequestIdReused; nothing is written then.
+        """
+        known = await self.known(origin.request_id, terms)
+        if known is not None:
+            return known
+        spec = self.spec(terms.symbol)
+        check_terms(terms, spec, max_quantity=self._rules.max_quantity, reference_e9=evidence.reference_e9)
+        refusal = self._refusal(terms, origin)
+        if refusal is not None:
+            rules.raise_refusal(refusal)
+        order_id = order_id_of(origin.request_id)
+        task = self._start(
+            self._decide(order_id, terms, origin, evidence, changes, wait_for_venue), f"order-{order_id}"
+        )
+        self._deciding[order_id] = task
+        task.add_done_callback(lambda _: self._deciding.pop(order_id, None))
+        order: Order = await asyncio.shield(task)
+        return order
+
+    async def _decide(
+        self,
+        order_id: str,
+        terms: OrderTerms,
+        origin: Origin,
+        evidence: Evidence,
+        changes: Changes | None,
+        wait_for_venue: bool,
+    ) -> Order:
+        created_ns = self._ledger.now_ns(origin.provenance, origin.decision_ns)
+        created = OrderCreated(at_ns=created_ns, order_id=order_id, terms=terms, origin=origin)
+        if not await self._ledger.create(created, changes):
+            order = await self.find(order_id)
+            _check_same(order, origin.request_id, terms)
+            return order
+        async with self._risk_turn:
+            event = await self._ask_risk(order_id, terms, origin, evidence)
+            _, written = self._ledger.apply(order_id, event)
+        if written is not None:
+            await written
+        if isinstance(event, RiskApproved):
+            sending = self._start(self.send(order_id), f"send-{order_id}")
+            if wait_for_venue:
+                await asyncio.shield(sending)
+        return await self.find(order_id)
+
+    async def _ask_risk(
+        self, order_id: str, terms: OrderTerms, origin: Origin, evidence: Evidence
+    ) -> RiskApproved | Denied:
+        """Turn the answer of risk, or its absence, into the event of the order."""
+
+        def denied(reason: Reason, message: str, answer: RiskAnswer | None = None) -> Denied:
+            at_ns = self._ledger.now_ns(origin.provenance, origin.decision_ns)
+            return Denied(at_ns=at_ns, reason=reason, message=message, checks=() if answer is None else answer.checks)
+
+        refusal = self._refusal(terms, origin)
+        if refusal is not None:
+            return denied(refusal.reason, refusal.message)
+        question = RiskQuestion(
+            request_id=order_id,
+            order_id=order_id,
+            terms=terms,
+            account=self.account_view(evidence.decision_ns),
+            evidence=evidence,
+        )
+        try:
+            answer = await self._risk.check(question)
+        except RiskUnavailable as error:
+            return denied(Reason.RISK_UNAVAILABLE, f"the risk manager did not answer, and no answer means no: {error}")
+        if not answer.approved:
+            return denied(Reason.RISK_REFUSED, _failed(answer), answer)
+        refusal = self._refusal(terms, origin)  # the stop may have been pressed while risk was thinking
+        if refusal is not None:
+            return denied(refusal.reason, refusal.message, answer)
+        at_ns = self._ledger.now_ns(origin.provenance, origin.decision_ns)
+        return RiskApproved(at_ns=at_ns, approval_id=answer.approval_id, checks=answer.checks)
+
+    def account_view(self, now_ns: int, without: str | None = None) -> AccountView:
+        """Give the account as it stands in memory; an order that is to be replaced is left out."""
+        account = self._ledger.account
+        buying, selling = account.working_by_side(Side.BUY), account.working_by_side(Side.SELL)
+        working = [order for order in account.working_orders() if order.order_id != without]
+        left_out = None if without is None else account.get(without)
+        if left_out is not None and left_out.state.is_working:
+            side = buying if left_out.terms.side is Side.BUY else selling
+            side[left_out.terms.symbol] = side.get(left_out.terms.symbol, 0) - left_out.remaining
+        return AccountView(
+            positions=tuple(account.positions.values()),
+            working_buy=buying,
+            working_sell=selling,
+            net_today_e9=account.net_today_e9(now_ns),
+            version=account.version,
+            working_order_ids=tuple(order.order_id for order in working),
+        )
+
+    def _refusal(self, terms: OrderTerms, origin: Origin) -> rules.Refusal | None:
+        """Say why control does not let an order pass now, or None."""
+        exposure = self._ledger.account.exposure(terms.symbol)
+        working = exposure.buying if terms.side is Side.BUY else exposure.selling
+        facts = {"side": terms.side, "quantity": terms.quantity, "position": exposure.position, "working": working}
+        found = None
+        if not origin.emergency:
+            found = rules.refuse_order(self._ledger.control, **facts)  # type: ignore[arg-type]  # typed where it is made
+        if found is None and origin.reduce_only:
+            found = rules.refuse_increase(why="the order is reduce-only", **facts)  # type: ignore[arg-type]  # as above
+        live = self._rules.venue_live()
+        return found or rules.check_live_rule(live is not False, origin.provenance)
+
+    async def send(self, order_id: str) -> None:
+        """Send an order that is written as SUBMITTING, or ask for its outcome later."""
+        order = self._ledger.account.get(order_id)
+        if order is None or order.state not in (OrderState.SUBMITTING, OrderState.UNKNOWN) or order_id in self._sending:
+            return
+        if order.state is OrderState.SUBMITTING and (reason := self._reason_not_to_send(order)) is not None:
+            never = NotAtVenue(at_ns=self._at(order), reason=reason, message="it was not sent")
+            await self._ledger.settle(order_id, never)
+            return
+        self._sending.add(order_id)
+        try:
+            await self._send(order)
+        finally:
+            self._sending.discard(order_id)
+
+    async def _send(self, order: Order) -> None:
+        order_id = order.order_id
+        try:
+            view = await self._venue.submit(order)
+        except VenueUnavailable as error:
+            _LOG.warning("order.outcome_unknown", order_id=order_id, because=str(error))
+            unknown = OutcomeUnknown(at_ns=self._at(order), message=f"the venue did not answer: {error}")
+            _, written = self._ledger.apply(order_id, unknown)
+            self._ask_later(order_id)
+            await _done(written)
+        except VenueRefused as error:
+            rejected = VenueReported(
+                at_ns=self._at(order),
+                state=OrderState.REJECTED,
+                revision=0,
+                filled_quantity=0,
+                reason=Reason.VENUE_REJECTED,
+                message=str(error),
+            )
+            await self._ledger.settle(order_id, rejected)
+        else:
+            await self.take_report(order_id, view.report)
+
+    def _reason_not_to_send(self, order: Order) -> Reason | None:
+        """Say why an order that was written as approved is not sent after all, or None."""
+        if self._ledger.control.emergency is not None and not order.origin.emergency:
+            return Reason.EMERGENCY_STOP
+        return order.reason if order.cancel_requested else None
+
+    async def take_report(self, order_id: str, report: VenueReported) -> Order:
+        """Take in what the venue says of an order, and do what it leaves to do: missing fills, a cancel that waits."""
+        order, written = self._ledger.apply(order_id, report)
+        if order.misses_fills or (order.cancel_requested and order.state.is_working):
+            self._ask_later(order_id)
+        await _done(written)
+        return order
+
+    async def cancel(self, order_id: str, *, actor: str, reason: Reason = Reason.CANCELED_BY_USER) -> Order:
+        """Cancel an order; passes in every trading state. An order that is canceled already is returned as it is.
+
+        Raises UnknownOrder, OrderIsClosed.
+        """
+        order = await self.find(order_id)
+        if order.state is OrderState.CANCELED and order.cancel_requested:
+            return order
+        if self._ledger.account.get(order_id) is None:
+            raise OrderIsClosed(order_id, order.state.value)
+        order = await self._ledger.settle(order_id, CancelRequested(at_ns=self._at(order), reason=reason, actor=actor))
+        if order.state.is_working:
+            await self.send_cancel(order_id)
+        return await self.find(order_id)
+
+    async def send_cancel(self, order_id: str) -> None:
+        """Send the cancel of an order that wants one; what stays unanswered is asked for later."""
+        order = self._ledger.account.get(order_id)
+        if order is None or not order.state.is_working:
+            return
+        if order.state in (OrderState.SUBMITTING, OrderState.UNKNOWN):
+            self._ask_later(order_id)
+            return
+        try:
+            view = await self._venue.cancel(order_id)
+        except VenueUnavailable:
+            self._ask_later(order_id)
+        except VenueKnowsNothing:
+            self._ask_later(order_id)
+        except VenueRefused as error:
+            await self._ledger.settle(order_id, CancelRefused(at_ns=self._at(order), message=str(error)))
+        else:
+            await self.take_report(order_id, view.report)
+
+    async def replace(self, order_id: str, wish: ReplaceRequested, evidence: Evidence | None) -> Order:
+        """Change a working order once risk agrees to what it would become; the same request id changes it once.
+
+        Raises UnknownOrder, OrderIsClosed, ImpossibleTransition, InvalidOrder, RiskRefused, RiskUnavailable, and what
+        control raises for an order that would grow.
+        """
+        order = await self.find(order_id)
+        if wish.request_id in order.replace_request_ids:
+            return order
+        terms = _with_wish(order.terms, wish)
+        reference_e9 = None if evidence is None else evidence.reference_e9
+        if order.state.is_terminal:
+            raise OrderIsClosed(order_id, order.state.value)
+        if order.state not in (OrderState.WORKING, OrderState.PARTIALLY_FILLED):
+            raise ImpossibleTransition(order_id, order.state.value, "replace")
+        check_replacement(
+            order, terms, self.spec(terms.symbol), max_quantity=self._rules.max_quantity, reference_e9=reference_e9
+        )
+        async with self._risk_turn:
+            await self._check_replacement(order, terms, wish, evidence)
+            changed, written = self._ledger.apply(order_id, wish)
+        await _done(written)
+        await self._send_replace(changed, wish)
+        return await self.find(order_id)
+
+    async def _check_replacement(
+        self, order: Order, terms: OrderTerms, wish: ReplaceRequested, evidence: Evidence | None
+    ) -> None:
+        grows = terms.quantity > order.terms.quantity
+        if grows:
+            more = replace(terms, quantity=terms.quantity - order.terms.quantity)
+            refusal = self._refusal(more, order.origin)
+            if refusal is not None:
+                rules.raise_refusal(refusal)
+        seen = evidence or Evidence(
+            provenance=order.origin.provenance, decision_ns=wish.at_ns, event_ns=wish.at_ns, sequence=0, epoch=0
+        )
+        answer = await self._risk.check(
+            RiskQuestion(
+                request_id=f"{order.order_id}:{order.sequence}",
+                order_id=order.order_id,
+                terms=replace(terms, quantity=terms.quantity - order.filled_quantity),
+                account=self.account_view(seen.decision_ns, without=order.order_id),
+                evidence=seen,
+            )
+        )
+        if not answer.approved:
+            raise RiskRefused(_failed(answer), tuple(check.code for check in answer.checks if not check.passed))
+
+    async def _send_replace(self, order: Order, wish: ReplaceRequested) -> None:
+        try:
+            view = await self._venue.replace(order, wish.request_id)
+        except (VenueUnavailable, VenueKnowsNothing):
+            self._ask_later(order.order_id)
+        except VenueRefused as error:
+            await self._ledger.settle(order.order_id, ReplaceRefused(at_ns=self._at(order), message=str(error)))
+        else:
+            await self.take_report(order.order_id, view.report)
+
+    def _at(self, order: Order) -> int:
+        return self._ledger.now_ns(order.origin.provenance, max(order.updated_ns, order.origin.decision_ns))
+
+
+async def _done(written: Awaitable[bool] | None) -> None:
+    if written is not None:
+        await written
+
+
+def _check_same(order: Order, request_id: str, terms: OrderTerms | None) -> None:
+    """Refuse a request id that came before with other terms; what was replaced since is not held against it."""
+    if terms is not None and not order.replace_request_ids and order.terms != terms:
+        raise RequestIdReused(request_id)
+
+
+def _failed(answer: RiskAnswer) -> str:
+    return "; ".join(check.message or check.code for check in answer.checks if not check.passed) or "refused"
+
+
+def _with_wish(terms: OrderTerms, wish: ReplaceRequested) -> OrderTerms:
+    return replace(
+        terms,
+        quantity=terms.quantity if wish.quantity is None else wish.quantity,
+        limit_price_e9=terms.limit_price_e9 if wish.limit_price_e9 is None else wish.limit_price_e9,
+        stop_price_e9=terms.stop_price_e9 if wish.stop_price_e9 is None else wish.stop_price_e9,
+    )

@@ -1,0 +1,732 @@
+"""EventBusService as its clients see it: what is stored, delivered, refused, and how."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from minhos_api.events.v1 import event_bus_service_pb2 as pb
+from minhos_api.events.v1 import event_pb2
+from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
+from minhos_api.registry.v1.registry_events_pb2 import ServiceStarted, ServiceStopped
+from minhos_mesh.event_bus import sessions
+from minhos_mesh.event_bus.bootstrap import build
+from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.config import MeshConfig
+from minhos_mesh.runtime.context import ServiceContext
+from minhos_mesh.runtime.errors import read
+from minhos_mesh.runtime.events import EventClient, EventsRefused, EventsUnacknowledged, Gap, Reading, make_event
+from minhos_mesh.runtime.inbox import INBOX_SCHEMA, Inbox
+from minhos_mesh.runtime.outbox import OUTBOX_SCHEMA, Outbox
+from minhos_mesh.runtime.paths import MeshPaths
+from minhos_mesh.runtime.server import MeshServer
+from minhos_mesh.runtime.storage import Connection, Database
+
+CONTRACT = "minhos_api.events.v1.EventBusService"
+Change = Callable[[event_pb2.Event], None]
+
+
+class Bus:
+    """A bus on a folder that can be stopped and started again at the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = contextlib.AsyncExitStack()
+        self.address = ""
+        self._port = 0
+
+    async def start(self) -> None:
+        context = ServiceContext("event_bus", "event_bus-1", MeshConfig(), MeshPaths(self._folder), Clients())
+        parts = await self._stack.enter_async_context(build(context))
+        server = MeshServer(parts.servicers, errors=parts.errors, port=self._port)
+        await self._stack.enter_async_context(server)
+        self._stack.callback(context.stopping.set)
+        self._port, self.address = server.port, server.address
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+        self._stack = contextlib.AsyncExitStack()
+
+
+@pytest.fixture
+async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
+    bus = Bus(tmp_path / "bus")
+    await bus.start()
+    yield bus
+    await bus.stop()
+
+
+@pytest.fixture
+async def clients(bus: Bus) -> AsyncIterator[Clients]:
+    clients = Clients({CONTRACT: bus.address})
+    yield clients
+    await clients.close()
+
+
+@pytest.fixture
+def stub(clients: Clients) -> Any:
+    return clients.stub(EventBusServiceStub)
+
+
+@pytest.fixture
+async def context(clients: Clients, tmp_path: Path) -> AsyncIterator[ServiceContext]:
+    context = ServiceContext("tester", "tester-1", MeshConfig(), MeshPaths(tmp_path / "tester"), clients)
+    yield context
+    await context.tasks.close()
+
+
+def event(subject: str = "s", service: str = "x", **more: Any) -> event_pb2.Event:
+    payload = ServiceStarted(service=service, instance_id="x-1")
+    return make_event(payload, subject=subject, source="tester", time_ns=1_790_000_000_000_000_000, **more)
+
+
+def stopped(subject: str = "s") -> event_pb2.Event:
+    return make_event(ServiceStopped(service="x", instance_id="x-1"), subject=subject, source="other", time_ns=10**18)
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Waits for the condition, 10 seconds at the most."""
+    async with asyncio.timeout(10):
+        while True:
+            held = condition()
+            if held if isinstance(held, bool) else await held:
+                return
+            await asyncio.sleep(0.005)
+
+
+class RawReader:
+    """A Subscribe stream by hand."""
+
+    def __init__(self, stub: Any, opening: pb.SubscribeOpen) -> None:
+        self.call = stub.Subscribe()
+        self._opening = opening
+
+    async def open(self) -> pb.SubscribeOpened:
+        await self.call.write(pb.SubscribeRequest(open=self._opening))
+        return (await self._next()).opened
+
+    async def _next(self) -> Any:
+        async with asyncio.timeout(10):
+            response = await self.call.read()
+        assert response is not grpc.aio.EOF
+        return response
+
+    async def next(self) -> Any:
+        while (response := await self._next()).WhichOneof("message") == "heartbeat":
+            pass
+        return response
+
+    async def events(self, count: int) -> list[pb.DeliveredEvent]:
+        found: list[pb.DeliveredEvent] = []
+        while len(found) < count:
+            found += (await self.next()).delivery.events
+        return found
+
+    async def sequences(self, count: int) -> list[int]:
+        return [item.event.sequence for item in await self.events(count)]
+
+    async def send(self, **message: Any) -> None:
+        await self.call.write(pb.SubscribeRequest(**message))
+
+    async def ack(self, *sequences: int) -> None:
+        await self.send(ack=pb.SubscribeAck(sequences=sequences))
+
+
+def durable(name: str = "c", member: str = "m", credit: int = 100, **more: Any) -> pb.SubscribeOpen:
+    return pb.SubscribeOpen(credit=credit, durable=pb.DurableReader(name=name, member=member, **more))
+
+
+async def code_and_reason(call: Awaitable[Any]) -> tuple[str, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    told = read(caught.value)
+    return told.code.name, told.reason.removeprefix("ERROR_REASON_")
+
+
+# Publish.
+
+
+async def test_published_events_come_back_as_they_were_with_sequence_and_store_time(stub: Any) -> None:
+    one = event("NQ", correlation_id="c-1", metadata={"k": "v"})
+    response = await stub.Publish(pb.PublishRequest(events=[one, event()]))
+    assert (list(response.sequences), response.duplicates) == ([1, 2], 0)
+    listed = await stub.ListEvents(pb.ListEventsRequest(ascending=True))
+    stored = listed.events[0]
+    assert (stored.sequence, stored.store_time.seconds > 0) == (1, True)
+    stored.ClearField("sequence")
+    stored.ClearField("store_time")
+    assert stored == one
+    assert (listed.oldest_sequence, listed.newest_sequence, listed.next_page_token) == (1, 2, "")
+
+
+async def test_the_same_event_is_stored_once(stub: Any) -> None:
+    one = event()
+    await stub.Publish(pb.PublishRequest(events=[one]))
+    response = await stub.Publish(pb.PublishRequest(events=[event(), one]))
+    assert (list(response.sequences), response.duplicates) == ([2, 1], 1)
+
+
+async def test_fields_from_a_newer_contract_survive(stub: Any) -> None:
+    newer = event_pb2.Event.FromString(event().SerializeToString() + b"\xfa\x3f\x03new")
+    await stub.Publish(pb.PublishRequest(events=[newer]))
+    (stored,) = (await stub.ListEvents(pb.ListEventsRequest())).events
+    assert b"\xfa\x3f\x03new" in stored.SerializeToString()
+
+
+def _set(**values: Any) -> Change:
+    def change(item: event_pb2.Event) -> None:
+        for name, value in values.items():
+            setattr(item, name, value)
+
+    return change
+
+
+def _wrong_payload(item: event_pb2.Event) -> None:
+    item.payload.Pack(ServiceStopped(service="x", instance_id="x-1"))
+
+
+def _broken_rule(item: event_pb2.Event) -> None:
+    item.payload.Pack(ServiceStarted(instance_id="x-1"))
+
+
+def _garbage(item: event_pb2.Event) -> None:
+    item.payload.value = b"\xff\xff"
+
+
+def _too_large(item: event_pb2.Event) -> None:
+    item.payload.Pack(ServiceStarted(service="x" * 1_100_000, instance_id="x-1"))
+
+
+BAD_EVENTS: list[tuple[Change, str, str]] = [
+    (_set(type="service.startd"), "EVENT_TYPE_UNKNOWN", "was service.started meant?"),
+    (_set(type="no.such"), "EVENT_TYPE_UNKNOWN", "not in the catalogue"),
+    (_wrong_payload, "EVENT_PAYLOAD_INVALID", "allowed is minhos_api.registry.v1.ServiceStarted"),
+    (_broken_rule, "EVENT_PAYLOAD_INVALID", "payload.service"),
+    (_garbage, "EVENT_PAYLOAD_INVALID", "no encoded"),
+    (_set(version=2), "EVENT_PAYLOAD_INVALID", "version is 2: allowed is 1 to 1"),
+    (_too_large, "LIMIT_REACHED", "allowed is 1048576"),
+    (_set(event_id="17"), "INVALID_FIELD", "event_id"),
+    (_set(type="Nonsense"), "INVALID_FIELD", "type"),
+    (_set(source=""), "INVALID_FIELD", "source"),
+    (lambda item: item.ClearField("payload"), "INVALID_FIELD", "payload"),
+    (lambda item: item.ClearField("event_time"), "INVALID_FIELD", "event_time"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason", "text"), BAD_EVENTS)
+async def test_a_bad_event_is_refused_and_nothing_of_its_batch_is_stored(
+    stub: Any, change: Change, reason: str, text: str
+) -> None:
+    bad = event()
+    change(bad)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Publish(pb.PublishRequest(events=[event(), bad]))
+    told = read(caught.value)
+    assert (told.code.name, told.reason) == ("INVALID_ARGUMENT", f"ERROR_REASON_{reason}")
+    assert text in told.message
+    assert told.violations[0].field.startswith("events[1].")
+    assert (await stub.GetStats(pb.GetStatsRequest())).newest_sequence == 0
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+async def test_a_batch_of_a_wrong_size_is_refused(stub: Any, count: int) -> None:
+    call = stub.Publish(pb.PublishRequest(events=[event()] * count))
+    assert await code_and_reason(call) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+
+
+# PublishStream.
+
+
+async def test_a_publish_stream_answers_in_order_and_goes_on_after_a_refusal(stub: Any) -> None:
+    call = stub.PublishStream()
+    batches: list[list[event_pb2.Event]] = [[event()], [event(), event()], [event()]]
+    for change, _, _ in BAD_EVENTS:
+        bad = event()
+        change(bad)
+        batches.append([event(), bad])
+    batches += [[event()], []]
+    for index, events in enumerate(batches):
+        await call.write(pb.PublishStreamRequest(batch_id=index + 1, events=events))
+    await call.done_writing()
+    answers = [answer async for answer in call]
+    assert [answer.batch_id for answer in answers] == list(range(1, len(batches) + 1))
+    assert [list(answer.sequences) for answer in answers[:3]] == [[1], [2, 3], [4]]
+    for answer, (_, reason, text) in zip(answers[3:-2], BAD_EVENTS, strict=True):
+        (refusal,) = answer.refusals
+        assert (refusal.index, refusal.reason) == (1, f"ERROR_REASON_{reason}")
+        assert text in refusal.message
+    assert list(answers[-2].sequences) == [5]
+    assert "events" in answers[-1].refusals[0].message
+    assert (await stub.GetStats(pb.GetStatsRequest())).refused == len(BAD_EVENTS)
+
+
+async def test_a_quiet_publish_stream_shows_that_it_lives(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "HEARTBEAT_S", 0.02)
+    call = stub.PublishStream()
+    async with asyncio.timeout(10):
+        assert (await call.read()).batch_id == 0
+        await call.write(pb.PublishStreamRequest(batch_id=9, events=[event()]))
+        while not (answer := await call.read()).batch_id:
+            pass
+    assert list(answer.sequences) == [1]
+    call.cancel()
+
+
+# Subscribe.
+
+
+@pytest.mark.parametrize(
+    ("opening", "reason"),
+    [
+        (pb.SubscribeOpen(), "INVALID_FIELD"),
+        (pb.SubscribeOpen(credit=100_001), "INVALID_FIELD"),
+        (pb.SubscribeOpen(credit=1, types=["Nonsense"]), "INVALID_FIELD"),
+        (pb.SubscribeOpen(credit=1, types=["a.>.b"]), "INVALID_FIELD"),
+        (durable(name="Bad Name"), "INVALID_FIELD"),
+        (durable(member=""), "INVALID_FIELD"),
+        (pb.SubscribeOpen(credit=1, start=pb.SubscribeStart(after_sequence=99)), "POSITION_LOST"),
+    ],
+)
+async def test_a_bad_opening_is_refused(stub: Any, opening: pb.SubscribeOpen, reason: str) -> None:
+    code, told = await code_and_reason(RawReader(stub, opening).open())
+    assert told == reason
+    assert code == ("OUT_OF_RANGE" if reason == "POSITION_LOST" else "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"ack": pb.SubscribeAck(sequences=[1])}, "INVALID_FIELD"),
+        ({"credit": pb.SubscribeCredit(count=1)}, "INVALID_FIELD"),
+    ],
+)
+async def test_anything_before_open_is_refused(stub: Any, message: dict[str, Any], reason: str) -> None:
+    reader = RawReader(stub, durable())
+    await reader.send(**message)
+    assert await code_and_reason(reader.next()) == ("INVALID_ARGUMENT", reason)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"open": durable()}, "INVALID_FIELD"),
+        ({"credit": pb.SubscribeCredit(count=0)}, "INVALID_FIELD"),
+        ({"credit": pb.SubscribeCredit(count=200_000)}, "INVALID_FIELD"),
+        ({"ack": pb.SubscribeAck(sequences=[99])}, "NOT_DELIVERED"),
+        ({"nack": pb.SubscribeNack(sequence=99)}, "NOT_DELIVERED"),
+        ({}, "INVALID_FIELD"),
+    ],
+)
+async def test_a_bad_message_ends_the_stream_with_a_reason(stub: Any, message: dict[str, Any], reason: str) -> None:
+    reader = RawReader(stub, durable())
+    await reader.open()
+    await reader.send(**message)
+    assert await code_and_reason(reader.next()) == ("INVALID_ARGUMENT", reason)
+
+
+async def test_a_reader_gets_what_it_asked_for_with_credit(stub: Any) -> None:
+    await stub.Publish(pb.PublishRequest(events=[event("a"), stopped("a"), event("b")]))
+    opening = pb.SubscribeOpen(types=["service.*"], subject="a", credit=1, start=pb.SubscribeStart(beginning=True))
+    reader = RawReader(stub, opening)
+    assert (await reader.open()).newest_sequence == 3
+    assert await reader.sequences(1) == [1]
+    await reader.send(credit=pb.SubscribeCredit(count=5))
+    assert await reader.sequences(1) == [2]
+    await stub.Publish(pb.PublishRequest(events=[event("b"), event("a")]))
+    assert await reader.sequences(1) == [5]
+    reader.call.cancel()
+
+
+async def test_an_ephemeral_reader_may_stop_talking_and_still_listen(stub: Any) -> None:
+    reader = RawReader(stub, pb.SubscribeOpen(credit=10))
+    await reader.open()
+    await reader.call.done_writing()
+    await stub.Publish(pb.PublishRequest(events=[event()]))
+    assert await reader.sequences(1) == [1]
+    reader.call.cancel()
+
+
+async def test_a_reader_of_the_newest_is_told_what_was_passed_over(stub: Any) -> None:
+    policy = pb.EphemeralReader(slow_reader_policy=pb.SLOW_READER_POLICY_LATEST_PER_SUBJECT)
+    start = pb.SubscribeStart(beginning=True)
+    await stub.Publish(pb.PublishRequest(events=[event("a"), event("a"), event("b"), event("a")]))
+    reader = RawReader(stub, pb.SubscribeOpen(credit=10, start=start, ephemeral=policy))
+    await reader.open()
+    assert (await reader.next()).gap == pb.SubscribeGap(first_sequence=1, last_sequence=2, skipped=2)
+    assert await reader.sequences(2) == [3, 4]
+    reader.call.cancel()
+
+
+async def test_a_quiet_subscription_shows_that_it_lives(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "HEARTBEAT_S", 0.02)
+    reader = RawReader(stub, pb.SubscribeOpen(credit=10))
+    await reader.open()
+    assert (await reader._next()).WhichOneof("message") == "heartbeat"
+    reader.call.cancel()
+
+
+async def test_a_failing_event_comes_again_and_ends_as_a_dead_letter(stub: Any) -> None:
+    reader = RawReader(stub, durable(max_attempts=2))
+    await reader.open()
+    await stub.Publish(pb.PublishRequest(events=[event(), event()]))
+    assert await reader.sequences(2) == [1, 2]
+    await reader.send(nack=pb.SubscribeNack(sequence=1, error="broken"))
+    again = await reader.events(2)
+    assert [(item.event.sequence, item.attempt) for item in again] == [(1, 2), (2, 1)]
+    await reader.send(nack=pb.SubscribeNack(sequence=1, error="broken again"))
+    assert await reader.sequences(1) == [2]
+    await reader.ack(2)
+
+    async def settled() -> bool:
+        (consumer,) = (await stub.GetStats(pb.GetStatsRequest())).consumers
+        return (consumer.lag, consumer.dead_letters, consumer.in_flight) == (0, 1, 0)
+
+    await until(settled)
+    stats = await stub.GetStats(pb.GetStatsRequest())
+    assert (stats.failed, stats.dead_letters, stats.published) == (2, 1, 2)
+    reader.call.cancel()
+
+
+async def test_a_nack_may_name_its_own_delay(stub: Any) -> None:
+    reader = RawReader(stub, durable())
+    await reader.open()
+    await stub.Publish(pb.PublishRequest(events=[event()]))
+    await reader.sequences(1)
+    nack = pb.SubscribeNack(sequence=1)
+    nack.delay.SetInParent()
+    await reader.send(nack=nack)
+    async with asyncio.timeout(0.09):
+        assert await reader.sequences(1) == [1]
+    reader.call.cancel()
+
+
+async def test_what_a_vanished_member_held_goes_to_the_other(stub: Any) -> None:
+    one, two = RawReader(stub, durable(member="one")), RawReader(stub, durable(member="two"))
+    await one.open()
+    await two.open()
+    await stub.Publish(pb.PublishRequest(events=[event(f"s{n}") for n in range(10)]))
+    first, second = await one.sequences(5), await two.sequences(5)
+    assert sorted(first + second) == list(range(1, 11))
+    await two.ack(*second)
+    one.call.cancel()
+    assert sorted(await two.sequences(5)) == sorted(first)
+    await two.ack(*first)
+    two.call.cancel()
+
+
+async def test_one_member_name_cannot_be_connected_twice(stub: Any) -> None:
+    reader = RawReader(stub, durable())
+    await reader.open()
+    assert await code_and_reason(RawReader(stub, durable()).open()) == ("ALREADY_EXISTS", "CONSUMER_CONFLICT")
+    opening = durable(member="other")
+    opening.types.append("trade.*")
+    assert await code_and_reason(RawReader(stub, opening).open()) == ("ALREADY_EXISTS", "CONSUMER_CONFLICT")
+    reader.call.cancel()
+
+
+async def test_a_durable_reader_goes_on_behind_what_it_acknowledged(stub: Any, bus: Bus) -> None:
+    reader = RawReader(stub, durable())
+    await reader.open()
+    await stub.Publish(pb.PublishRequest(events=[event(f"s{n}") for n in range(4)]))
+    assert await reader.sequences(4) == [1, 2, 3, 4]
+    await reader.ack(1, 3)
+    await reader.call.done_writing()
+    async with asyncio.timeout(10):
+        assert await reader.call.read() is grpc.aio.EOF
+    await bus.stop()
+    await bus.start()
+    reader = RawReader(stub, durable())
+    await reader.open()
+    assert [(item.event.sequence, item.attempt) for item in await reader.events(2)] == [(2, 1), (4, 1)]
+    reader.call.cancel()
+
+
+# ListEvents.
+
+
+async def test_listing_filters_and_pages(stub: Any) -> None:
+    await stub.Publish(pb.PublishRequest(events=[event("a") if n % 2 else stopped("b") for n in range(10)]))
+    request = pb.ListEventsRequest(types=["service.stopped"], page_size=2)
+    pages: list[list[int]] = []
+    while True:
+        response = await stub.ListEvents(request)
+        pages.append([item.sequence for item in response.events])
+        if not response.next_page_token:
+            break
+        request.page_token = response.next_page_token
+    assert [page for page in pages if page] == [[9, 7], [5, 3], [1]]
+    by_source = await stub.ListEvents(pb.ListEventsRequest(source="tester", after_sequence=5))
+    assert [item.sequence for item in by_source.events] == [10, 8, 6]
+
+
+@pytest.mark.parametrize("token", ["x", "MTcuMTc=", "MTc=", "ééé"])
+async def test_a_strange_page_token_is_refused(stub: Any, token: str) -> None:
+    call = stub.ListEvents(pb.ListEventsRequest(page_token=token))
+    assert await code_and_reason(call) == ("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
+
+
+async def test_a_page_token_is_good_for_its_own_filters_only(stub: Any) -> None:
+    await stub.Publish(pb.PublishRequest(events=[event() for _ in range(3)]))
+    token = (await stub.ListEvents(pb.ListEventsRequest(page_size=1))).next_page_token
+    call = stub.ListEvents(pb.ListEventsRequest(page_token=token, source="other"))
+    assert await code_and_reason(call) == ("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
+
+
+async def test_a_negative_page_size_is_refused(stub: Any) -> None:
+    call = stub.ListEvents(pb.ListEventsRequest(page_size=-1))
+    assert await code_and_reason(call) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+
+
+# EventClient.
+
+
+async def test_a_handler_is_given_the_event_and_its_payload(context: ServiceContext) -> None:
+    client = EventClient(context)
+    seen: list[tuple[int, str]] = []
+
+    async def on_started(item: event_pb2.Event, payload: ServiceStarted) -> None:
+        seen.append((item.sequence, payload.service))
+
+    subscription = client.subscribe({ServiceStarted: on_started}, Reading(durable="c"))
+    await subscription.wait_open(5)
+    assert await client.publish([event(service="one"), stopped(), event(service="two")]) == [1, 2, 3]
+    await until(lambda: len(seen) == 2)
+    assert seen == [(1, "one"), (3, "two")]
+
+
+async def test_a_failing_handler_affects_nothing_else(context: ServiceContext, stub: Any) -> None:
+    client = EventClient(context)
+    seen: list[tuple[str, str]] = []
+
+    async def handle(item: event_pb2.Event, payload: ServiceStarted) -> None:
+        seen.append((item.subject, payload.service))
+        if payload.service == "bad":
+            raise ValueError("no such thing")
+
+    subscription = client.subscribe({ServiceStarted: handle}, Reading(durable="c", max_attempts=2))
+    await subscription.wait_open(5)
+    await client.publish([event("a", "bad"), event("a", "after"), event("b", "other")])
+
+    async def dead() -> bool:
+        (consumer,) = (await stub.GetStats(pb.GetStatsRequest())).consumers
+        return (consumer.dead_letters, consumer.lag) == (1, 0)
+
+    await until(dead)
+    assert [service for subject, service in seen if subject == "a"] == ["bad", "bad", "after"]
+    assert ("b", "other") in seen
+    assert (subscription.failed, subscription.handled) == (2, 2)
+
+
+async def test_publishing_goes_on_by_itself_when_the_bus_comes_back(context: ServiceContext, bus: Bus) -> None:
+    client = EventClient(context)
+    assert await client.publish([event()]) == [1]
+    await bus.stop()
+    waiting = [asyncio.create_task(client.publish([event()], timeout_s=None)) for _ in range(20)]
+    with pytest.raises(EventsUnacknowledged):
+        await client.publish([event()], timeout_s=0.05)
+    assert "EVENT_BUS_AWAY" in context.conditions.held()
+    await bus.start()
+    async with asyncio.timeout(10):
+        sequences = [sequence for task in waiting for sequence in await task]
+    assert sequences == list(range(2, 22))
+    assert context.conditions.held() == {}
+
+
+@pytest.mark.parametrize("name", [None, "c"])
+async def test_a_subscription_misses_nothing_while_the_bus_restarts(
+    context: ServiceContext, bus: Bus, name: str | None
+) -> None:
+    client = EventClient(context)
+    seen: list[int] = []
+
+    async def handle(item: event_pb2.Event) -> None:
+        seen.append(item.sequence)
+
+    subscription = client.subscribe_types(["service.>"], handle, Reading(durable=name))
+    await subscription.wait_open(5)
+    await client.publish([event()])
+    await until(lambda: bool(seen))
+    await bus.stop()
+    await bus.start()
+    await client.publish([event(f"s{n}") for n in range(5)])
+    await until(lambda: len(set(seen)) == 6)
+    assert sorted(set(seen)) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_position_of_another_journal_is_told_as_a_gap(context: ServiceContext) -> None:
+    client = EventClient(context)
+    gaps: list[Gap] = []
+    seen: list[int] = []
+
+    async def handle(item: event_pb2.Event) -> None:
+        seen.append(item.sequence)
+
+    await client.publish([event()])
+    client.subscribe_types([], handle, Reading(after_sequence=77, on_gap=gaps.append))
+    await until(lambda: seen == [1])
+    assert gaps == [Gap(77, 0, 0)]
+
+
+async def test_a_service_that_ends_in_order_costs_no_attempt(context: ServiceContext, stub: Any) -> None:
+    client = EventClient(context)
+    begun = asyncio.Event()
+
+    async def handle(item: event_pb2.Event) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    subscription = client.subscribe_types([], handle, Reading(durable="c"))
+    await subscription.wait_open(5)
+    await client.publish([event()])
+    await begun.wait()
+    await context.tasks.close()
+    reader = RawReader(stub, durable())
+    await reader.open()
+    assert [(item.event.sequence, item.attempt) for item in await reader.events(1)] == [(1, 1)]
+    reader.call.cancel()
+
+
+# Outbox and inbox.
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with Database(tmp_path / "service.db", migrations=[OUTBOX_SCHEMA, INBOX_SCHEMA]) as database:
+        yield database
+
+
+async def listed(stub: Any) -> list[str]:
+    response = await stub.ListEvents(pb.ListEventsRequest(ascending=True, page_size=1000))
+    return [item.subject for item in response.events]
+
+
+async def test_the_outbox_publishes_in_commit_order_across_a_restart_of_the_bus(
+    database: Database, context: ServiceContext, bus: Bus, stub: Any
+) -> None:
+    outbox = Outbox(database, EventClient(context))
+    outbox.start(context.tasks)
+    for n in range(5):
+        await database.write(lambda c, n=n: outbox.add(c, [event(f"{n}a"), event(f"{n}b")]))
+    await bus.stop()
+    for n in range(5, 10):
+        await database.write(lambda c, n=n: outbox.add(c, [event(f"{n}a"), event(f"{n}b")]))
+    await bus.start()
+
+    async def relayed() -> bool:
+        return await outbox.pending() == 0
+
+    await until(relayed)
+    assert await listed(stub) == [f"{n}{letter}" for n in range(10) for letter in "ab"]
+
+
+async def test_what_an_earlier_life_left_in_the_outbox_is_published_once(
+    database: Database, context: ServiceContext, stub: Any
+) -> None:
+    events = [event("a"), event("b")]
+    client = EventClient(context)
+    await client.publish(events[:1])
+    await database.write(lambda c: Outbox(database, client).add(c, events))
+    outbox = Outbox(database, client)
+    outbox.start(context.tasks)
+
+    async def relayed() -> bool:
+        return await outbox.pending() == 0
+
+    await until(relayed)
+    assert await listed(stub) == ["a", "b"]
+    await context.tasks.close()
+    assert await database.read(lambda c: c.execute("SELECT count(*) FROM outbox").fetchone()) == (0,)
+
+
+async def test_events_of_a_write_that_failed_are_not_published(
+    database: Database, context: ServiceContext, stub: Any
+) -> None:
+    outbox = Outbox(database, EventClient(context))
+    outbox.start(context.tasks)
+
+    def fail(connection: Connection) -> None:
+        outbox.add(connection, [event("never")])
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await database.write(fail)
+    bad = event("bad")
+    _broken_rule(bad)
+    with pytest.raises(ValueError, match=r"payload\.service"):
+        await database.write(lambda c: outbox.add(c, [bad]))
+    await database.write(lambda c: outbox.add(c, [event("good")]))
+
+    async def relayed() -> bool:
+        return await listed(stub) == ["good"]
+
+    await until(relayed)
+
+
+async def test_an_event_that_the_bus_refuses_is_set_aside_and_blocks_nothing(
+    database: Database, context: ServiceContext, stub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = EventClient(context)
+    outbox = Outbox(database, client)
+    bad = event("bad")
+    bad.type = "from.the_future"
+    monkeypatch.setattr("minhos_mesh.runtime.outbox.check_event", lambda _: None)
+    monkeypatch.setattr("minhos_mesh.runtime.event_publisher.check_event", lambda _: None)
+    await database.write(lambda c: outbox.add(c, [event("a"), bad, event("b")]))
+    outbox.start(context.tasks)
+
+    async def relayed() -> bool:
+        return await listed(stub) == ["a", "b"]
+
+    await until(relayed)
+    assert (outbox.rejected, await outbox.pending()) == (1, 0)
+    (row,) = await database.read(lambda c: c.execute("SELECT type, rejected FROM outbox WHERE rejected <> ''").fetchall())
+    assert row[0] == "from.the_future"
+    assert "EVENT_TYPE_UNKNOWN" in row[1]
+
+
+async def test_a_refused_batch_names_the_event(context: ServiceContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minhos_mesh.runtime.event_publisher.check_event", lambda _: None)
+    bad = event()
+    bad.type = "from.the_future"
+    with pytest.raises(EventsRefused) as caught:
+        await EventClient(context).publish([event(), bad])
+    assert [refusal.index for refusal in caught.value.refusals] == [1]
+
+
+async def test_the_inbox_lets_an_event_act_once(database: Database) -> None:
+    inbox = Inbox("c")
+    one = event()
+    assert await database.write(lambda c: inbox.take(c, one)) is True
+    assert await database.write(lambda c: inbox.take(c, one)) is False
+    assert await database.write(lambda c: Inbox("other").take(c, one)) is True
+
+
+async def test_the_inbox_forgets_a_write_that_failed(database: Database) -> None:
+    inbox, one = Inbox("c"), event()
+
+    def fail(connection: Connection) -> None:
+        inbox.take(connection, one)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await database.write(fail)
+    assert await database.write(lambda c: inbox.take(c, one)) is True
+
+
+async def test_the_inbox_forgets_what_is_old(database: Database) -> None:
+    inbox = Inbox("c", keep=100)
+
+    def take_many(connection: Connection) -> None:
+        for sequence in range(1, 2001):
+            inbox.take(connection, event_pb2.Event(event_id=str(uuid.uuid4()), sequence=sequence))
+
+    await database.write(take_many)
+    (oldest,) = await database.read(lambda c: c.execute("SELECT min(sequence) FROM inbox").fetchone())
+    assert oldest == 1900

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minhos_mesh.market_data.domain.feed import Provenance, Source, SymbolFeed
+from minhos_mesh.market_data.domain.reading import (
+    CHUNK_TICKS,
+    EpochBegan,
+    LosslessRefused,
+    Missed,
+    Piece,
+    Position,
+    PositionLost,
+    QuoteDue,
+    SnapshotDue,
+    SymbolReader,
+    TickRange,
+    Wants,
+)
+from minhos_mesh.market_data.domain.validation import Rules
+from minhos_mesh.runtime.bars import Bar
+from minhos_mesh.runtime.tick_layout import TickArray, new_ticks
+
+WALL = 1_700_000_000_000_000_000
+MakeTicks = Callable[..., TickArray]
+
+
+def _ticks(count: int, after: int = 0, apart_ns: int = 1_000_000) -> TickArray:
+    ticks = new_ticks(count)
+    ticks["event_time_ns"] = WALL + (np.arange(count) + after) * apart_ns
+    ticks["price_e9"], ticks["size"], ticks["flags"], ticks["kind"] = 1_000_000_000, 1, 3, 1
+    return ticks
+
+
+def _feed(
+    count: int = 0, capacity: int = 16_384, provenance: Provenance = Provenance.SIMULATED, epoch: int = 7
+) -> SymbolFeed:
+    feed = SymbolFeed("NQZ26-CME", Rules(250_000_000), capacity)
+    feed.open(Source(f"walk {epoch}", provenance, epoch))
+    _grow(feed, count)
+    return feed
+
+
+def _grow(feed: SymbolFeed, count: int, apart_ns: int = 1_000_000) -> None:
+    while count > 0:
+        step = min(count, feed.ring.capacity)
+        feed.ingest(_ticks(step, feed.position, apart_ns), feed.position + 1, WALL + 10**15)
+        count -= step
+
+
+def _all(reader: SymbolReader) -> list[Piece]:
+    pieces: list[Piece] = []
+    while more := reader.take():
+        pieces += more
+    return pieces
+
+
+def test_a_new_reader_gets_a_snapshot_and_then_only_what_comes_after() -> None:
+    feed = _feed(5)
+    reader = SymbolReader(feed, Wants(bars_back=3), None)
+    assert reader.position == Position(7, 5)
+    assert _all(reader) == [SnapshotDue(3)]
+    _grow(feed, 2)
+    assert _all(reader) == [TickRange(7, 6, 7)]
+    assert _all(reader) == []
+
+
+def test_a_reader_that_came_before_the_first_tick_gets_all_of_them() -> None:
+    feed = _feed()
+    reader = SymbolReader(feed, Wants(), None)
+    assert reader.position is None
+    assert _all(reader) == [SnapshotDue(0)]
+    _grow(feed, 3)
+    assert _all(reader) == [TickRange(7, 1, 3)]
+
+
+def test_resume_goes_on_behind_the_position_without_a_snapshot() -> None:
+    feed = _feed(9)
+    assert _all(SymbolReader(feed, Wants(), Position(7, 4))) == [TickRange(7, 5, 9)]
+    assert _all(SymbolReader(feed, Wants(), Position(0, 0))) == [TickRange(7, 1, 9)]
+
+
+def test_resume_ahead_of_a_source_that_is_catching_up_waits_and_repeats_nothing() -> None:
+    feed = _feed()
+    reader = SymbolReader(feed, Wants(bars=True), Position(7, 100))
+    assert reader.position == Position(7, 100)
+    for _ in range(50):
+        _grow(feed, 2, 10_000_000_000)
+        assert _all(reader) == []
+    _grow(feed, 3, 10_000_000_000)
+    pieces = _all(reader)
+    assert pieces[0] == TickRange(7, 101, 103)
+    assert all(isinstance(piece, Bar) and piece.last_sequence >= 100 for piece in pieces[1:])
+
+
+def test_resume_after_a_position_that_is_gone_names_the_oldest_held() -> None:
+    feed = _feed(40, capacity=16)
+    with pytest.raises(PositionLost, match="oldest held is 25; take a snapshot, or resume after 24"):
+        SymbolReader(feed, Wants(), Position(7, 23))
+    assert _all(SymbolReader(feed, Wants(), Position(7, 24))) == [TickRange(7, 25, 40)]
+
+
+def test_a_reader_that_falls_out_of_the_ring_is_told_the_exact_range() -> None:
+    feed = _feed(0, capacity=8)
+    reader = SymbolReader(feed, Wants(), None)
+    _all(reader)
+    _grow(feed, 3)
+    assert _all(reader) == [TickRange(7, 1, 3)]
+    _grow(feed, 8)
+    _grow(feed, 5)
+    assert _all(reader) == [Missed(7, 4, 8), TickRange(7, 9, 16)]
+    assert (reader.sent, reader.missed) == (11, 5)
+
+
+def test_a_reader_far_behind_goes_on_with_the_newest() -> None:
+    feed = _feed(0, capacity=3 * CHUNK_TICKS)
+    reader = SymbolReader(feed, Wants(), None)
+    _all(reader)
+    _grow(feed, 4 * CHUNK_TICKS)
+    assert _all(reader) == [Missed(7, 1, 3 * CHUNK_TICKS), TickRange(7, 3 * CHUNK_TICKS + 1, 4 * CHUNK_TICKS)]
+
+
+def test_readers_that_are_behind_come_to_want_the_same_ranges() -> None:
+    feed = _feed(2 * CHUNK_TICKS + 5)
+    one = _all(SymbolReader(feed, Wants(), Position(7, 10)))
+    two = _all(SymbolReader(feed, Wants(), Position(7, 2000)))
+    assert one[1:] == two[1:] == [TickRange(7, 4097, 8192), TickRange(7, 8193, 8197)]
+
+
+def test_another_epoch_is_told_and_read_from_its_beginning() -> None:
+    feed = _feed(5)
+    reader = SymbolReader(feed, Wants(), None)
+    _all(reader)
+    feed.open(Source("next file", Provenance.SIMULATED, 8))
+    assert _all(reader) == []
+    _grow(feed, 4)
+    assert _all(reader) == [EpochBegan(8, Provenance.SIMULATED), TickRange(8, 1, 4)]
+    assert _all(SymbolReader(feed, Wants(), Position(7, 5))) == [
+        EpochBegan(8, Provenance.SIMULATED),
+        TickRange(8, 1, 4),
+    ]
+
+
+def test_only_a_replay_can_be_held_back() -> None:
+    with pytest.raises(LosslessRefused, match="SIMULATED: only REPLAY"):
+        SymbolReader(_feed(1), Wants(lossless=True), None)
+    feed = SymbolFeed("NQZ26-CME", Rules(250_000_000))
+    early = SymbolReader(feed, Wants(lossless=True), Position(0, 0))
+    feed.open(Source("live", Provenance.LIVE, 9))
+    feed.ingest(_ticks(1), 1, WALL)
+    with pytest.raises(LosslessRefused):
+        early.take()
+
+
+def test_a_lossless_reader_needs_what_it_has_not_read_or_not_finished() -> None:
+    feed = _feed(5, provenance=Provenance.REPLAY)
+    reader = SymbolReader(feed, Wants(lossless=True), Position(0, 0))
+    assert reader.held_through == 0
+    _all(reader)
+    assert reader.held_through == 5
+    reader.progress(Position(7, 2))
+    assert reader.held_through == 2
+    reader.progress(Position(6, 5))
+    assert reader.held_through == 2
+
+
+def test_a_bar_follows_the_batch_with_the_tick_that_closed_it() -> None:
+    feed = _feed(0)
+    reader = SymbolReader(feed, Wants(bars=True), None)
+    _all(reader)
+    _grow(feed, 7, 20_000_000_000)
+    pieces = _all(reader)
+    bars = [piece for piece in pieces if isinstance(piece, Bar)]
+    assert pieces[0] == TickRange(7, 1, 7)
+    assert [bar.last_sequence for bar in bars] == [bar.last_sequence for bar in feed.bars]
+    assert len(bars) == 2
+
+
+def test_quotes_are_conflated_to_the_newest() -> None:
+    feed = _feed(2)
+    reader = SymbolReader(feed, Wants(ticks=False, quotes=True), None)
+    assert _all(reader) == [SnapshotDue(0)]
+    _grow(feed, 1)
+    _grow(feed, 1)
+    assert _all(reader) == [QuoteDue(4)]
+    assert _all(reader) == []
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=40), start=st.integers(0, 3))
+def test_every_tick_is_given_or_told_as_missed_exactly_once(steps: list[tuple[int, bool]], start: int) -> None:
+    feed = _feed(start, capacity=16)
+    reader = SymbolReader(feed, Wants(bars=True), Position(7 if start else 0, start))
+    expected, seen_bars = start + 1, 0
+    for count, reads in [*steps, (0, True)]:
+        _grow(feed, count, 15_000_000_000)
+        for piece in _all(reader) if reads else []:
+            if isinstance(piece, TickRange | Missed):
+                assert piece.first == expected
+                expected = piece.last + 1
+            elif isinstance(piece, Bar):
+                assert piece.last_sequence + 1 < expected
+                seen_bars += 1
+    assert expected == feed.sequence + 1
+    assert seen_bars == feed.bars_closed
