@@ -291,7 +291,10 @@ def test_an_interrupt_of_the_starters_group_reaches_no_child(mesh: Mesh) -> None
     os.killpg(os.getpgid(keeper.pid), signal.SIGINT)
     assert keeper.wait(DEADLINE_S) == 0
     events = [line for line in _journal(mesh) if line["event"] in ("terminating", "exited")]
-    assert [(line["event"], line.get("signal")) for line in events] == [("terminating", None), ("exited", signal.SIGTERM)]
+    assert [(line["event"], line.get("signal")) for line in events] == [
+        ("terminating", None),
+        ("exited", signal.SIGTERM),
+    ]
 
 
 def test_shutdown_ends_everything_and_the_registry_last(mesh: Mesh) -> None:

@@ -28,7 +28,8 @@ from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_api.trading.v1.trading_control_service_pb2_grpc import TradingControlServiceStub
 from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineServiceStub
 from minhos_mesh.cli import show
-from minhos_mesh.cli.mesh import CommandFailed, Link, connected
+from minhos_mesh.cli.failure import CommandFailed
+from minhos_mesh.cli.mesh import Link, connected
 from minhos_mesh.cli.status import services_table
 from minhos_mesh.runtime.paths import MeshPaths
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from minhos_mesh.cli import mesh, show, start
-from minhos_mesh.runtime.config import ConfigError
-from minhos_mesh.runtime.keeper_client import KeeperError
-from minhos_mesh.runtime.paths import DEFAULT_DATA_DIR
+from minhos_mesh.cli.failure import CommandFailed, fail
+from minhos_mesh.runtime.paths import DEFAULT_DATA_DIR, MeshPaths
 
 app: Final = typer.Typer(
     name="minhos",
@@ -35,6 +29,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the change.")]
 
 
+def paths_of(data_dir: Path) -> MeshPaths:
+    """The data folder with `~` and relative parts resolved."""
+    return MeshPaths(data_dir.expanduser().absolute())
+
+
 def app_entry() -> None:
     """Entry of the `minhos` command."""
     app()
@@ -53,55 +52,44 @@ def up(
     timeout: Annotated[float, typer.Option(help="Seconds until everything must be HEALTHY.")] = 60.0,
 ) -> None:
     """Start the whole mesh."""
-    if until_end and detach:
-        mesh.fail("--until-end and --detach do not go together: a replay to its end is waited for")
-    choice = start.FeedChoice(feed, file, speed)
-    paths = mesh.paths_of(data_dir)
-    try:
-        resolved = start.resolve(config, choice)
-        if until_end and resolved.feed.kind != "replay":
-            mesh.fail("--until-end needs a replay: --feed replay --file FILE")
-        _check_recording(resolved.feed.kind, resolved.feed.file)
-        start.launch(paths, resolved)
-    except (ConfigError, mesh.CommandFailed, KeeperError) as error:
-        mesh.fail(str(error))
-    try:
-        mesh.run(_bring_up(data_dir, timeout))
-        if until_end:
-            from minhos_mesh.cli import report as reporting
+    from minhos_mesh.cli import launch
+    from minhos_mesh.runtime.config import ConfigError
 
-            consistent = mesh.run(reporting.run_to_end(paths, report))
-            start.shut_down(paths, show.err.print)
-            raise typer.Exit(0 if consistent else 1)
-    except typer.Exit as ended:
-        if ended.exit_code and start.keeper_state(paths.data_dir) is not None:
-            show.err.print("stopping what was started")
-            start.shut_down(paths, show.err.print)
-        raise
-    if detach:
-        show.out.print(
-            f"all services are HEALTHY in {paths.data_dir}: `minhos status` shows them, `minhos down` ends them"
-        )
-        return
-    _stay(data_dir)
+    if until_end and detach:
+        fail("--until-end and --detach do not go together: a replay to its end is waited for")
+    paths = paths_of(data_dir)
+    try:
+        resolved = launch.resolve(config, launch.FeedChoice(feed, file, speed))
+        if until_end and resolved.feed.kind != "replay":
+            fail("--until-end needs a replay: --feed replay --file FILE")
+        if resolved.feed.kind == "replay" and resolved.feed.file is not None:
+            from minhos_mesh.cli.recording import check
+
+            check(resolved.feed.file)
+        keeper = launch.launch(paths, resolved)
+    except (ConfigError, CommandFailed) as error:
+        fail(str(error))
+    # The keeper loads for a while; what follows is loaded beside it.
+    from minhos_mesh.cli import run
+
+    run.after_launch(paths, keeper, until_end=until_end, report=report, detach=detach, timeout_s=timeout)
 
 
 @app.command()
 def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Stop the whole mesh, dependents before what they need."""
-    try:
-        start.shut_down(mesh.paths_of(data_dir), show.out.print)
-    except (mesh.CommandFailed, KeeperError) as error:
-        mesh.fail(str(error))
-    show.out.print("the mesh is down")
+    from minhos_mesh.cli import run
+
+    run.take_down(paths_of(data_dir))
 
 
 @app.command()
 def status(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
     """Show all services with their state."""
     from minhos_mesh.cli import status as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.status(mesh.paths_of(data_dir), as_json=json))
+    execute(commands.status(paths_of(data_dir), as_json=json))
 
 
 @app.command()
@@ -111,24 +99,27 @@ def wait(
 ) -> None:
     """Return when every service is HEALTHY."""
     from minhos_mesh.cli import status as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.wait(mesh.paths_of(data_dir), timeout))
+    execute(commands.wait(paths_of(data_dir), timeout))
 
 
 @app.command()
 def ports(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
     """Show where each service listens."""
     from minhos_mesh.cli import status as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.ports(mesh.paths_of(data_dir), as_json=json))
+    execute(commands.ports(paths_of(data_dir), as_json=json))
 
 
 @app.command()
 def graph(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
     """Show who needs whom, in the order of the start."""
     from minhos_mesh.cli import status as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.graph(mesh.paths_of(data_dir), as_json=json))
+    execute(commands.graph(paths_of(data_dir), as_json=json))
 
 
 @app.command()
@@ -140,8 +131,9 @@ def tail(
 ) -> None:
     """Follow what happens."""
     from minhos_mesh.cli import tail as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.tail(mesh.paths_of(data_dir), what, count, as_json=json))
+    execute(commands.tail(paths_of(data_dir), what, count, as_json=json))
 
 
 @app.command()
@@ -154,16 +146,18 @@ def logs(
 ) -> None:
     """Show the log of a service."""
     from minhos_mesh.cli import tail as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.logs(mesh.paths_of(data_dir), service, lines, follow=follow, as_json=json))
+    execute(commands.logs(paths_of(data_dir), service, lines, follow=follow, as_json=json))
 
 
 @app.command()
 def positions(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
     """Show what is held, with profit and loss."""
     from minhos_mesh.cli import trading as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.positions(mesh.paths_of(data_dir), as_json=json))
+    execute(commands.positions(paths_of(data_dir), as_json=json))
 
 
 @app.command()
@@ -174,8 +168,9 @@ def orders(
 ) -> None:
     """Show the newest orders."""
     from minhos_mesh.cli import trading as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.orders(mesh.paths_of(data_dir), count, as_json=json))
+    execute(commands.orders(paths_of(data_dir), count, as_json=json))
 
 
 @order_app.command("place")
@@ -193,10 +188,11 @@ def order_place(
 ) -> None:
     """Place an order: market, or limit, stop and stop-limit by the prices given."""
     from minhos_mesh.cli import trading as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(
+    execute(
         commands.place(
-            mesh.paths_of(data_dir),
+            paths_of(data_dir),
             side,
             quantity,
             symbol=symbol,
@@ -218,8 +214,9 @@ def order_cancel(
 ) -> None:
     """Cancel an order."""
     from minhos_mesh.cli import trading as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.cancel(mesh.paths_of(data_dir), order_id, as_json=json))
+    execute(commands.cancel(paths_of(data_dir), order_id, as_json=json))
 
 
 @app.command()
@@ -233,9 +230,10 @@ def mode(
 ) -> None:
     """Show or change who decides about trades."""
     from minhos_mesh.cli import trading as commands
+    from minhos_mesh.cli.mesh import execute
 
-    paths = mesh.paths_of(data_dir)
-    mesh.run(
+    paths = paths_of(data_dir)
+    execute(
         commands.trading_state(paths, as_json=json)
         if new is None
         else commands.set_mode(paths, new, reason, as_json=json)
@@ -251,16 +249,18 @@ def halt(
 ) -> None:
     """Halt trading; cancels always pass."""
     from minhos_mesh.cli import trading as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.halt(mesh.paths_of(data_dir), reason, reduce=reduce, as_json=json))
+    execute(commands.halt(paths_of(data_dir), reason, reduce=reduce, as_json=json))
 
 
 @app.command()
 def resume(reason: Reason = "", data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
     """Let trading go on after a halt."""
     from minhos_mesh.cli import trading as commands
+    from minhos_mesh.cli.mesh import execute
 
-    mesh.run(commands.resume(mesh.paths_of(data_dir), reason, as_json=json))
+    execute(commands.resume(paths_of(data_dir), reason, as_json=json))
 
 
 @app.command("emergency-stop")
@@ -275,44 +275,11 @@ def emergency_stop(
 ) -> None:
     """Cancel all orders and stop trading until a person clears it."""
     from minhos_mesh.cli import trading as commands
+    from minhos_mesh.cli.mesh import execute
 
-    paths = mesh.paths_of(data_dir)
-    mesh.run(
+    paths = paths_of(data_dir)
+    execute(
         commands.clear_emergency_stop(paths, reason, as_json=json)
         if clear
         else commands.emergency_stop(paths, reason, flatten=flatten, as_json=json)
     )
-
-
-async def _bring_up(data_dir: Path, timeout_s: float) -> None:
-    address = await start.registry_ready(mesh.paths_of(data_dir))
-    await start.start_all(address, show.err.print)
-    await start.all_healthy(address, timeout_s)
-
-
-def _check_recording(kind: str, file: Path | None) -> None:
-    if kind != "replay" or file is None:
-        return
-    from minhos_mesh.cli.recording import check
-
-    check(file)
-
-
-def _stay(data_dir: Path) -> None:
-    """Shows the mesh until Ctrl-C, then ends it in reverse order."""
-    from minhos_mesh.cli import live
-
-    paths = mesh.paths_of(data_dir)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if sys.stdout.isatty():
-            asyncio.run(live.watch(paths))
-        else:
-            show.out.print("all services are HEALTHY; Ctrl-C stops them")
-            signal.pause()
-    except KeyboardInterrupt:
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        show.err.print("\nstopping, dependents first")
-    start.shut_down(paths, show.err.print)
-    show.err.print("the mesh is down")

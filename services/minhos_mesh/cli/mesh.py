@@ -7,28 +7,24 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import typer
 
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from minhos_mesh.cli.failure import CommandFailed, fail
 from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.config import ConfigError
-from minhos_mesh.runtime.host import registry_address
 from minhos_mesh.runtime.keeper_client import KeeperError, keeper_state
-from minhos_mesh.runtime.paths import MeshPaths
+from minhos_mesh.runtime.paths import MeshPaths, registry_address
 
 T = TypeVar("T")
 
 ANSWER_S: Final = 5.0
 """How long the registry may take to answer a command."""
-
-
-class CommandFailed(Exception):
-    """Expected: a command cannot do what it was asked for; the text is for the person who typed it."""
 
 
 class NotRunning(CommandFailed):
@@ -51,11 +47,6 @@ class Link:
         return await self.clients.stub(RegistryServiceStub).ListServices(
             registry.ListServicesRequest(), timeout=ANSWER_S
         )
-
-
-def paths_of(data_dir: Path) -> MeshPaths:
-    """The data folder with `~` and relative parts resolved."""
-    return MeshPaths(data_dir.expanduser().absolute())
 
 
 def running_registry(paths: MeshPaths) -> str:
@@ -89,7 +80,7 @@ async def connected(paths: MeshPaths) -> AsyncIterator[Link]:
         await clients.close()
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def execute(work: Coroutine[Any, Any, T]) -> T:
     """Runs a command to its end; what goes wrong becomes one clear message and exit code 1."""
     try:
         return asyncio.run(work)
@@ -109,9 +100,3 @@ def describe(error: grpc.RpcError) -> str:
     if told.code is grpc.StatusCode.UNAVAILABLE:
         return f"the service cannot be reached: {told.message}"
     return f"{told.code.name}: {told.message}"
-
-
-def fail(message: str) -> NoReturn:
-    """Ends the command with exit code 1."""
-    typer.echo(f"minhos: {message}", err=True)
-    raise typer.Exit(1)

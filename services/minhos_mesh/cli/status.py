@@ -13,7 +13,8 @@ from minhos_api.mesh.v1.contract_options_pb2 import DEPENDENCY_KIND_OPTIONAL
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_mesh.cli import show, start
-from minhos_mesh.cli.mesh import CommandFailed, Link, connected, running_registry
+from minhos_mesh.cli.failure import CommandFailed
+from minhos_mesh.cli.mesh import Link, connected, running_registry
 from minhos_mesh.runtime.paths import MeshPaths
 
 
@@ -52,16 +53,18 @@ async def graph(paths: MeshPaths, *, as_json: bool) -> None:
 async def wait(paths: MeshPaths, timeout_s: float) -> None:
     """Returns when every service is HEALTHY."""
     deadline = time.monotonic() + timeout_s
+    await start.all_healthy(await _registry(paths, deadline), max(0.1, deadline - time.monotonic()))
+    show.out.print("all services are HEALTHY")
+
+
+async def _registry(paths: MeshPaths, deadline: float) -> str:
     while True:
         try:
-            address = running_registry(paths)
-            break
+            return running_registry(paths)
         except CommandFailed:
             if time.monotonic() > deadline:
                 raise
-            await asyncio.sleep(0.05)
-    await start.all_healthy(address, max(0.1, deadline - time.monotonic()))
-    show.out.print("all services are HEALTHY")
+        await asyncio.sleep(0.05)
 
 
 def service_dict(service: registry.Service) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDat
 from minhos_api.trading.v1 import order_service_pb2 as orders_pb
 from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_mesh.cli import show, trading
-from minhos_mesh.cli.mesh import CommandFailed, Link, connected
+from minhos_mesh.cli.failure import CommandFailed
+from minhos_mesh.cli.mesh import Link, connected
 from minhos_mesh.runtime import contracts
 from minhos_mesh.runtime.catalogue import service_names
 from minhos_mesh.runtime.paths import MeshPaths

@@ -15,7 +15,8 @@ from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_api.trading.v1.trading_control_service_pb2_grpc import TradingControlServiceStub
 from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineServiceStub
 from minhos_mesh.cli import show
-from minhos_mesh.cli.mesh import CommandFailed, connected
+from minhos_mesh.cli.failure import CommandFailed
+from minhos_mesh.cli.mesh import connected
 from minhos_mesh.runtime.config import load_saved
 from minhos_mesh.runtime.money import MoneyError, parse_e9
 from minhos_mesh.runtime.paths import MeshPaths
@@ -240,9 +241,10 @@ def _terms(
 
 
 def _enum(kind: Any, prefix: str, text: str, what: str) -> Any:
+    names = list(kind.keys())
     name = prefix + text.upper().replace("-", "_")
-    if name not in kind.keys() or name.endswith("_UNSPECIFIED"):
-        allowed = [key.removeprefix(prefix) for key in kind.keys() if not key.endswith("_UNSPECIFIED")]
+    if name not in names or name.endswith("_UNSPECIFIED"):
+        allowed = [key.removeprefix(prefix) for key in names if not key.endswith("_UNSPECIFIED")]
         raise CommandFailed(f"{what} is {text!r}: allowed are {', '.join(allowed)}")
     return kind.Value(name)
 

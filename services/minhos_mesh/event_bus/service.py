@@ -119,9 +119,7 @@ class EventBus:
         """Oldest and newest sequence held."""
         return self._engine.bounds
 
-    async def open_ephemeral(
-        self, selection: Selection, start: Start, credit: int, policy: SlowReaderPolicy
-    ) -> Reader:
+    async def open_ephemeral(self, selection: Selection, start: Start, credit: int, policy: SlowReaderPolicy) -> Reader:
         """Opens a subscription that is not remembered. Raises PositionLost."""
         after = await self._position(start)
         reader = EphemeralReader(self._engine, selection, policy, after, credit)

@@ -75,9 +75,7 @@ class PublishSession:
         if isinstance(answer, list):
             return pb.PublishStreamResponse(batch_id=batch_id, refusals=answer)
         appended = await answer
-        return pb.PublishStreamResponse(
-            batch_id=batch_id, sequences=appended.sequences, duplicates=appended.duplicates
-        )
+        return pb.PublishStreamResponse(batch_id=batch_id, sequences=appended.sequences, duplicates=appended.duplicates)
 
 
 class SubscribeSession:
@@ -96,19 +94,17 @@ class SubscribeSession:
         listening = asyncio.create_task(self._listen(reader, opening), name="event_bus-subscribe-listen")
         try:
             yield pb.SubscribeResponse(
-                opened=pb.SubscribeOpened(
-                    after_sequence=reader.after_sequence, newest_sequence=reader.newest_sequence
-                )
+                opened=pb.SubscribeOpened(after_sequence=reader.after_sequence, newest_sequence=reader.newest_sequence)
             )
-            while not (listening.done() and self._ended(listening, opening)):
+            while not self._over(listening, opening):
                 output = await reader.next_output(HEARTBEAT_S)
-                if output is None:
+                if output is not None:
+                    for response in translate.output_to_pb(output):
+                        yield response
+                    self._bus.note_delivered(len(output.events))
+                elif not self._over(listening, opening):
                     heartbeat = pb.SubscribeHeartbeat(newest_sequence=self._bus.bounds.newest)
                     yield pb.SubscribeResponse(heartbeat=heartbeat)
-                    continue
-                for response in translate.output_to_pb(output):
-                    yield response
-                self._bus.note_delivered(len(output.events))
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -142,8 +138,11 @@ class SubscribeSession:
             reader.interrupt()
             raise
 
-    def _ended(self, listening: asyncio.Task[None], opening: pb.SubscribeOpen) -> bool:
-        """Raises what went wrong; an ephemeral reader that only listens goes on."""
+    @staticmethod
+    def _over(listening: asyncio.Task[None], opening: pb.SubscribeOpen) -> bool:
+        """Says whether the reader left; one that is not remembered may stop talking and listen on. Raises what went wrong."""
+        if not listening.done():
+            return False
         listening.result()
         return opening.WhichOneof("reader") == "durable"
 

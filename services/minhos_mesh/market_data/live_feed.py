@@ -94,7 +94,7 @@ class LiveFeed:
         read_through = min((holder.held_through for holder in self._holders), default=ring.newest)
         if self._lossless_seen < self._replay_readers:
             read_through = 0
-        return ring.capacity - max(0, ring.newest - read_through)
+        return min(ring.capacity, max(0, ring.capacity - ring.newest + read_through))
 
     def _stamped(self, ticks: TickArray) -> TickArray:
         received = ticks["receive_time_ns"]

@@ -63,6 +63,10 @@ class MatchingBook:
         except KeyError:
             raise OrderUnknown(order_id) from None
 
+    def get(self, order_id: str) -> WorkingOrder | None:
+        """Return a living order, None when there is none of that id."""
+        return self._orders.get(order_id)
+
     def restore(self, working: WorkingOrder) -> None:
         """Put back an order that was alive before a restart; its place in the queue is learned anew."""
         self._orders[working.order.order_id] = replace(working, queue_ahead=None)

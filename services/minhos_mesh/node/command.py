@@ -22,7 +22,9 @@ EXIT_ALREADY_RUNNING: Final = 4
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a keeper with all services of this program; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m minhos_mesh.node.keeper", description="Keeps the processes of one mesh.")
+    parser = argparse.ArgumentParser(
+        prog="python -m minhos_mesh.node.keeper", description="Keeps the processes of one mesh."
+    )
     parser.add_argument("--data-dir", type=Path, required=True, help="folder that holds all data of the mesh")
     parser.add_argument("--config", type=Path, help="configuration file (minhos.toml)")
     given = parser.parse_args(arguments)

@@ -207,7 +207,12 @@ class Keeper:
             # A full disk must not end the keeper. A successor would find the process gone by itself.
             self._journal.write("not_recorded", level="error", error=str(error))
         self._journal.write(
-            "exited", target=info.service, instance_id=info.instance_id, pid=info.pid, code=ended.code, signal=ended.signal
+            "exited",
+            target=info.service,
+            instance_id=info.instance_id,
+            pid=info.pid,
+            code=ended.code,
+            signal=ended.signal,
         )
 
     def _save(self) -> None:

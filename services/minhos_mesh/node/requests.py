@@ -23,7 +23,9 @@ def only(request: Mapping[str, Any], *allowed: str) -> None:
     """Raises BadRequest when the request has a field that its operation does not know."""
     unknown = sorted(set(request) - {"op", *allowed})
     if unknown:
-        raise BadRequest(f"{request['op']} knows no field {', '.join(unknown)}; it takes {', '.join(allowed) or 'none'}")
+        raise BadRequest(
+            f"{request['op']} knows no field {', '.join(unknown)}; it takes {', '.join(allowed) or 'none'}"
+        )
 
 
 def spawn(request: Mapping[str, Any]) -> SpawnRequest:

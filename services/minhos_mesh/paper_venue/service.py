@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from minhos_mesh.paper_venue import store
@@ -20,7 +20,6 @@ from minhos_mesh.paper_venue.domain.market import PROVENANCE_NAMES, REPLAY
 from minhos_mesh.paper_venue.domain.orders import Change, FillRecord, OrderRecord, ProgressRecord
 from minhos_mesh.paper_venue.held_ticks import HeldTicks
 from minhos_mesh.runtime.clock import Clock
-from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.storage import Connection, Database, StorageError
 from minhos_mesh.runtime.ticks import TickBatchView
@@ -29,8 +28,6 @@ from minhos_mesh.runtime.watch import HELD, RevisionLog
 T = TypeVar("T")
 
 PAGE_DEFAULT, PAGE_LIMIT = 500, 5_000
-HELD_TICKS_LIMIT = 200_000
-"""Ticks that a replay may run ahead of the venue; the source is held back beyond. More than between two progresses."""
 
 _LOG = get_logger("paper_venue")
 
@@ -41,16 +38,16 @@ class PaperVenue:
     A step changes memory at once, so that steps never overlap, and is told to nobody before it is on disk.
     """
 
-    def __init__(self, exchange: Exchange, database: Database, clock: Clock, conditions: Conditions) -> None:
+    def __init__(self, exchange: Exchange, database: Database, clock: Clock) -> None:
         self._exchange = exchange
         self._database = database
         self._clock = clock
-        self._conditions = conditions
         self._log: RevisionLog[Change] = RevisionLog()
         self._held: dict[str, HeldTicks] = {}
-        self._room = asyncio.Event()
         self._requests: dict[str, str] = {}
         self._closing = False
+        self.report: Callable[[str, int], Awaitable[None]] = _unheard
+        """Told symbol and sequence when ticks of a replay are done with."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets the exception when the disk fails: what is in memory is then ahead of it and must not go on."""
 
@@ -258,7 +255,6 @@ class PaperVenue:
         self._exchange.on_epoch(symbol, epoch, provenance)
         if symbol in self._held:
             self._held[symbol].restart()
-            self._room.set()
         _LOG.info("venue.market", symbol=symbol, epoch=epoch, provenance=PROVENANCE_NAMES.get(provenance, "?"))
 
     async def on_batch(self, batch: TickBatchView) -> None:
@@ -274,9 +270,20 @@ class PaperVenue:
         held = self._held.setdefault(batch.symbol, HeldTicks())
         held.add(batch)
         await self._advance(batch.symbol)
-        while len(held) > HELD_TICKS_LIMIT:
-            self._room.clear()
-            await self._room.wait()
+
+    def on_snapshot(
+        self,
+        symbol: str,
+        epoch: int,
+        provenance: int,
+        sequence: int,
+        event_time_ns: int,
+        quote: tuple[int | None, int | None, int | None, int | None],
+    ) -> None:
+        """Begin with the last values of a symbol: bid, ask and their sizes at an event time."""
+        if symbol in self._exchange.markets:
+            self.on_epoch(symbol, epoch, provenance)
+            self._exchange.on_snapshot(symbol, sequence, event_time_ns, quote, self._clock.wall_ns())
 
     async def on_progress(self, symbol: str, epoch: int, through_sequence: int) -> None:
         """Go on in a replay as far as the engine has come, and no further."""
@@ -300,9 +307,9 @@ class PaperVenue:
             changes.extend(self._exchange.on_ticks(symbol, batch.objects(), self._clock.wall_ns()))
         if held.reached(market.epoch, market.sequence):
             changes.extend(self._exchange.progress(symbol))
-        self._room.set()
         if changes:
             await self._commit(tuple(changes))
+        await self.report(symbol, market.sequence)
 
     # Order of memory, disk and telling.
 
@@ -346,6 +353,10 @@ class PaperVenue:
             if not self.failed.done():
                 self.failed.set_exception(error)
             raise
+
+
+async def _unheard(_symbol: str, _sequence: int) -> None:
+    return None
 
 
 def _nothing(_: Connection) -> None:

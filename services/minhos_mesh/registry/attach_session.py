@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
 from minhos_mesh.registry.attachment import Answer, Attachment, Beat, BeatTaken, Claim, Goodbye, Granted, Said
@@ -23,7 +23,7 @@ class MessageOutOfPlace(Exception):
         self.allowed = allowed
 
 
-async def hold(registry: Registry, said: AsyncIterator[Said], heartbeat_seconds: float) -> AsyncIterator[Answer]:
+async def hold(registry: Registry, said: AsyncIterator[Said], heartbeat_seconds: float) -> AsyncGenerator[Answer, None]:
     """Holds the lease of one instance for as long as its stream lives.
 
     Raises MessageOutOfPlace, ContractViolation, InstanceHeld or StaleToken.

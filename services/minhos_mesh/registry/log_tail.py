@@ -11,7 +11,9 @@ from minhos_mesh.runtime.keeper_protocol import KeeperPaths
 
 _READ_BYTES: Final = 32 * 1024
 _MAX_LINE: Final = 400
-_PLAIN_FIELDS: Final = frozenset({"timestamp", "time", "level", "event", "message", "service", "instance", "instance_id"})
+_PLAIN_FIELDS: Final = frozenset(
+    {"timestamp", "time", "level", "event", "message", "service", "instance", "instance_id"}
+)
 
 
 class LogTails:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -50,7 +50,7 @@ class HealthMonitor:
         if present.key == self._own_key:
             await self._measure_for_ever(present)
         async with grpc.aio.insecure_channel(present.address, options=channel_options.CHANNEL) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stub names no methods
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch(stub, present))
                 group.create_task(self._check_for_ever(stub, present))
@@ -60,7 +60,7 @@ class HealthMonitor:
             await self._measure(present)
             await asyncio.sleep(self._check_s)
 
-    async def _check_for_ever(self, stub: health_pb2_grpc.HealthStub, present: Present) -> None:
+    async def _check_for_ever(self, stub: Any, present: Present) -> None:
         failures = 0
         while True:
             try:
@@ -76,7 +76,7 @@ class HealthMonitor:
             await self._measure(present)
             await asyncio.sleep(self._check_s / 2 if failures else self._check_s)
 
-    async def _watch(self, stub: health_pb2_grpc.HealthStub, present: Present) -> None:
+    async def _watch(self, stub: Any, present: Present) -> None:
         while True:
             try:
                 async for response in stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):

@@ -72,7 +72,7 @@ class EventPublisher:
         await self._outbox.forget(waiting[-1].position)
         return True
 
-    async def _stub(self) -> bus_rpc.EventBusServiceStub | None:
+    async def _stub(self) -> bus_rpc.EventBusServiceAsyncStub | None:
         try:
             found = [present for present in self._registry.resolve(BUS) if present.rotation() is Rotation.IN]
         except ServiceUnknown:

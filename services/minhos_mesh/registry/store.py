@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from minhos_mesh.registry.domain.health import Assessment, Cause, Reason, State
 from minhos_mesh.registry.domain.history import KEPT_PER_SERVICE, HealthChange
 from minhos_mesh.registry.domain.leases import InstanceKey, StaleToken
-from minhos_mesh.registry.plan import Need
 from minhos_mesh.registry.outbox import MIGRATION as OUTBOX
+from minhos_mesh.registry.plan import Need
 from minhos_mesh.runtime.storage import Connection, Database
 
 KEPT_TOKENS = 1_000

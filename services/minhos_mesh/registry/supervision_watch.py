@@ -117,7 +117,8 @@ async def watch_stop(watch: Watch, limit: float) -> AsyncIterator[Progress]:
     """Yields until all watched services are stopped; raises StopFailed if one is still there after `limit` seconds."""
     pending = {service for service, unit in watch.units.items() if unit.phase is not Phase.STOPPED}
     for progress in watch.first():
-        yield progress
+        if progress.service not in pending:
+            yield progress
     while pending:
         change = await watch.next(limit)
         if change is None:

@@ -18,6 +18,7 @@ from typing import Final, Self
 from minhos_mesh.registry.domain import supervision
 from minhos_mesh.registry.domain.supervision import Act, Phase, SupervisionPolicy, Unit
 from minhos_mesh.registry.plan import Plan
+from minhos_mesh.registry.supervision_gates import Gates
 from minhos_mesh.registry.supervision_ports import (
     Launch,
     Logs,
@@ -78,6 +79,7 @@ class Supervisor:
         self._on_change = on_change
         names = [name for name in plan.services if name not in self._external]
         self._units = {name: Unit(name) for name in names}
+        self._gates = Gates(plan, self._external, readiness, self._units)
         self._wakes = {name: asyncio.Event() for name in names}
         self._deadlines: dict[str, float] = {}
         self._watches: set[Watch] = set()
@@ -93,7 +95,7 @@ class Supervisor:
             await self._reconcile()
         for name, unit in self._units.items():
             if self._wished.get(name):
-                self._put(supervision.want(unit, waits_for=self._waits_for(name)))
+                self._put(supervision.want(unit, waits_for=self._gates.waits_for(name)))
         self._unsubscribe = self._readiness.subscribe(self._wake_all)
         self._tasks = [asyncio.create_task(self._follow(), name="supervisor-follow")]
         self._tasks += [asyncio.create_task(self._drive(name), name=f"supervise-{name}") for name in self._units]
@@ -142,7 +144,7 @@ class Supervisor:
         self._check(service)
         await self._wish({service: True})
         self._set_deadlines({service}, ready_deadline)
-        self._put(supervision.cycle(self._units[service], waits_for=self._waits_for(service)))
+        self._put(supervision.cycle(self._units[service], waits_for=self._gates.waits_for(service)))
         limit = self._limit(ready_deadline, levels=2) + self._policy.stop_deadline
         with self._watching({service}) as watch:
             async for progress in watch_start(watch, limit):
@@ -178,7 +180,7 @@ class Supervisor:
                 yield progress
 
     def _begin(self, service: str) -> None:
-        unit = supervision.want(self._units[service], waits_for=self._waits_for(service))
+        unit = supervision.want(self._units[service], waits_for=self._gates.waits_for(service))
         if unit.phase is Phase.NOT_READY and unit.pid is not None and unit.instance_id is not None:
             unit = self._spawned(unit, unit.instance_id, unit.pid)
         self._put(unit)
@@ -196,7 +198,7 @@ class Supervisor:
     @contextmanager
     def _watching(self, services: Collection[str], unchanged: Collection[str] = ()) -> Iterator[Watch]:
         ordered = [name for name in self._plan.services if name in services]
-        watch = Watch([self._units[name] for name in ordered], unchanged, self._clock, self.obstacle)
+        watch = Watch([self._units[name] for name in ordered], unchanged, self._clock, self._gates.obstacle)
         self._watches.add(watch)
         try:
             yield watch
@@ -220,45 +222,6 @@ class Supervisor:
         if service in self._external:
             raise NotSupervised(service)
 
-    # Who waits for whom.
-
-    def _serves(self, service: str) -> bool:
-        return service in self._external or self._readiness.is_serving(service)
-
-    def _waits_for(self, service: str) -> str:
-        awaited = sorted(name for name in self._plan.required(service) if not self._serves(name))
-        return f"waits for {', '.join(awaited)}" if awaited else "is about to start"
-
-    def _may_start(self, service: str) -> bool:
-        if not all(self._serves(name) for name in self._plan.required(service)):
-            return False
-        return all(name in self._external or self._is_past(name) for name in self._plan.optional(service))
-
-    def _is_past(self, service: str) -> bool:
-        """Whether waiting for this optional dependency would be waiting for nothing."""
-        unit = self._units[service]
-        return not unit.wanted or unit.settled or self.obstacle(service) is not None
-
-    def obstacle(self, service: str) -> str | None:
-        """Why a waiting service will not be started for now: the required dependency that will not serve."""
-        if self._units[service].phase is not Phase.WAITING:
-            return None
-        for name in sorted(self._plan.required(service)):
-            if self._serves(name):
-                continue
-            unit = self._units[name]
-            if unit.failed or not unit.wanted:
-                state = "is not wanted" if not unit.wanted else unit.message
-                return f"is not started, for it requires {name}, which {state}"
-            if (deeper := self.obstacle(name)) is not None:
-                return f"is not started, for it requires {name}, which {deeper}"
-        return None
-
-    def _may_stop(self, service: str) -> bool:
-        """Whether no dependent that is to stop, too, is still there."""
-        dependents = (self._units[name] for name in self._plan.dependents(service) if name in self._units)
-        return not any(unit.has_process and not unit.wanted for unit in dependents)
-
     # One task for each service.
 
     async def _drive(self, service: str) -> None:
@@ -274,8 +237,8 @@ class Supervisor:
         await self._notice(service)
         step = supervision.next_step(
             self._units[service],
-            may_start=self._may_start(service),
-            may_stop=self._may_stop(service),
+            may_start=self._gates.may_start(service),
+            may_stop=self._gates.may_stop(service),
             now=self._clock.monotonic(),
         )
         if step.act is None:
@@ -323,9 +286,7 @@ class Supervisor:
             self._spawning.discard(service)
 
     def _spawned(self, unit: Unit, instance_id: str, pid: int) -> Unit:
-        return supervision.spawned(
-            unit, instance_id, pid, self._clock.monotonic(), self._ready_deadline(unit.service)
-        )
+        return supervision.spawned(unit, instance_id, pid, self._clock.monotonic(), self._ready_deadline(unit.service))
 
     def _ready_deadline(self, service: str) -> float:
         return self._deadlines.get(service, self._policy.ready_deadline)

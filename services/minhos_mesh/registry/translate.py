@@ -17,6 +17,7 @@ from minhos_mesh.registry.attach_session import MessageOutOfPlace
 from minhos_mesh.registry.attachment import Answer, Beat, Claim, DrainCommand, Goodbye, Granted, Said
 from minhos_mesh.registry.domain.contract_gate import ContractShape, MethodShape
 from minhos_mesh.registry.domain.directory import Present, Rotation, provider_names
+from minhos_mesh.registry.domain.graph import Graph
 from minhos_mesh.registry.domain.health import Assessment, Condition, Reason, State, suggested_action
 from minhos_mesh.registry.domain.history import HealthChange
 from minhos_mesh.registry.domain.leases import InstanceKey
@@ -134,7 +135,7 @@ def _default_needs(files: descriptor_pb2.FileDescriptorSet, claimed: set[str]) -
             continue
         for dependency in service.options.Extensions[options.contract].depends_on:
             need = _need(dependency)
-            if found.get(need.contract, need).optional:
+            if need.contract not in found or found[need.contract].optional:
                 found[need.contract] = need
     return list(found.values())
 
@@ -162,7 +163,7 @@ def answer_to(answer: Answer) -> pb.AttachResponse:
 # What readers are told.
 
 
-def state_to(state: State) -> service_health_pb2.ServiceState:
+def state_to(state: State) -> service_health_pb2.ServiceState.ValueType:
     """The contract's value of a state."""
     return service_health_pb2.ServiceState.Value(f"SERVICE_STATE_{state.value}")
 
@@ -173,7 +174,7 @@ def service_to(view: ServiceView) -> pb.Service:
     service = pb.Service(
         name=known.name,
         state=state_to(view.assessment.state),
-        reasons=[_sentence(reason) for reason in _told_reasons(view.assessment)],
+        reasons=[reason.text for reason in _told_reasons(view.assessment)],
         instances=[instance_to(present) for present in instances],
         contracts=known.contracts,
         depends_on=[dependency_to(need) for need in known.needs],
@@ -211,7 +212,7 @@ def dependency_to(need: Need) -> options.Dependency:
     return options.Dependency(contract=need.contract, kind=kind_to(optional=need.optional))
 
 
-def kind_to(*, optional: bool) -> options.DependencyKind:
+def kind_to(*, optional: bool) -> options.DependencyKind.ValueType:
     """The contract's value of how much something is needed."""
     return options.DEPENDENCY_KIND_OPTIONAL if optional else options.DEPENDENCY_KIND_REQUIRED
 
@@ -248,7 +249,7 @@ def change_to(change: HealthChange) -> service_health_pb2.HealthChange:
 
 def _reasons_to(assessment: Assessment) -> list[service_health_pb2.HealthReason]:
     return [
-        service_health_pb2.HealthReason(code=reason.code, message=_sentence(reason), action=suggested_action(reason))
+        service_health_pb2.HealthReason(code=reason.code, message=reason.text, action=suggested_action(reason))
         for reason in _told_reasons(assessment)
     ]
 
@@ -257,8 +258,27 @@ def _told_reasons(assessment: Assessment) -> tuple[Reason, ...]:
     return assessment.reasons if assessment.state is not State.HEALTHY else ()
 
 
-def _sentence(reason: Reason) -> str:
-    return reason.text
+def graph_to(views: Mapping[str, ServiceView], graph: Graph) -> pb.GetDependencyGraphResponse:
+    """Who needs whom."""
+    nodes = [
+        pb.ServiceNode(
+            name=name,
+            state=state_to(view.assessment.state),
+            level=graph.levels.get(name, 0),
+            contracts=view.known.contracts,
+        )
+        for name, view in views.items()
+    ]
+    edges = [
+        pb.DependencyEdge(
+            from_service=edge.dependent,
+            to_service=edge.dependency,
+            contract=edge.contract,
+            kind=kind_to(optional=edge.optional),
+        )
+        for edge in graph.edges
+    ]
+    return pb.GetDependencyGraphResponse(nodes=nodes, edges=edges)
 
 
 # What is published.

@@ -19,6 +19,9 @@ BATCHES_IN_FLIGHT: Final = 256
 SILENCE_S: Final = 15.0
 """Three heartbeats of the bus; a stream that is silent for so long is opened again."""
 
+STREAM_LOST: Final = (grpc.RpcError, grpc.aio.BaseError, TimeoutError, asyncio.InvalidStateError)
+"""What reading or writing a long stream raises when it has ended and is to be opened again."""
+
 CONDITION: Final = "EVENT_BUS_AWAY"
 
 _LOG: Final = get_logger("runtime.events")
@@ -106,7 +109,7 @@ class Publisher:
             try:
                 await self._receive(call)
                 failures = 0
-            except (grpc.RpcError, TimeoutError, asyncio.InvalidStateError) as error:
+            except STREAM_LOST as error:
                 failures += 1
                 self._note_away(error)
             finally:

@@ -17,7 +17,7 @@ from minhos_mesh.runtime.backoff import Backoff
 from minhos_mesh.runtime.contracts import event_of
 from minhos_mesh.runtime.errors import read as read_error
 from minhos_mesh.runtime.event_envelope import payload_of
-from minhos_mesh.runtime.event_publisher import SILENCE_S
+from minhos_mesh.runtime.event_publisher import SILENCE_S, STREAM_LOST
 from minhos_mesh.runtime.log import get_logger
 
 _LOG: Final = get_logger("runtime.events")
@@ -106,7 +106,7 @@ class Subscription:
                 await call.write(self._open_request())
                 await self._read(call)
                 failures = 0
-            except (grpc.RpcError, TimeoutError, asyncio.InvalidStateError) as error:
+            except STREAM_LOST as error:
                 failures = 1 if self.opened.is_set() else failures + 1
                 self._note_lost(error)
             except asyncio.CancelledError:
@@ -223,5 +223,5 @@ async def _say_goodbye(call: Any) -> None:
             await call.done_writing()
             while await call.read() is not grpc.aio.EOF:
                 pass
-    except (grpc.RpcError, TimeoutError, asyncio.InvalidStateError, asyncio.CancelledError):
+    except (*STREAM_LOST, asyncio.CancelledError):
         return  # the bus is away or slow; it takes the reader for vanished, which costs one attempt

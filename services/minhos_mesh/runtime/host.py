@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import json
 import os
 import signal
 import sys
@@ -27,7 +26,7 @@ from minhos_mesh.runtime.attach import AttachRefused, Identity, Lease, SelfView
 from minhos_mesh.runtime.catalogue import bootstrap_module
 from minhos_mesh.runtime.clients import Clients, bootstrap_xds
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
-from minhos_mesh.runtime.paths import MeshPaths
+from minhos_mesh.runtime.paths import MeshPaths, registry_address
 from minhos_mesh.runtime.server import BindError, ContractViolation, MeshServer
 from minhos_mesh.runtime.service_control import ServiceControlServicer
 from minhos_mesh.runtime.tasks import OwnedTasks
@@ -60,15 +59,6 @@ def run_service(service: str, instance_id: str, data_dir: str, config_path: str 
     log.configure(service, instance_id, paths.log_file(service), level=config.log.level)
     build: Build = importlib.import_module(bootstrap_module(service)).build
     return uvloop.run(_Host(service, instance_id, config, paths, build).run())
-
-
-def registry_address(paths: MeshPaths) -> str | None:
-    """Where the registry of this data folder listens; None before its first start."""
-    try:
-        address = json.loads(paths.mesh_file.read_text(encoding="utf-8"))["address"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return str(address)
 
 
 class _Host:

@@ -144,6 +144,8 @@ class ValidationInterceptor(WrappingInterceptor):
     """Refuses requests that break the rules of their contract, each message of a stream too."""
 
     def wrap(self, behaviour: Behaviour, method: Method) -> Behaviour:  # noqa: D102 - described by its parent
+        if getattr(behaviour, _CHECKS_ITSELF, False):
+            return behaviour
         if method.request_streaming:
             return _with_request(behaviour, method, _checked_stream)
         return _with_request(behaviour, method, _checked)

@@ -189,7 +189,9 @@ class AsyncKeeperClient:
             async with asyncio.timeout(deadline_s):
                 return await reader.readline()
         except TimeoutError:
-            raise KeeperUnavailable(f"the keeper for {self._paths.data_dir} did not answer in {deadline_s:g} s") from None
+            raise KeeperUnavailable(
+                f"the keeper for {self._paths.data_dir} did not answer in {deadline_s:g} s"
+            ) from None
         except OSError as error:
             raise self._gone(error) from error
 
@@ -205,32 +207,41 @@ def keeper_state(data_dir: Path) -> KeeperState | None:
         return None
 
 
+class PendingKeeper:
+    """A keeper that was started and has not answered yet; it loads for a while, in which its starter can do other things."""
+
+    def __init__(self, data_dir: Path, config: Path | None = None) -> None:
+        """Starts a keeper in a session of its own. `config` must be there by the time it has loaded; it reads it last."""
+        self._paths = paths = KeeperPaths(data_dir.absolute())
+        paths.log_dir.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "minhos_mesh.node.keeper", "--data-dir", str(paths.data_dir)]
+        if config is not None:
+            command += ["--config", str(config.absolute())]
+        with paths.stderr_log.open("ab") as log:
+            self._said_from = os.fstat(log.fileno()).st_size
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
+            )
+
+    def wait(self, deadline_s: float = START_DEADLINE_S) -> KeeperState:
+        """Returns once it answers. Raises KeeperError with what it said when it ends instead, or is late."""
+        state = _await_keeper(self._paths, self._process, self._said_from, time.monotonic() + deadline_s)
+        self._process.returncode = (
+            0  # It is to outlive us: without this, Popen would complain that nobody waited for it.
+        )
+        return state
+
+
 def start_keeper(data_dir: Path, config: Path | None = None, *, deadline_s: float = START_DEADLINE_S) -> KeeperState:
     """Starts a keeper in a session of its own, or finds the one that runs; returns once it answers.
 
     Raises KeeperError with what the keeper said when it ends instead, or with the end of its log after the deadline.
     """
-    paths = KeeperPaths(data_dir.absolute())
-    running = keeper_state(paths.data_dir)
-    if running is not None:
-        return running
-    paths.log_dir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "minhos_mesh.node.keeper", "--data-dir", str(paths.data_dir)]
-    if config is not None:
-        command += ["--config", str(config.absolute())]
-    with paths.stderr_log.open("ab") as log:
-        said_from = os.fstat(log.fileno()).st_size
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
-        )
-    state = _await_keeper(paths, process, said_from, time.monotonic() + deadline_s)
-    process.returncode = 0  # It is to outlive us: without this, Popen would complain that nobody waited for it.
-    return state
+    running = keeper_state(data_dir)
+    return running if running is not None else PendingKeeper(data_dir, config).wait(deadline_s)
 
 
-def _await_keeper(
-    paths: KeeperPaths, process: subprocess.Popen[bytes], said_from: int, deadline: float
-) -> KeeperState:
+def _await_keeper(paths: KeeperPaths, process: subprocess.Popen[bytes], said_from: int, deadline: float) -> KeeperState:
     while True:
         state = keeper_state(paths.data_dir)
         if state is not None:

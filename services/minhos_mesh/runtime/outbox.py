@@ -98,7 +98,9 @@ class Outbox:
         try:
             await self._events.publish(events, timeout_s=None)
         except EventsRefused as error:
-            await self._set_aside([(rows[refusal.index][0], events[refusal.index], refusal) for refusal in error.refusals])
+            await self._set_aside(
+                [(rows[refusal.index][0], events[refusal.index], refusal) for refusal in error.refusals]
+            )
             return True
         self._acknowledged = rows[-1][0]
         return more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,3 +59,12 @@ class MeshPaths:
         """Makes the folders, readable by their owner only."""
         for folder in (self.data_dir, self.run_dir, self.log_dir, self.store_dir, self.sierra_dir):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def registry_address(paths: MeshPaths) -> str | None:
+    """Where the registry of this data folder listens; None before its first start."""
+    try:
+        address = json.loads(paths.mesh_file.read_text(encoding="utf-8"))["address"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return str(address)

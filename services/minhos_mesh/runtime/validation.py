@@ -62,17 +62,14 @@ def _walk(message: Message, violation: object) -> tuple[str, str]:
         name = str(element.field_name)
         parts.append(name)
         value = getattr(value, name, None)
-        index = getattr(element, "index", None)
-        if _has_subscript(element, "index") and index is not None and value is not None:
+        index = _index_of(element)
+        if index is not None and value is not None:
             parts[-1] += f"[{index}]"
             value = value[index] if hasattr(value, "__getitem__") else None
     shown = f" is {value!r}" if isinstance(value, str | int | float | bool) and len(repr(value)) <= 80 else ""
     return ".".join(parts), shown
 
 
-def _has_subscript(element: object, kind: str) -> bool:
-    which = getattr(element, "WhichOneof", None)
-    if which is not None:
-        return bool(which("subscript") == kind)
+def _index_of(element: object) -> int | None:
     subscript = getattr(element, "subscript", None)
-    return getattr(subscript, "field", None) == kind
+    return int(subscript.value) if subscript is not None and subscript.field == "index" else None

@@ -16,6 +16,7 @@ from minhos_mesh.trading_engine.domain.errors import (
     RequestIdReused,
     RiskRefused,
     RiskUnavailable,
+    TradingError,
     UnknownOrder,
     UnknownSymbol,
     VenueUnavailable,
@@ -118,14 +119,19 @@ class Desk:
             raise UnknownOrder(order_id)
         return order
 
-    async def known(self, request_id: str, terms: OrderTerms | None) -> Order | None:
-        """Give the order that a request has led to, once it is decided. Raises RequestIdReused for other terms."""
+    async def known(self, request_id: str, terms: OrderTerms | None, *, on_disk: bool = False) -> Order | None:
+        """Give the order that a request has led to, once it is decided; long ended ones only if looked for `on_disk`.
+
+        Raises RequestIdReused for other terms.
+        """
         order_id = order_id_of(request_id)
         deciding = self._deciding.get(order_id)
         if deciding is not None:
             order: Order | None = await asyncio.shield(deciding)
         else:
             order = self._ledger.account.get(order_id)
+            if order is None and on_disk:
+                order = await self._store.order(order_id)
         if order is not None:
             _check_same(order, request_id, terms)
         return order
@@ -147,11 +153,13 @@ class Desk:
         known = await self.known(origin.request_id, terms)
         if known is not None:
             return known
-        spec = self.spec(terms.symbol)
-        check_terms(terms, spec, max_quantity=self._rules.max_quantity, reference_e9=evidence.reference_e9)
-        refusal = self._refusal(terms, origin)
-        if refusal is not None:
-            rules.raise_refusal(refusal)
+        try:
+            self._check(terms, origin, evidence)
+        except TradingError:
+            known = await self.known(origin.request_id, terms, on_disk=True)
+            if known is not None:
+                return known
+            raise
         order_id = order_id_of(origin.request_id)
         task = self._start(
             self._decide(order_id, terms, origin, evidence, changes, wait_for_venue), f"order-{order_id}"
@@ -160,6 +168,13 @@ class Desk:
         task.add_done_callback(lambda _: self._deciding.pop(order_id, None))
         order: Order = await asyncio.shield(task)
         return order
+
+    def _check(self, terms: OrderTerms, origin: Origin, evidence: Evidence) -> None:
+        spec = self.spec(terms.symbol)
+        check_terms(terms, spec, max_quantity=self._rules.max_quantity, reference_e9=evidence.reference_e9)
+        refusal = self._refusal(terms, origin)
+        if refusal is not None:
+            rules.raise_refusal(refusal)
 
     async def _decide(
         self,
@@ -247,7 +262,10 @@ class Desk:
         if found is None and origin.reduce_only:
             found = rules.refuse_increase(why="the order is reduce-only", **facts)  # type: ignore[arg-type]  # as above
         live = self._rules.venue_live()
-        return found or rules.check_live_rule(live is not False, origin.provenance)
+        if live is None:
+            unknown = rules.Refusal(reason=Reason.VENUE_UNAVAILABLE, message="the venue has not said yet who it is")
+            return found or unknown
+        return found or rules.check_live_rule(live, origin.provenance)
 
     async def send(self, order_id: str) -> None:
         """Send an order that is written as SUBMITTING, or ask for its outcome later."""
@@ -293,12 +311,16 @@ class Desk:
             return Reason.EMERGENCY_STOP
         return order.reason if order.cancel_requested else None
 
-    async def take_report(self, order_id: str, report: VenueReported) -> Order:
-        """Take in what the venue says of an order, and do what it leaves to do: missing fills, a cancel that waits."""
+    async def take_report(self, order_id: str, report: VenueReported, *, wait: bool = True) -> Order:
+        """Take in what the venue says of an order, and do what it leaves to do: missing fills, a cancel that waits.
+
+        Returns when it is on disk, or at once without `wait`.
+        """
         order, written = self._ledger.apply(order_id, report)
         if order.misses_fills or (order.cancel_requested and order.state.is_working):
             self._ask_later(order_id)
-        await _done(written)
+        if wait:
+            await _done(written)
         return order
 
     async def cancel(self, order_id: str, *, actor: str, reason: Reason = Reason.CANCELED_BY_USER) -> Order:

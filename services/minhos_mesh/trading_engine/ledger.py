@@ -108,6 +108,11 @@ class Ledger:
         """Remember how far the venue's stream was taken in."""
         return self.record(Changes(cursor=self._advance(cursor)))
 
+    def reach(self, revision: int) -> None:
+        """Note in memory how far the venue's stream was taken in; a restart reads again from what was written."""
+        if revision > self.cursor.revision:
+            self.cursor = replace(self.cursor, revision=revision)
+
     def record(self, changes: Changes, facts: Sequence[TradingFact] = ()) -> asyncio.Future[bool]:
         """Queue a step to be written. Raises StorageFailed once a step could not be written."""
         if self._broken is not None:

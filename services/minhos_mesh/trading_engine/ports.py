@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -152,7 +152,7 @@ class Venue(Protocol):
         """List what works, with the revision that the view is of."""
         ...
 
-    def fills(self, *, order_id: str | None = None, after_fill_id: str | None = None) -> AsyncIterator[Fill]:
+    def fills(self, *, order_id: str | None = None, after_fill_id: str | None = None) -> AsyncGenerator[Fill]:
         """List fills, the oldest first, of one order or behind a fill."""
         ...
 
@@ -160,7 +160,7 @@ class Venue(Protocol):
         """List the signed contracts that the venue sees, by symbol, without zeros."""
         ...
 
-    def watch(self, after_revision: int | None) -> AsyncIterator[VenueNews]:
+    def watch(self, after_revision: int | None) -> AsyncGenerator[VenueNews]:
         """Follow orders and fills behind a revision. Raises VenuePositionLost."""
         ...
 

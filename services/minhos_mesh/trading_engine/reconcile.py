@@ -96,13 +96,13 @@ class Reconciler:
                 self.ask(order.order_id)
         return revision
 
-    async def take_view(self, view: VenueView) -> None:
+    async def take_view(self, view: VenueView, *, wait: bool = True) -> None:
         """Take in how an order stands at the venue; one that came back from the dead is cancelled."""
         order = await self._known(view.order_id)
         if order is None or self._desk is None:
             return
         was_given_up = order.given_up
-        after = await self._desk.take_report(view.order_id, view.report)
+        after = await self._desk.take_report(view.order_id, view.report, wait=wait)
         if was_given_up and after.state.is_working:
             _LOG.error("order.turned_up", order_id=after.order_id)
             wish = CancelRequested(at_ns=self._at(after), reason=Reason.VENUE_NEVER_SAW, actor="engine")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from minhos_mesh.runtime.inbox import INBOX_SCHEMA
 from minhos_mesh.runtime.outbox import OUTBOX_SCHEMA
 from minhos_mesh.runtime.storage import Connection, Database
 from minhos_mesh.trading_engine.domain.account import OrderChange
@@ -74,7 +73,7 @@ _ORDERS: Final = """
     CREATE TABLE replay (symbol TEXT PRIMARY KEY, epoch INTEGER NOT NULL, through INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_ORDERS, OUTBOX_SCHEMA, INBOX_SCHEMA)
+MIGRATIONS: Final = (_ORDERS, OUTBOX_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +114,7 @@ class Changes:
     cursor: VenueCursor | None = None
     replay: ReplayPosition | None = None
     also: tuple[Callable[[Connection], None], ...] = ()
-    """Writes of other parts that belong to the step: outgoing events, the mark of an incoming one."""
+    """Writes of other parts that belong to the step: outgoing events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

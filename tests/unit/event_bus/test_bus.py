@@ -175,9 +175,7 @@ async def test_a_failing_event_is_tried_again_and_ends_as_a_dead_letter(
     assert [failure.error for failure in letter.failures] == ["first", "second"]
 
 
-async def test_other_patterns_are_refused_while_open_and_taken_over_after(
-    bus: EventBus, make_event: MakeEvent
-) -> None:
+async def test_other_patterns_are_refused_while_open_and_taken_over_after(bus: EventBus, make_event: MakeEvent) -> None:
     reader = await bus.open_durable(selection(["trade.*"]), Start(), 10, Durable("c", "m"))
     await bus.publish([make_event()])
     with pytest.raises(ConsumerConflict, match=r"open with other patterns: trade\.\*"):

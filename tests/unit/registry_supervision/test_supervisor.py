@@ -221,6 +221,19 @@ async def test_what_a_person_stopped_stays_stopped(mesh: Mesh) -> None:
         assert [step.phase for step in again] == [ProgressPhase.UNCHANGED]
 
 
+async def test_progress_of_a_stop_tells_each_step(mesh: Mesh) -> None:
+    async with mesh.supervisor(plan_of({"bus": (), "market": ("bus",), "risk": ("bus",)})) as supervisor:
+        await mesh.run(supervisor.start("market"))
+        steps = await mesh.run(supervisor.stop_all())
+    assert [(step.service, step.phase.value) for step in steps] == [
+        ("risk", "UNCHANGED"),
+        ("market", "STOPPING"),
+        ("market", "STOPPED"),
+        ("bus", "STOPPING"),
+        ("bus", "STOPPED"),
+    ]
+
+
 async def test_after_stop_all_nothing_is_restarted(mesh: Mesh) -> None:
     async with mesh.supervisor(plan_of(SMALL)) as supervisor:
         await mesh.run(supervisor.start_all())

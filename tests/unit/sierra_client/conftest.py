@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from minhos_mesh.runtime.storage import Database, Durability
 from minhos_mesh.sierra_client.ports import IngestLink, IngestLost, Opening
 from minhos_mesh.sierra_client.store import MIGRATIONS, SourceStore

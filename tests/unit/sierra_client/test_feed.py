@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from minhos_mesh.runtime.clock import SystemClock
 from minhos_mesh.runtime.tasks import OwnedTasks
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
@@ -23,8 +24,9 @@ from minhos_mesh.sierra_files.ticks import tick_columns
 from minhos_mesh.sierra_files.writer import ScidWriter
 
 if TYPE_CHECKING:
-    from minhos_mesh.sierra_client.feed import FeedStatus
     from tests.unit.sierra_client.conftest import FakeMarketData
+
+    from minhos_mesh.sierra_client.feed import FeedStatus
 
 Made = Callable[..., Records]
 Eventually = Callable[..., Awaitable[None]]
@@ -85,7 +87,7 @@ async def test_file_that_appears_later_is_read_and_tailed(
     running: Running, path: Path, market: FakeMarketData, made: Made, eventually: Eventually
 ) -> None:
     await eventually(lambda: "does not exist" in running.feed.reason)
-    assert running.feed.state is FeedState.WAITING_FOR_FILE
+    assert running.client.status().feeds[0].state is FeedState.WAITING_FOR_FILE
     assert "FILE_MISSING" in running.problems
     writer = ScidWriter.create(path, made(5))
     await eventually(lambda: running.feed.state is FeedState.TAILING)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from minhos_mesh.sierra_client.tail import GenerationLost, ScidTail
 from minhos_mesh.sierra_files.header import write_header
 from minhos_mesh.sierra_files.layout import Records

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from minhos_mesh.sierra_files.layout import Records
 from minhos_mesh.sierra_files.reader import ScidFile, read_scid
 from minhos_mesh.sierra_files.ticks import (

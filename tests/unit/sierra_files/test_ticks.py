@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, MARK_FIRST, MARK_LAST, RECORD, Records
 from minhos_mesh.sierra_files.ticks import (
     BAR,
@@ -99,7 +100,8 @@ def test_nothing_traded_has_no_size() -> None:
 
 
 @given(
-    st.sampled_from([10_000_000, 100_000_000, 250_000_000, 1_000_000_000, 5_000_000, 31_250_000]), st.integers(1, 400_000)
+    st.sampled_from([10_000_000, 100_000_000, 250_000_000, 1_000_000_000, 5_000_000, 31_250_000]),
+    st.integers(1, 400_000),
 )
 def test_price_on_the_grid_survives_float32_exactly(tick_e9: int, steps: int) -> None:
     price_e9 = steps * tick_e9

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, RECORD, Records
 from minhos_mesh.sierra_simulator.domain.feeds import CHUNK, RandomWalkFeed, ReplayFeed, SpeedRefused
 from minhos_mesh.sierra_simulator.domain.regimes import RegimeSchedule

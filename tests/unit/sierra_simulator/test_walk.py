@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US
 from minhos_mesh.sierra_files.ticks import BUY, OFF_GRID, SELL, UNBUNDLED_FIRST, UNBUNDLED_LAST, tick_columns
 from minhos_mesh.sierra_simulator.domain.regimes import REGIMES, RegimeSchedule

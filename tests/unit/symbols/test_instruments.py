@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS, InstrumentError, spec_for, with_configured
 from minhos_mesh.runtime.symbols import parse_symbol
 

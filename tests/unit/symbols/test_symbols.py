@@ -5,6 +5,7 @@ from datetime import date, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from minhos_mesh.runtime.symbols import (
     MONTH_LETTERS,
     QUARTER_MONTHS,
@@ -46,7 +47,9 @@ def test_symbol_and_its_aliases_are_one_value(text: str, expected: Symbol) -> No
     assert parse_symbol(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "NQ", "NQA26-CME", "NQZ2026", "NQZ26", "../NQZ26-CME", "NQZ26-CME;", "-CME", "NQZ26-"])
+@pytest.mark.parametrize(
+    "text", ["", "NQ", "NQA26-CME", "NQZ2026", "NQZ26", "../NQZ26-CME", "NQZ26-CME;", "-CME", "NQZ26-"]
+)
 def test_what_is_no_symbol_is_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(SymbolError, match="expected ROOT"):
         parse_symbol(text)

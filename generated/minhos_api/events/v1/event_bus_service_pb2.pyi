@@ -435,7 +435,10 @@ Global___SubscribeAck: _TypeAlias = SubscribeAck  # noqa: Y015
 
 @_typing.final
 class SubscribeNack(_message.Message):
-    """Says that an event could not be handled."""
+    """Says that an event could not be handled.
+
+    Whatever of the same subject was delivered behind it must not be handled either: it comes again behind the event, in order.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

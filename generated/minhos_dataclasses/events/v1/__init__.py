@@ -274,7 +274,11 @@ class SubscribeAck(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class SubscribeNack(betterproto.Message):
-    """Says that an event could not be handled."""
+    """
+    Says that an event could not be handled.
+
+     Whatever of the same subject was delivered behind it must not be handled either: it comes again behind the event, in order.
+    """
 
     sequence: int = betterproto.uint64_field(1)
     """Sequence of the delivered event."""

@@ -64,8 +64,11 @@ class SymbolBrain:
             newest = open_bar or bars[-1]
             self.quote["price_e9"] = newest.close_e9
 
-    def add(self, ticks: TickArray, first_sequence: int) -> list[TimedDecision]:
-        """Takes ticks in order and returns what is worth telling, in order. The same ticks give the same in any batching."""
+    def add(self, ticks: TickArray, first_sequence: int, decide_from_ns: int = 0) -> list[TimedDecision]:
+        """Takes ticks in order and returns what is worth telling, in order. The same ticks give the same in any batching.
+
+        Ticks before `decide_from_ns` are learnt from and not decided on: what they would say is no longer news.
+        """
         told: list[TimedDecision] = []
         steps = ticks["event_time_ns"] // STEP_NS
         starts = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(ticks)]
@@ -76,7 +79,8 @@ class SymbolBrain:
             self._step = int(steps[begin])
             if entered:
                 self._take(ticks[begin : begin + 1], first_sequence + begin)
-                said = self._consider(first_sequence + begin)
+                fresh = self.event_time_ns >= decide_from_ns
+                said = self._consider(first_sequence + begin) if fresh else None
                 if said is not None:
                     told.append(said)
                 begin += 1  # noqa: PLW2901 - the rest of the step follows its first tick

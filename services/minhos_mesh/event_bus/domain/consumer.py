@@ -287,9 +287,7 @@ class Consumer:
                 seconds = self.state.ack_deadline_ns / 1e9
                 self._fail(lane, Failure(self._wall_ns(), lane.member, f"no answer within {seconds:g} s"), now_ns)
 
-    def _fail(
-        self, lane: Lane, failure: Failure, now_ns: int, index: int = 0, delay_ns: int | None = None
-    ) -> None:
+    def _fail(self, lane: Lane, failure: Failure, now_ns: int, index: int = 0, delay_ns: int | None = None) -> None:
         entry = lane.entries[index]
         self._withdraw(lane, index)
         self.failed += 1

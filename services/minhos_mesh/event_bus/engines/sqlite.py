@@ -361,7 +361,9 @@ def _list_dead(connection: Connection, consumer: str | None, after: int, limit: 
         f" WHERE number > ? {condition} ORDER BY number LIMIT ?",
         [after, *values, limit],
     )
-    return [(row[0], DeadLetter(row[1], StoredEvent(*row[2:7]), _failures_from(json.loads(row[7])), row[8])) for row in rows]
+    return [
+        (row[0], DeadLetter(row[1], StoredEvent(*row[2:7]), _failures_from(json.loads(row[7])), row[8])) for row in rows
+    ]
 
 
 def _failures_to_json(failures: Iterable[Failure]) -> str:

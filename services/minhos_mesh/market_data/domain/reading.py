@@ -132,7 +132,8 @@ class SymbolReader:
             return
         oldest = feed.ring.oldest
         if not self.wants.ticks:
-            oldest = feed.bars[0].first_sequence if feed.bars and feed.oldest_bar else 0
+            gone = self.wants.bars and feed.oldest_bar > 0
+            oldest = feed.bars[0].first_sequence if gone else 0
         if resume.sequence + 1 < oldest:
             raise PositionLost(feed.symbol, resume.sequence, oldest)
         self._epoch, self._entered = feed.epoch, True
@@ -152,7 +153,7 @@ class SymbolReader:
 
     def progress(self, position: Position) -> None:
         """The reader says how far it is done; positions of another epoch say nothing."""
-        if position.epoch == self._epoch:
+        if position.epoch in {0, self._epoch}:
             self._read_through = position.sequence
 
     def take(self) -> list[Piece]:

@@ -13,6 +13,7 @@ from minhos_mesh.matching import (
     OrderUpdate,
     Phase,
     Position,
+    Quote,
     UpdateKind,
     WorkingOrder,
     apply_fill,
@@ -26,6 +27,8 @@ from minhos_mesh.paper_venue.domain.errors import (
     SymbolUnknown,
 )
 from minhos_mesh.paper_venue.domain.market import (
+    DELAY_ALLOWED_NS,
+    DELAYED,
     LIVE,
     PROVENANCE_NAMES,
     REPLAY,
@@ -215,6 +218,22 @@ class Exchange:
             market.book.forget_market()
         market.provenance = provenance
 
+    def on_snapshot(
+        self,
+        symbol: str,
+        sequence: int,
+        event_time_ns: int,
+        quote: tuple[int | None, int | None, int | None, int | None],
+        now_ns: int,
+    ) -> None:
+        """Begin with the last values of a market: bid, ask and their sizes as they were at an event time."""
+        market = self._market(symbol)
+        bid_e9, ask_e9, bid_size, ask_size = quote
+        time_ns = min(event_time_ns + (DELAY_ALLOWED_NS if market.provenance == DELAYED else 0), now_ns)
+        shown = Quote(time_ns=time_ns, bid_e9=bid_e9, ask_e9=ask_e9, bid_size=bid_size, ask_size=ask_size)
+        market.book.observe(shown if (bid_e9, ask_e9) != (None, None) else None, None)
+        market.sequence, market.event_time_ns = sequence, event_time_ns
+
     def on_ticks(self, symbol: str, ticks: Sequence[Tick], now_ns: int) -> tuple[Change, ...]:
         """Let ticks take effect, each once and in order."""
         market = self._market(symbol)
@@ -354,9 +373,9 @@ class Exchange:
 
     def _placed(self, market: SymbolMarket, record: OrderRecord) -> OrderRecord:
         """Return the record with where the order stands in the book."""
-        if record.state.done:
+        working = market.book.get(record.client_order_id)
+        if record.state.done or working is None:
             return record
-        working = market.book.find(record.client_order_id)
         waiting = working.phase in (Phase.PENDING, Phase.HELD)
         state = OrderState.PENDING if waiting else OrderState.WORKING
         return replace(record, state=state, phase=working.phase, priority=working.priority)

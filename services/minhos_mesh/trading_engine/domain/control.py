@@ -11,6 +11,8 @@ from minhos_mesh.trading_engine.domain.errors import (
     EmergencyStopped,
     StateConflict,
     TradingHalted,
+    VenueUnavailable,
+    WrongProvenance,
 )
 from minhos_mesh.trading_engine.domain.orders import Provenance, Reason, Side
 
@@ -143,7 +145,11 @@ def refuse_increase(*, side: Side, quantity: int, position: int, working: int, w
 
 
 def raise_refusal(refusal: Refusal) -> None:
-    """Raise the exception that tells a caller of this refusal: EmergencyStopped or TradingHalted."""
+    """Raise what tells a caller of this refusal: EmergencyStopped, VenueUnavailable, WrongProvenance, TradingHalted."""
+    if refusal.reason is Reason.VENUE_UNAVAILABLE:
+        raise VenueUnavailable(refusal.message)
+    if refusal.reason is Reason.PROVENANCE:
+        raise WrongProvenance(refusal.message, because=refusal.message)
     if refusal.reason is Reason.EMERGENCY_STOP:
         raise EmergencyStopped(refusal.message, because="emergency stop")
     raise TradingHalted(refusal.message, because=refusal.message)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 
 class TradingError(Exception):
-    """Root of what the engine raises; `metadata` repeats every value of the message for programs."""
+    """Root of what the engine raises; `metadata` repeats values of the message for programs, each as an attribute too."""
 
     def __init__(self, message: str, **metadata: str) -> None:
         super().__init__(message)
         self.message = message
         self.metadata = metadata
+        for name, value in metadata.items():
+            setattr(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,16 @@ class ActorMissing(TradingError):
         self.field = field
 
 
+class WrongProvenance(TradingError):
+    """Expected: the data that led to an order is not what this venue takes orders on."""
+
+
 class AutomaticModeForbidden(TradingError):
     """Expected: this venue and this data do not allow the automatic mode without a person's word."""
+
+
+class PageTokenInvalid(TradingError):
+    """Expected: a page token was not made by this service."""
 
 
 class StorageFailed(TradingError):

@@ -1,0 +1,231 @@
+"""Decides what becomes of market data: each symbol has its brain, what is worth telling is told once, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from minhos_mesh.ai_brain.domain.brain import SymbolBrain, TimedDecision
+from minhos_mesh.ai_brain.domain.findings import Decision, MarketView, StalePrice
+from minhos_mesh.ai_brain.domain.indicators import Periods
+from minhos_mesh.runtime.bars import Bar
+from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.tick_layout import TickArray
+from minhos_mesh.runtime.watch import RevisionLog, first_revision
+
+SIGNALS_HELD: Final = 1_000
+"""Published signals that are held for lists; all of them stand in the journal of the bus."""
+PROGRESS_TICKS: Final = 4_096
+"""In a replay progress is told at least this often, so that whoever waits for it can go on."""
+
+_LOG: Final = get_logger("ai_brain")
+
+
+class UnknownSymbol(Exception):
+    """Expected: the mesh has no such symbol."""
+
+    def __init__(self, symbol: str, known: Sequence[str]) -> None:
+        super().__init__(f"symbol {symbol!r} is not configured: known are {', '.join(known)}")
+        self.symbol, self.known = symbol, ", ".join(known)
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRecord:
+    """A decision as it is told."""
+
+    symbol: str
+    epoch: int
+    provenance: int
+    """Value of the contract's enum Provenance."""
+    timed: TimedDecision
+
+    @property
+    def signal_id(self) -> str:
+        """The same data gives the same id."""
+        return f"{self.symbol}:{self.epoch:x}:{self.timed.sequence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """All signals up to this tick were told."""
+
+    symbol: str
+    epoch: int
+    through_sequence: int
+    event_time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisRecord:
+    """What is seen in a market at the close of a bar."""
+
+    symbol: str
+    epoch: int
+    provenance: int
+    view: MarketView
+    quote: Mapping[str, int]
+    event_time_ns: int
+    sequence: int
+
+
+Fact = SignalRecord | Progressed | AnalysisRecord
+
+
+class Teller(Protocol):
+    """Brings facts to the rest of the mesh."""
+
+    async def tell(self, facts: Sequence[Fact]) -> None:
+        """Returns once all of them are stored, in order."""
+        ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """How far the brain has come with a symbol."""
+
+    epoch: int = 0
+    provenance: int = 0
+    through_sequence: int = 0
+    ticks: int = 0
+    gaps: int = 0
+    signals: int = 0
+    told_sequence: int = 0
+
+
+class Brain:
+    """All symbols of the mesh."""
+
+    def __init__(
+        self,
+        ticks_e9: Mapping[str, int],
+        *,
+        primary: str,
+        periods: Periods,
+        thresholds: tuple[float, ...],
+        max_price_age_s: float,
+        replay: bool,
+        clock: Clock,
+        teller: Teller,
+    ) -> None:
+        """`ticks_e9` gives the tick of each symbol in 1e-9 units; `thresholds` the confidences worth telling."""
+        self._ticks_e9, self._primary = dict(ticks_e9), primary
+        self._periods, self._thresholds = periods, thresholds
+        self._max_price_age_s, self._replay = max_price_age_s, replay
+        self._clock, self._teller = clock, teller
+        self._brains = {symbol: self._new(symbol) for symbol in ticks_e9}
+        self.counters = {symbol: Counters() for symbol in ticks_e9}
+        self.signals: RevisionLog[SignalRecord] = RevisionLog(first_revision(clock))
+        self.held: deque[SignalRecord] = deque(maxlen=SIGNALS_HELD)
+
+    def begin(self, symbol: str, epoch: int, provenance: int) -> None:
+        """A new epoch: nothing of before counts."""
+        self._brains[symbol] = self._new(symbol)
+        self.counters[symbol] = Counters(epoch=epoch, provenance=provenance)
+
+    def prime(
+        self, symbol: str, epoch: int, provenance: int, through_sequence: int, bars: Sequence[Bar], open_bar: Bar | None
+    ) -> None:
+        """Begins with the bars of the past."""
+        self.begin(symbol, epoch, provenance)
+        self._brains[symbol].prime(list(bars), open_bar)
+        self.counters[symbol].through_sequence = through_sequence
+        _LOG.info("brain.primed", symbol=symbol, bars=len(bars), epoch=epoch, through_sequence=through_sequence)
+
+    def gap(self, symbol: str) -> None:
+        """Ticks are missing; said and counted."""
+        self.counters[symbol].gaps += 1
+
+    async def add(self, symbol: str, epoch: int, provenance: int, ticks: TickArray, first_sequence: int) -> None:
+        """Takes ticks in order and returns once everything worth telling about them is stored."""
+        counters = self.counters[symbol]
+        if counters.epoch != epoch:
+            self.begin(symbol, epoch, provenance)
+            counters = self.counters[symbol]
+        counters.provenance = provenance
+        for begin in range(0, len(ticks), PROGRESS_TICKS):
+            part = ticks[begin : begin + PROGRESS_TICKS]
+            await self._add_part(symbol, counters, part, first_sequence + begin)
+
+    async def _add_part(self, symbol: str, counters: Counters, ticks: TickArray, first_sequence: int) -> None:
+        brain = self._brains[symbol]
+        bars = brain.indicators.bars
+        told = [
+            SignalRecord(symbol, counters.epoch, counters.provenance, timed)
+            for timed in brain.add(ticks, first_sequence, self._decide_from_ns())
+        ]
+        counters.ticks += len(ticks)
+        counters.through_sequence = brain.through_sequence
+        facts: list[Fact] = list(told)
+        if self._replay:
+            facts.append(Progressed(symbol, counters.epoch, brain.through_sequence, brain.event_time_ns))
+        elif brain.indicators.bars > bars and brain.indicators.ready:
+            facts.append(self._analysis(symbol, counters, brain))
+        if facts:
+            await self._teller.tell(facts)
+        for record in told:
+            counters.signals += 1
+            self.held.append(record)
+            self.signals.append(record)
+        counters.told_sequence = brain.through_sequence
+
+    def view(self, symbol: str | None) -> AnalysisRecord:
+        """What is seen now. Raises UnknownSymbol, InsufficientData, StalePrice."""
+        name, brain = self._find(symbol)
+        brain.view()
+        self._check_fresh(brain)
+        return self._analysis(name, self.counters[name], brain)
+
+    def generate(self, symbol: str | None) -> SignalRecord:
+        """The decision of this moment, which is not told. Raises UnknownSymbol, InsufficientData, StalePrice."""
+        name, brain = self._find(symbol)
+        decision: Decision = brain.decision()
+        self._check_fresh(brain)
+        counters = self.counters[name]
+        timed = TimedDecision(decision, brain.through_sequence, brain.event_time_ns, dict(brain.quote))
+        return SignalRecord(name, counters.epoch, counters.provenance, timed)
+
+    def current(self, symbol: str | None) -> SignalRecord | None:
+        """The newest told signal of a symbol. Raises UnknownSymbol."""
+        name, _ = self._find(symbol)
+        return next((record for record in reversed(self.held) if record.symbol == name), None)
+
+    def bars(self, symbol: str) -> int:
+        """Closed bars behind the indicators of a symbol."""
+        return self._brains[symbol].indicators.bars
+
+    def event_time_ns(self, symbol: str) -> int:
+        """Time of the newest tick of a symbol; 0 before the first."""
+        return self._brains[symbol].event_time_ns
+
+    def _find(self, symbol: str | None) -> tuple[str, SymbolBrain]:
+        name = symbol or self._primary
+        if name not in self._brains:
+            raise UnknownSymbol(name, sorted(self._brains))
+        return name, self._brains[name]
+
+    def _decide_from_ns(self) -> int:
+        return 0 if self._replay else self._clock.wall_ns() - int(self._max_price_age_s * 1e9)
+
+    def _check_fresh(self, brain: SymbolBrain) -> None:
+        if self._replay or not brain.event_time_ns:
+            return
+        age_s = (self._clock.wall_ns() - brain.event_time_ns) / 1e9
+        if age_s > self._max_price_age_s:
+            raise StalePrice(brain.symbol, age_s, self._max_price_age_s)
+
+    def _analysis(self, symbol: str, counters: Counters, brain: SymbolBrain) -> AnalysisRecord:
+        return AnalysisRecord(
+            symbol,
+            counters.epoch,
+            counters.provenance,
+            brain.view(),
+            dict(brain.quote),
+            brain.event_time_ns,
+            brain.through_sequence,
+        )
+
+    def _new(self, symbol: str) -> SymbolBrain:
+        return SymbolBrain(symbol, self._ticks_e9[symbol], self._periods, self._thresholds)

@@ -1,0 +1,92 @@
+"""Decides how a new mesh is set going: configuration resolved and saved, port checked, keeper started."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from minhos_mesh.cli.failure import CommandFailed
+from minhos_mesh.runtime import config as configuration
+from minhos_mesh.runtime.config import MeshConfig
+from minhos_mesh.runtime.keeper_client import PendingKeeper, keeper_state
+from minhos_mesh.runtime.keeper_protocol import KeeperPaths
+from minhos_mesh.runtime.paths import MeshPaths, registry_address
+
+
+@dataclass(frozen=True, slots=True)
+class FeedChoice:
+    """What the options of `minhos up` say about the feed; None leaves the configuration as it is."""
+
+    kind: str | None = None
+    file: Path | None = None
+    speed: str | None = None
+
+    def overrides(self) -> dict[str, Any]:
+        """The same as the configuration would have it."""
+        feed: dict[str, Any] = {}
+        if self.kind is not None:
+            feed["kind"] = self.kind
+        if self.file is not None:
+            feed["file"] = str(self.file.expanduser().absolute())
+            feed.setdefault("kind", "replay")
+        if self.speed is not None:
+            feed["speed"] = self.speed
+        return {"feed": feed} if feed else {}
+
+
+def resolve(config_file: Path | None, feed: FeedChoice) -> MeshConfig:
+    """The configuration of a new start. Raises ConfigError."""
+    found = config_file if config_file is not None else Path("minhos.toml")
+    path = found if config_file is not None or found.exists() else None
+    config = configuration.load(path, overrides=feed.overrides())
+    return config.resolved(datetime.now(UTC))
+
+
+def launch(paths: MeshPaths, config: MeshConfig) -> PendingKeeper:
+    """Begins to start the keeper, which starts the registry. Raises CommandFailed when a mesh runs or its port is taken."""
+    running = keeper_state(paths.data_dir)
+    if running is not None:
+        raise CommandFailed(
+            f"a mesh already runs in {paths.data_dir} (keeper pid {running.pid}):"
+            " `minhos status` shows it, `minhos down` ends it"
+        )
+    paths.create()
+    configuration.save(config, paths.config_file)
+    if not orphans(paths):
+        _check_port(paths, config)
+    return PendingKeeper(paths.data_dir, paths.config_file)
+
+
+def orphans(paths: MeshPaths) -> bool:
+    """Whether processes of an earlier keeper still run."""
+    record = KeeperPaths(paths.data_dir).record
+    try:
+        processes = json.loads(record.read_text(encoding="utf-8")).get("processes", [])
+    except (OSError, ValueError, AttributeError):
+        return False
+    return any(Path(f"/proc/{item.get('pid')}").exists() for item in processes if isinstance(item, dict))
+
+
+def _check_port(paths: MeshPaths, config: MeshConfig) -> None:
+    known = registry_address(paths)
+    host, _, port = known.rpartition(":") if known else (config.mesh.bind, "", str(config.mesh.port))
+    if config.mesh.port and int(port) != config.mesh.port:
+        raise CommandFailed(
+            f"mesh.port is {config.mesh.port}, and the mesh in {paths.data_dir} has had {port} since its first start:"
+            " clients know it by that; use another --data-dir"
+        )
+    if int(port) == 0:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise CommandFailed(
+                f"the registry's port {host}:{port} is taken by another program ({error.strerror}):"
+                f" end that program, or use another --data-dir"
+            ) from None

@@ -1,0 +1,85 @@
+"""Serves the health of the mesh: one short method for each RPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+
+from minhos_api.health.v1 import health_monitor_service_pb2 as pb
+from minhos_api.health.v1 import health_monitor_service_pb2_grpc as rpc
+from minhos_api.health.v1 import service_health_pb2
+from minhos_api.mesh.v1 import error_reason_pb2
+from minhos_mesh.registry import translate
+from minhos_mesh.registry.service import Registry
+from minhos_mesh.registry.servicer import heartbeat_seconds
+from minhos_mesh.registry.views import worst
+from minhos_mesh.runtime.errors import MeshError
+
+DEFAULT_PAGE: Final = 100
+LARGEST_PAGE: Final = 1_000
+
+
+class HealthMonitorServicer(rpc.HealthMonitorServiceServicer):
+    """Serves HealthMonitorService."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._watch_s = heartbeat_seconds("minhos_api.health.v1.HealthMonitorService", "WatchHealth")
+
+    async def GetMeshHealth(  # noqa: N802 - the name of the RPC
+        self, _request: pb.GetMeshHealthRequest, _context: Any
+    ) -> pb.GetMeshHealthResponse:
+        """See the contract."""
+        state = translate.state_to(worst(self._registry.views()))
+        return pb.GetMeshHealthResponse(state=state, services=self._health(), revision=self._registry.health.newest)
+
+    async def GetServiceHealth(  # noqa: N802 - the name of the RPC
+        self, request: pb.GetServiceHealthRequest, _context: Any
+    ) -> pb.GetServiceHealthResponse:
+        """See the contract."""
+        return pb.GetServiceHealthResponse(health=translate.health_to(self._registry.view(request.service)))
+
+    async def WatchHealth(  # noqa: N802 - the name of the RPC
+        self, request: pb.WatchHealthRequest, _context: Any
+    ) -> AsyncIterator[pb.WatchHealthResponse]:
+        """See the contract."""
+        log = self._registry.health
+        after = request.after_revision if request.HasField("after_revision") else log.newest
+        if not request.HasField("after_revision"):
+            yield pb.WatchHealthResponse(snapshot=pb.HealthSnapshot(services=self._health()), revision=after)
+        async for revision, change in log.follow(after, self._watch_s):
+            if change is None:
+                yield pb.WatchHealthResponse(heartbeat=pb.HealthHeartbeat(), revision=revision)
+            else:
+                yield pb.WatchHealthResponse(change=translate.change_to(change), revision=revision)
+
+    async def ListHealthChanges(  # noqa: N802 - the name of the RPC
+        self, request: pb.ListHealthChangesRequest, _context: Any
+    ) -> pb.ListHealthChangesResponse:
+        """See the contract."""
+        size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+        service = request.service if request.HasField("service") else None
+        since_ns = request.since_time.ToNanoseconds() if request.HasField("since_time") else None
+        found = await self._registry.list_changes(service, since_ns, _read_token(request.page_token), size + 1)
+        token = str(found[size - 1].revision) if len(found) > size else ""
+        changes = [translate.change_to(change) for change in found[:size]]
+        return pb.ListHealthChangesResponse(changes=changes, next_page_token=token)
+
+    def _health(self) -> list[service_health_pb2.ServiceHealth]:
+        return [translate.health_to(view) for view in self._registry.views().values()]
+
+
+def _read_token(token: str) -> int | None:
+    """The revision that the page before ended with."""
+    if not token:
+        return None
+    if not token.isdecimal() or len(token) > 18:
+        raise MeshError(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            error_reason_pb2.ERROR_REASON_PAGE_TOKEN_INVALID,
+            f"page_token is {token[:40]!r}: allowed is the next_page_token of the page before",
+            metadata={"field": "page_token", "seen": token[:40]},
+        )
+    return int(token)

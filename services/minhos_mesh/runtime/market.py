@@ -1,0 +1,367 @@
+"""Decides how a service reads market data: one subscription that outlives its connections, without a double or a silent gap."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+
+from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
+from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
+from minhos_api.mesh.v1 import error_reason_pb2
+from minhos_mesh.runtime.backoff import Backoff
+from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.context import ServiceContext
+from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.market_updates import (
+    FROM_START,
+    BarClosed,
+    EpochChanged,
+    Gap,
+    Heartbeat,
+    MarketQuote,
+    MarketUpdate,
+    Position,
+    Snapshot,
+    position_of,
+    quote_of,
+    update_of,
+)
+from minhos_mesh.runtime.ticks import TickBatchView, message_or_batch
+
+__all__ = [
+    "FROM_START",
+    "BarClosed",
+    "EpochChanged",
+    "Gap",
+    "Heartbeat",
+    "MarketClient",
+    "MarketKind",
+    "MarketQuote",
+    "MarketSubscription",
+    "MarketUpdate",
+    "Position",
+    "SlowReader",
+    "Snapshot",
+    "SubscriptionRefused",
+    "TickBatchView",
+]
+
+CONTRACT: Final = "minhos_api.market.v1.MarketDataProviderService"
+SILENCE_S: Final = 6.0
+"""Three heartbeats; a stream that is silent for so long is opened again."""
+
+PROGRESS_TICKS: Final = 512
+"""A lossless reader says how far it is at least every so many ticks; well below the smallest number that is ever held."""
+
+_PATH: Final = f"/{CONTRACT}/SubscribeMarketData"
+_LOG: Final = get_logger("runtime.market")
+_BACKOFF: Final = Backoff(first=0.02, factor=2.0, limit=1.0)
+_LOST: Final = error_reason_pb2.ErrorReason.Name(error_reason_pb2.ERROR_REASON_POSITION_LOST)
+_HOPELESS: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+_read_response = message_or_batch(
+    pb2.SubscribeMarketDataResponse.TICKS_FIELD_NUMBER, pb2.SubscribeMarketDataResponse.FromString
+)
+
+
+class MarketKind(Enum):
+    """What of a symbol is read."""
+
+    TICKS = pb2.MARKET_DATA_KIND_TICKS
+    BARS = pb2.MARKET_DATA_KIND_BARS
+    QUOTES = pb2.MARKET_DATA_KIND_QUOTES
+
+
+class SlowReader(Enum):
+    """What happens to a reader of ticks that falls behind."""
+
+    GAP = pb2.SLOW_READER_GAP
+    LOSSLESS = pb2.SLOW_READER_LOSSLESS
+
+
+class SubscriptionRefused(Exception):
+    """Expected: market data does not give this symbol in this way; `reason` is the name of an ErrorReason."""
+
+    def __init__(self, symbol: str, reason: str, message: str) -> None:
+        self.symbol, self.reason = symbol, reason
+        super().__init__(message)
+
+
+class MarketClient:
+    """The way of a service to market data."""
+
+    def __init__(self, context: ServiceContext | Clients) -> None:
+        """Uses the clients of a service's context, or clients themselves."""
+        self._clients = context if isinstance(context, Clients) else context.clients
+
+    async def quote(self, symbol: str | None = None) -> MarketQuote | None:
+        """Last values of a symbol, the primary one when None; None when no tick has come yet. Raises grpc.RpcError."""
+        stub = self._clients.stub(MarketDataProviderServiceStub)
+        answer = await stub.GetMarketData(pb2.GetMarketDataRequest(symbol=symbol))
+        return quote_of(answer.quote) if answer.HasField("quote") else None
+
+    def subscribe(
+        self,
+        symbols: Sequence[str] = (),
+        kinds: Collection[MarketKind] = (MarketKind.TICKS,),
+        policy: SlowReader = SlowReader.GAP,
+        bars_back: int = 0,
+        resume: Mapping[str, Position] | None = None,
+    ) -> MarketSubscription:
+        """Reads symbols (all of the mesh when none is named): `async for update in market.subscribe([...])`.
+
+        A symbol of `resume` goes on behind that position, `FROM_START` from the first tick; the others begin with a
+        Snapshot that holds up to `bars_back` closed bars.
+        """
+        return MarketSubscription(self._clients.channel(CONTRACT), symbols, kinds, policy, bars_back, resume or {})
+
+
+class MarketSubscription:
+    """Updates of some symbols, in order of sequence within each, through any number of broken connections.
+
+    Iterate over it once, in one task. Every tick behind the start comes exactly once or is named by a Gap. A lossless
+    reader holds the source of a replay back by not asking for the next update: what it was given counts as done with
+    when it asks for more.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        symbols: Sequence[str],
+        kinds: Collection[MarketKind],
+        policy: SlowReader,
+        bars_back: int,
+        resume: Mapping[str, Position],
+    ) -> None:
+        self.reconnects = 0
+        """How often the stream was opened again."""
+        self._open = channel.stream_stream(
+            _PATH,
+            request_serializer=pb2.SubscribeMarketDataRequest.SerializeToString,
+            response_deserializer=_read_response,
+        )
+        self._symbols = tuple(symbols)
+        self._kinds, self._policy, self._bars_back = frozenset(kinds), policy, bars_back
+        self._positions = dict(resume)
+        self._bars_through = dict(resume)
+        self._told_through: dict[str, Position] = {}
+        self._call: grpc.aio.StreamStreamCall[Any, Any] | None = None
+        self._writing = asyncio.Lock()
+        self._waiting_since: float | None = None
+        self._closed = False
+
+    @property
+    def positions(self) -> Mapping[str, Position]:
+        """The last tick given, or told as missed, of each symbol; resume another subscription with it."""
+        return dict(self._positions)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the subscription; the iteration ends."""
+        self._closed = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def progress(self, symbol: str, sequence: int) -> None:
+        """Says that all up to this tick is done with; a lossless subscription says it by itself as it is iterated."""
+        position = self._positions.get(symbol)
+        if position is None:
+            return
+        told = pb2.MarketPosition(symbol=symbol, epoch=position.epoch, sequence=sequence)
+        await self._write(pb2.SubscribeMarketDataRequest(progress=pb2.MarketProgress(position=told)))
+
+    async def add(self, symbols: Sequence[str]) -> None:
+        """Reads these symbols too. Has no effect on a subscription to all of the mesh."""
+        if not self._symbols:
+            return
+        self._symbols = (*self._symbols, *(symbol for symbol in symbols if symbol not in self._symbols))
+        await self._write(self._request(symbols))
+
+    async def remove(self, symbols: Sequence[str]) -> None:
+        """Reads these symbols no longer. Has no effect on a subscription to all of the mesh."""
+        if not self._symbols:
+            return
+        self._symbols = tuple(symbol for symbol in self._symbols if symbol not in symbols)
+        for symbol in symbols:
+            self._positions.pop(symbol, None)
+        gone = pb2.MarketUnsubscription(symbols=symbols)
+        await self._write(pb2.SubscribeMarketDataRequest(unsubscribe=gone))
+
+    async def _write(self, request: pb2.SubscribeMarketDataRequest) -> None:
+        async with self._writing:
+            if self._call is None:
+                return
+            try:
+                await self._call.write(request)
+            except (grpc.RpcError, asyncio.InvalidStateError):
+                self._call.cancel()  # the reading side opens it again and says it all anew
+            except asyncio.CancelledError:
+                if _cancelled_from_outside():
+                    raise
+
+    def _request(self, symbols: Sequence[str]) -> pb2.SubscribeMarketDataRequest:
+        resume = [
+            pb2.MarketPosition(symbol=symbol, epoch=position.epoch, sequence=position.sequence)
+            for symbol, position in ((symbol, self._behind(symbol)) for symbol in self._positions)
+            if not symbols or symbol in symbols
+        ]
+        return pb2.SubscribeMarketDataRequest(
+            subscribe=pb2.MarketSubscription(
+                symbols=symbols,
+                kinds=[kind.value for kind in sorted(self._kinds, key=lambda kind: int(kind.value))],
+                slow_reader=self._policy.value,
+                bars_back=self._bars_back,
+                resume_after=resume,
+            )
+        )
+
+    def _behind(self, symbol: str) -> Position:
+        """Where to resume: behind the last bar where bars are read, for its ticks are known to be double and no bar is lost."""
+        ticks = self._positions[symbol]
+        if MarketKind.BARS not in self._kinds:
+            return ticks
+        bars = self._bars_through.get(symbol, ticks)
+        return bars if bars.epoch in {0, ticks.epoch} and bars.sequence < ticks.sequence else ticks
+
+    async def __aiter__(self) -> AsyncIterator[MarketUpdate]:
+        failures = 0
+        while not self._closed:
+            try:
+                async for update in self._one_connection():
+                    failures = 0
+                    yield update
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _HOPELESS:
+                    raise
+                _LOG.info("market.stream_lost", code=error.code().name, message=error.details())
+            except (asyncio.CancelledError, asyncio.InvalidStateError):
+                if _cancelled_from_outside():
+                    raise
+            if not self._closed:
+                failures += 1
+                self.reconnects += 1
+                await asyncio.sleep(_BACKOFF.delay(failures))
+
+    async def _one_connection(self) -> AsyncIterator[MarketUpdate]:
+        call = self._call = self._open(wait_for_ready=True)
+        loop = asyncio.get_running_loop()
+        watch = asyncio.create_task(self._cancel_when_silent(call), name="market data silence")
+        try:
+            await self._write(self._request(self._symbols))
+            await self._tell_progress(at_least=0)
+            while True:
+                self._waiting_since = loop.time()
+                message: Any = await call.read()
+                self._waiting_since = None
+                if message is grpc.aio.EOF:
+                    return
+                for update in self._updates(message):
+                    yield update
+                if isinstance(message, TickBatchView):
+                    await self._tell_progress(at_least=PROGRESS_TICKS)
+                elif message.HasField("subscribed"):
+                    await self._resume_where_held(message.subscribed)
+        finally:
+            self._call = self._waiting_since = None
+            watch.cancel()
+            call.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _tell_progress(self, *, at_least: int) -> None:
+        if self._policy is not SlowReader.LOSSLESS:
+            return
+        for symbol, position in self._positions.items():
+            told = self._told_through.get(symbol, FROM_START)
+            if told.epoch != position.epoch or position.sequence - told.sequence >= at_least:
+                self._told_through[symbol] = position
+                await self.progress(symbol, position.sequence)
+
+    async def _cancel_when_silent(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+        loop = asyncio.get_running_loop()
+        while not call.done():
+            await asyncio.sleep(SILENCE_S / 3)
+            if self._waiting_since is not None and loop.time() - self._waiting_since > SILENCE_S:
+                call.cancel()
+
+    def _updates(self, message: pb2.SubscribeMarketDataResponse | TickBatchView) -> Iterator[MarketUpdate]:
+        if isinstance(message, TickBatchView):
+            yield from self._ticks(message)
+            return
+        if message.HasField("subscribed"):
+            yield from self._answered(message.subscribed)
+            return
+        update = update_of(message)
+        if update is None:
+            return
+        if isinstance(update, Gap):
+            yield from self._missed(update)
+            return
+        if isinstance(update, Snapshot):
+            self._positions[update.symbol] = self._bars_through[update.symbol] = update.position or FROM_START
+        elif isinstance(update, EpochChanged):
+            self._positions[update.symbol] = self._bars_through[update.symbol] = Position(update.epoch, 0)
+        elif isinstance(update, BarClosed):
+            through = self._bars_through[update.symbol] = Position(update.epoch, update.closing_sequence)
+            if MarketKind.TICKS not in self._kinds:
+                self._positions[update.symbol] = through
+        yield update
+
+    def _missed(self, gap: Gap) -> Iterator[Gap]:
+        known = self._positions.get(gap.symbol, FROM_START)
+        first = max(gap.first_sequence, known.sequence + 1) if known.epoch == gap.epoch else gap.first_sequence
+        if first <= gap.last_sequence:
+            self._positions[gap.symbol] = Position(gap.epoch, gap.last_sequence)
+            yield Gap(gap.symbol, gap.epoch, first, gap.last_sequence)
+
+    def _ticks(self, batch: TickBatchView) -> Iterator[MarketUpdate]:
+        known = self._positions.get(batch.symbol, FROM_START)
+        if known.epoch not in {0, batch.epoch}:
+            known = self._bars_through[batch.symbol] = Position(batch.epoch, 0)
+            yield EpochChanged(batch.symbol, batch.epoch, batch.provenance)
+        if batch.first_sequence > known.sequence + 1:
+            yield Gap(batch.symbol, batch.epoch, known.sequence + 1, batch.first_sequence - 1)
+        elif batch.first_sequence <= known.sequence:
+            batch = batch.after(known.sequence)
+            if len(batch) == 0:
+                return
+        self._positions[batch.symbol] = Position(batch.epoch, batch.last_sequence)
+        yield batch
+
+    def _answered(self, answer: pb2.MarketSubscribed) -> Iterator[MarketUpdate]:
+        if not answer.refused_reason:
+            return
+        if answer.refused_reason != _LOST or not answer.HasField("oldest"):
+            raise SubscriptionRefused(answer.symbol, answer.refused_reason, answer.refused_message)
+        oldest = position_of(answer.oldest)
+        known = self._positions.get(answer.symbol, FROM_START)
+        self._bars_through[answer.symbol] = Position(oldest.epoch, oldest.sequence - 1)
+        if known.sequence < oldest.sequence - 1 or known.epoch not in {0, oldest.epoch}:
+            yield from self._missed(Gap(answer.symbol, oldest.epoch, known.sequence + 1, oldest.sequence - 1))
+
+    async def _resume_where_held(self, answer: pb2.MarketSubscribed) -> None:
+        if answer.refused_reason == _LOST:
+            await self._write(self._request([answer.symbol]))
+
+
+def _cancelled_from_outside() -> bool:
+    """Whether this task itself is to end; a cancelled call looks the same otherwise."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,188 @@
+"""Decides how everything is stopped: latched on disk, all orders cancelled, positions closed if asked, confirmed by the venue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.trading_engine.desk import Desk, order_id_of
+from minhos_mesh.trading_engine.domain import control as rules
+from minhos_mesh.trading_engine.domain.control import Control
+from minhos_mesh.trading_engine.domain.errors import TradingError, VenueUnavailable
+from minhos_mesh.trading_engine.domain.order_events import OrderCreated, RiskApproved
+from minhos_mesh.trading_engine.domain.orders import (
+    Order,
+    OrderState,
+    OrderTerms,
+    OrderType,
+    Origin,
+    Provenance,
+    Reason,
+    Side,
+)
+from minhos_mesh.trading_engine.domain.positions import Position
+from minhos_mesh.trading_engine.ledger import Ledger
+from minhos_mesh.trading_engine.ports import TradingFact, Venue
+from minhos_mesh.trading_engine.reconcile import Reconciler
+
+_LOG: Final = get_logger("trading_engine.emergency")
+_DISK_S: Final = 2.0
+_CANCEL_S: Final = 3.0
+_FLATTEN_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """What a stop did; `unconfirmed` holds a sentence for everything that the venue has not confirmed."""
+
+    control: Control
+    canceled: tuple[Order, ...]
+    flattening: tuple[Order, ...]
+    unconfirmed: tuple[str, ...]
+
+
+class EmergencyStop:
+    """Stops everything. Needs the disk and the venue, and neither bus nor state manager nor risk manager."""
+
+    def __init__(self, *, ledger: Ledger, desk: Desk, venue: Venue, reconciler: Reconciler, clock: Clock) -> None:
+        self._ledger = ledger
+        self._desk = desk
+        self._venue = venue
+        self._reconciler = reconciler
+        self._clock = clock
+        self._changed = asyncio.Event()
+        ledger.on_order(lambda _: self._changed.set())
+
+    async def stop(self, *, actor: str, reason: str, flatten: bool) -> Stopped:
+        """Latch first, in memory and on disk; then cancel, then flatten; then say what is not confirmed.
+
+        Called again it carries on with what is left. Raises ActorMissing.
+        """
+        open_before = [order.order_id for order in self._ledger.account.orders.values()]
+        unconfirmed = await self._latch(actor, reason, flatten)
+        unconfirmed += await self._within(_CANCEL_S, self._cancel_everything(), "the cancels")
+        flattening: list[Order] = []
+        if flatten:
+            unconfirmed += await self._within(_FLATTEN_S, self._flatten(flattening), "the flattening")
+        unconfirmed += await self._within(_CANCEL_S, self._compare(flatten), "the positions")
+        orders = [self._ledger.account.get(order_id) for order_id in open_before]
+        canceled = tuple(order for order in orders if order is not None and order.state is OrderState.CANCELED)
+        unconfirmed += [
+            f"order {order.order_id} is {order.state.value}"
+            for order in self._ledger.account.orders.values()
+            if not order.origin.emergency
+        ]
+        sent = tuple(self._ledger.account.get(order.order_id) or order for order in flattening)
+        _LOG.error("emergency_stop", actor=actor, reason=reason, canceled=len(canceled), unconfirmed=unconfirmed)
+        return Stopped(
+            control=self._ledger.control,
+            canceled=canceled,
+            flattening=sent,
+            unconfirmed=tuple(dict.fromkeys(unconfirmed)),
+        )
+
+    async def _latch(self, actor: str, reason: str, flatten: bool) -> list[str]:
+        before = self._ledger.control
+        at_ns = self._clock.wall_ns()
+        after = rules.emergency_stop(before, actor=actor, reason=reason, flatten=flatten, at_ns=at_ns)
+        if after is before or after.emergency is None:
+            return []
+        facts = () if before.emergency is not None else (TradingFact(at_ns=at_ns, latch=after.emergency),)
+        self._ledger.control = after  # before anything that may fail: from here on no order passes
+        try:
+            async with asyncio.timeout(_DISK_S):
+                await asyncio.shield(self._ledger.set_control(after, facts))
+        except TimeoutError:
+            return ["the latch is not on disk: the disk did not answer in time"]
+        except TradingError as error:
+            return [f"the latch is not on disk: {error}"]
+        return []
+
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, list[str]], what: str) -> list[str]:
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
+        except TimeoutError:
+            return [f"{what} took longer than {seconds:g} s"]
+        except VenueUnavailable as error:
+            return [f"the venue does not answer: {error}"]
+        except TradingError as error:
+            return [str(error)]
+
+    async def _cancel_everything(self) -> list[str]:
+        """Cancel at the venue first, with one call; then what only the engine knows of."""
+        lost = ""
+        try:
+            for view in await self._venue.cancel_all():
+                await self._reconciler.take_view(view, wait=False)
+        except VenueUnavailable as error:
+            lost = f"the venue does not answer: {error}"
+        left = [order for order in self._ledger.account.orders.values() if not order.origin.emergency]
+        cancels = (self._cancel(order.order_id) for order in left)
+        await asyncio.gather(*cancels)
+        while not lost and any(not order.origin.emergency for order in self._ledger.account.orders.values()):
+            self._changed.clear()
+            await self._changed.wait()
+        return [lost] if lost else []
+
+    async def _cancel(self, order_id: str) -> None:
+        order = self._ledger.account.get(order_id)
+        if order is None or order.state.is_terminal:
+            return
+        await self._desk.cancel(order_id, actor="emergency stop", reason=Reason.EMERGENCY_STOP)
+
+    async def _flatten(self, sent: list[Order]) -> list[str]:
+        """Close each position at the market, unless an order that does so is on its way already."""
+        for position in sorted(self._ledger.account.positions.values(), key=lambda held: held.symbol):
+            exposure = self._ledger.account.exposure(position.symbol)
+            if exposure.toward != 0:
+                sent.append(await self._close(position, exposure.toward))
+        while any(position.quantity for position in self._ledger.account.positions.values()):
+            self._changed.clear()
+            await self._changed.wait()
+        return []
+
+    async def _close(self, position: Position, quantity: int) -> Order:
+        account = self._ledger.account
+        provenance = account.provenance(position.symbol) or Provenance.SIMULATED
+        now_ns = self._ledger.now_ns(provenance, position.updated_ns)
+        request_id = f"flatten:{position.symbol}:{account.version}:{self._clock.wall_ns()}"
+        created = OrderCreated(
+            at_ns=now_ns,
+            order_id=order_id_of(request_id),
+            terms=OrderTerms(
+                symbol=position.symbol,
+                side=Side.SELL if quantity > 0 else Side.BUY,
+                quantity=abs(quantity),
+                order_type=OrderType.MARKET,
+            ),
+            origin=Origin(
+                request_id=request_id,
+                actor="emergency stop",
+                provenance=provenance,
+                decision_ns=now_ns,
+                reduce_only=True,
+                emergency=True,
+            ),
+        )
+        await self._ledger.create(created)
+        order = await self._ledger.settle(created.order_id, RiskApproved(at_ns=now_ns, approval_id=None))
+        await self._desk.send(order.order_id)
+        return order
+
+    async def _compare(self, flatten: bool) -> list[str]:
+        """Say where the venue's positions differ from the engine's, or are not flat although they should be."""
+        theirs = await self._venue.positions()
+        ours = {symbol: held.quantity for symbol, held in self._ledger.account.positions.items() if held.quantity}
+        found = [
+            f"{symbol}: the venue holds {theirs.get(symbol, 0)}, the engine counts {ours.get(symbol, 0)}"
+            for symbol in sorted(theirs.keys() | ours.keys())
+            if theirs.get(symbol, 0) != ours.get(symbol, 0)
+        ]
+        if flatten:
+            found += [f"{symbol}: {quantity} contracts are still held" for symbol, quantity in sorted(theirs.items())]
+        return found

@@ -1,0 +1,274 @@
+"""Decides what the engine does for its callers: who is asked, what is changed, what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.trading_engine.desk import Desk
+from minhos_mesh.trading_engine.domain import control as rules
+from minhos_mesh.trading_engine.domain.control import Control, TradingMode, TradingState
+from minhos_mesh.trading_engine.domain.errors import (
+    InvalidOrder,
+    MarketDataUnavailable,
+    PageTokenInvalid,
+    UnknownOrder,
+    Violation,
+)
+from minhos_mesh.trading_engine.domain.order_events import ReplaceRequested
+from minhos_mesh.trading_engine.domain.orders import Fill, Order, OrderTerms, Origin, Provenance
+from minhos_mesh.trading_engine.domain.performance import Performance, measure
+from minhos_mesh.trading_engine.domain.positions import Position
+from minhos_mesh.trading_engine.domain.signals import Signal
+from minhos_mesh.trading_engine.domain.validation import InstrumentSpec
+from minhos_mesh.trading_engine.emergency import EmergencyStop, Stopped
+from minhos_mesh.trading_engine.ledger import Ledger
+from minhos_mesh.trading_engine.ports import Evidence, Market, VenueInfo
+from minhos_mesh.trading_engine.signal_desk import SignalDesk, evidence_of
+from minhos_mesh.trading_engine.store import Store
+
+_LOG: Final = get_logger("trading_engine.service")
+DEFAULT_ACTOR: Final = "default"
+"""Who set a mode that nobody has chosen yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """Positions with what they are worth; totals in 1e-9 of the currency, None where a price is missing."""
+
+    positions: tuple[tuple[Position, int | None], ...]
+    realized_e9: int
+    commission_e9: int
+    unrealized_e9: int | None
+    version: int
+    replay: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlView:
+    """Control with what it means at this venue."""
+
+    control: Control
+    auto_threshold: float
+    venue: str
+    venue_live: bool
+
+
+class TradingEngine:
+    """What the three contracts of the engine serve."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        store: Store,
+        desk: Desk,
+        signals: SignalDesk,
+        emergency: EmergencyStop,
+        market: Market,
+        specs: Mapping[str, InstrumentSpec],
+        clock: Clock,
+        auto_threshold: float,
+        venue: Callable[[], VenueInfo | None],
+    ) -> None:
+        self.ledger = ledger
+        self._store = store
+        self._desk = desk
+        self._signals = signals
+        self._emergency = emergency
+        self._market = market
+        self._specs = specs
+        self._clock = clock
+        self._auto_threshold = auto_threshold
+        self._venue = venue
+
+    # Orders.
+
+    async def place_order(self, request_id: str, terms: OrderTerms, *, actor: str, reduce_only: bool) -> Order:
+        """Place an order of a person or a program; see Desk.place. Raises MarketDataUnavailable without a quote."""
+        known = await self._desk.known(request_id, terms, on_disk=True)
+        if known is not None:
+            return known
+        self._desk.spec(terms.symbol)
+        evidence = await self._evidence(terms.symbol)
+        origin = Origin(
+            request_id=request_id,
+            actor=actor,
+            provenance=evidence.provenance,
+            decision_ns=evidence.decision_ns,
+            reduce_only=reduce_only,
+        )
+        return await self._desk.place(terms, origin, evidence)
+
+    async def execute_trade(self, request_id: str, signal: Signal, *, actor: str, quantity: int | None) -> Order:
+        """Make an order of a signal because somebody says so, whatever the mode. Raises InvalidOrder for a hold."""
+        if signal.side is None:
+            raise InvalidOrder((Violation("signal.action", "HOLD asks for nothing: BUY or SELL is needed"),))
+        terms = self._signals.terms_of(signal, quantity)
+        is_replay = signal.provenance is Provenance.REPLAY
+        decision_ns = signal.at_ns if is_replay else self._clock.wall_ns()
+        origin = Origin(
+            request_id=request_id,
+            actor=actor,
+            provenance=signal.provenance,
+            decision_ns=decision_ns,
+            signal_id=signal.signal_id,
+        )
+        return await self._desk.place(terms, origin, evidence_of(signal, decision_ns))
+
+    async def cancel_order(self, order_id: str, *, actor: str) -> Order:
+        """Cancel an order; see Desk.cancel."""
+        return await self._desk.cancel(order_id, actor=actor)
+
+    async def replace_order(self, order_id: str, wish: ReplaceRequested) -> Order:
+        """Change a working order; see Desk.replace."""
+        order = await self._desk.find(order_id)
+        try:
+            evidence = await self._evidence(order.terms.symbol)
+        except MarketDataUnavailable:
+            evidence = None
+        at_ns = wish.at_ns if evidence is None else evidence.decision_ns
+        return await self._desk.replace(order_id, replace(wish, at_ns=max(at_ns, order.updated_ns)), evidence)
+
+    async def get_order(self, *, order_id: str | None = None, request_id: str | None = None) -> Order:
+        """Give an order as it is on disk, by either id. Raises UnknownOrder."""
+        if order_id is not None:
+            order = self.ledger.shown_orders.get(order_id) or await self._store.order(order_id)
+        else:
+            order = await self._store.order_of_request(request_id or "")
+        if order is None:
+            raise UnknownOrder(order_id or f"of request {request_id}")
+        return order
+
+    async def list_orders(
+        self, *, symbol: str | None, states: Sequence[str], page_size: int, page_token: str
+    ) -> tuple[list[Order], str, int]:
+        """Give a page of orders, the newest first, the token of the next one, and how many orders there are in all."""
+        limit = min(page_size or 100, 1000)
+        rows, count = await self._store.orders(
+            symbol=symbol, states=states, before=_number(page_token), limit=limit + 1
+        )
+        token = str(rows[limit - 1][0]) if len(rows) > limit else ""
+        return [order for _, order in rows[:limit]], token, count
+
+    async def list_fills(self, *, symbol: str | None, page_size: int, page_token: str) -> tuple[list[Fill], str]:
+        """Give a page of fills, the newest first, and the token of the next one."""
+        limit = min(page_size or 100, 5000)
+        rows = await self._store.fills(symbol=symbol, before=_number(page_token), limit=limit + 1)
+        token = str(rows[limit - 1][0]) if len(rows) > limit else ""
+        return [fill for _, fill in rows[:limit]], token
+
+    # Positions and performance.
+
+    async def holdings(self, *, include_flat: bool) -> Holdings:
+        """Give the positions that are on disk, at the last prices."""
+        positions = sorted(self.ledger.shown_positions.values(), key=lambda position: position.symbol)
+        listed = [position for position in positions if position.quantity or include_flat]
+        shown = [(position, position.unrealized_e9(await self._last_price(position))) for position in listed]
+        worth = [unrealized_e9 for _, unrealized_e9 in shown if unrealized_e9 is not None]
+        return Holdings(
+            positions=tuple(shown),
+            realized_e9=sum(position.realized_e9 for position in positions),
+            commission_e9=sum(position.commission_e9 for position in positions),
+            unrealized_e9=sum(worth) if len(worth) == len(shown) else None,
+            version=max((position.version for position in positions), default=0),
+            replay={symbol: position.through for symbol, position in self._signals.replay.items()},
+        )
+
+    async def performance(self, since_ns: int | None) -> Performance:
+        """Give the figures of all fills, or of those at or after an instant, counted from flat."""
+        if since_ns is None:
+            return self.ledger.account.performance
+        fills = await self._store.fills_since(since_ns)
+        held = self.ledger.account.positions
+        return measure((fill, held[fill.symbol].multiplier_e9) for fill in fills)[0]
+
+    async def _last_price(self, position: Position) -> int | None:
+        if position.quantity == 0:
+            return None
+        try:
+            quote = await self._market.quote(position.symbol)
+        except MarketDataUnavailable:
+            return None
+        return None if quote is None else quote.reference_e9
+
+    async def _evidence(self, symbol: str) -> Evidence:
+        quote = await self._market.quote(symbol)
+        if quote is None:
+            raise MarketDataUnavailable(f"there is no price of {symbol} yet", symbol=symbol)
+        if quote.provenance is Provenance.REPLAY:
+            return quote
+        return replace(quote, decision_ns=self._clock.wall_ns())
+
+    # Control.
+
+    def control(self) -> ControlView:
+        """Give mode, state and emergency stop as they are on disk."""
+        return self.view(self.ledger.shown_control)
+
+    def view(self, control: Control) -> ControlView:
+        """Give a control with what it means at this venue."""
+        venue = self._venue()
+        return ControlView(
+            control=control,
+            auto_threshold=self._auto_threshold,
+            venue="" if venue is None else venue.name,
+            venue_live=venue is not None and venue.live,
+        )
+
+    async def set_mode(self, mode: TradingMode, *, actor: str, reason: str) -> ControlView:
+        """Change the mode. Raises EmergencyStopped, AutomaticModeForbidden."""
+        venue = self._venue()
+        live = venue is None or venue.live
+        seen = [] if venue is None else sorted(venue.provenance.values(), key=lambda item: item is Provenance.LIVE)
+        rules.forbid_automatic(live, seen[0] if seen else None, mode)
+        now_ns = self._clock.wall_ns()
+        return await self._take_over(
+            rules.set_mode(self.ledger.control, mode, actor=actor, reason=reason, at_ns=now_ns)
+        )
+
+    async def set_state(self, state: TradingState, *, actor: str, reason: str) -> ControlView:
+        """Halt, reduce or resume. Raises ActorMissing, EmergencyStopped."""
+        now_ns = self._clock.wall_ns()
+        return await self._take_over(
+            rules.set_state(self.ledger.control, state, actor=actor, reason=reason, at_ns=now_ns)
+        )
+
+    async def clear_emergency(self, *, actor: str, reason: str) -> ControlView:
+        """Clear the emergency stop. Raises ActorMissing, StateConflict."""
+        now_ns = self._clock.wall_ns()
+        return await self._take_over(
+            rules.clear_emergency(self.ledger.control, actor=actor, reason=reason, at_ns=now_ns)
+        )
+
+    async def emergency_stop(self, *, actor: str, reason: str, flatten: bool) -> Stopped:
+        """Stop everything; see EmergencyStop.stop."""
+        return await self._emergency.stop(actor=actor, reason=reason, flatten=flatten)
+
+    async def choose_default_mode(self, configured: TradingMode | None, info: VenueInfo, declared: Provenance) -> None:
+        """Set the mode that nobody has chosen yet, once the venue has said who it is."""
+        if self.ledger.control.actor not in ("", DEFAULT_ACTOR) or self.ledger.control.emergency is not None:
+            return
+        mode = configured or rules.default_mode(not info.live, declared)
+        if info.live and declared is not Provenance.LIVE:
+            mode = TradingMode.MANUAL
+        if mode is not self.ledger.control.mode or not self.ledger.control.actor:
+            why = f"venue {info.name}, data {declared.value}"
+            await self.set_mode(mode, actor=DEFAULT_ACTOR, reason=why)
+
+    async def _take_over(self, control: Control) -> ControlView:
+        await self.ledger.set_control(control)
+        _LOG.info("control.changed", mode=control.mode.value, state=control.state.value, actor=control.actor)
+        return self.view(control)
+
+
+def _number(token: str) -> int | None:
+    """Read a page token. Raises PageTokenInvalid for one that was not made here."""
+    if not token:
+        return None
+    if not token.isascii() or not token.isdigit() or len(token) > 18:
+        raise PageTokenInvalid("page_token was not made by this server", field="page_token")
+    return int(token)

@@ -1,0 +1,301 @@
+"""Decides how orders, fills, positions and signals look on the wire, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from minhos_api.brain.v1 import signal_pb2
+from minhos_api.market.v1 import provenance_pb2, quote_pb2
+from minhos_api.order.v1 import fill_pb2, order_terms_pb2, position_pb2
+from minhos_api.risk.v1 import risk_check_pb2
+from minhos_api.trading.v1 import order_pb2
+from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb2
+from minhos_mesh.trading_engine.domain.order_events import ReplaceRequested
+from minhos_mesh.trading_engine.domain.orders import (
+    Fill,
+    Order,
+    OrderState,
+    OrderTerms,
+    OrderType,
+    Provenance,
+    Reason,
+    RiskCheck,
+    Side,
+    TimeInForce,
+)
+from minhos_mesh.trading_engine.domain.performance import Performance
+from minhos_mesh.trading_engine.domain.positions import Position
+from minhos_mesh.trading_engine.domain.signals import Signal
+from minhos_mesh.trading_engine.ports import Evidence
+from minhos_mesh.trading_engine.service import Holdings
+
+SIDES: Final = {Side.BUY: order_terms_pb2.SIDE_BUY, Side.SELL: order_terms_pb2.SIDE_SELL}
+_SIDES_BACK: Final[Mapping[int, Side]] = {number: side for side, number in SIDES.items()}
+_TYPES: Final = {
+    OrderType.MARKET: order_terms_pb2.ORDER_TYPE_MARKET,
+    OrderType.LIMIT: order_terms_pb2.ORDER_TYPE_LIMIT,
+    OrderType.STOP: order_terms_pb2.ORDER_TYPE_STOP,
+    OrderType.STOP_LIMIT: order_terms_pb2.ORDER_TYPE_STOP_LIMIT,
+}
+_TYPES_BACK: Final[Mapping[int, OrderType]] = {number: kind for kind, number in _TYPES.items()}
+_TIMES: Final = {
+    TimeInForce.DAY: order_terms_pb2.TIME_IN_FORCE_DAY,
+    TimeInForce.GTC: order_terms_pb2.TIME_IN_FORCE_GTC,
+    TimeInForce.IOC: order_terms_pb2.TIME_IN_FORCE_IOC,
+    TimeInForce.FOK: order_terms_pb2.TIME_IN_FORCE_FOK,
+}
+_TIMES_BACK: Final[Mapping[int, TimeInForce]] = {number: time for time, number in _TIMES.items()}
+_PROVENANCES: Final = {
+    Provenance.LIVE: provenance_pb2.PROVENANCE_LIVE,
+    Provenance.DELAYED: provenance_pb2.PROVENANCE_DELAYED,
+    Provenance.REPLAY: provenance_pb2.PROVENANCE_REPLAY,
+    Provenance.SIMULATED: provenance_pb2.PROVENANCE_SIMULATED,
+}
+_PROVENANCES_BACK: Final[Mapping[int, Provenance]] = {number: provenance for provenance, number in _PROVENANCES.items()}
+_STATES: Final = {state: order_pb2.OrderState.Value(f"ORDER_STATE_{state.value}") for state in OrderState}
+_STATES_BACK: Final[Mapping[int, OrderState]] = {number: state for state, number in _STATES.items()}
+_REASONS: Final = {
+    reason: order_pb2.ORDER_REASON_UNSPECIFIED
+    if reason is Reason.NONE
+    else order_pb2.OrderReason.Value(f"ORDER_REASON_{reason.value}")
+    for reason in Reason
+}
+_CHECK_PREFIX: Final = "RISK_CHECK_CODE_"
+
+
+def time_to_proto(time_ns: int) -> Timestamp:
+    """Nanoseconds since the Unix epoch as a Timestamp."""
+    return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
+
+
+def time_from_proto(time: Timestamp) -> int:
+    """A Timestamp as nanoseconds since the Unix epoch."""
+    return time.seconds * 1_000_000_000 + time.nanos
+
+
+def provenance_to_proto(provenance: Provenance) -> provenance_pb2.Provenance.ValueType:
+    """Provenance on the wire."""
+    return _PROVENANCES[provenance]
+
+
+def provenance_from_proto(provenance: int) -> Provenance | None:
+    """Provenance from the wire; None when it is not stated."""
+    return _PROVENANCES_BACK.get(provenance)
+
+
+def terms_from_proto(terms: order_terms_pb2.OrderTerms) -> OrderTerms:
+    """Terms from the wire; their rules have been checked."""
+    return OrderTerms(
+        symbol=terms.symbol,
+        side=_SIDES_BACK[terms.side],
+        quantity=terms.quantity,
+        order_type=_TYPES_BACK[terms.type],
+        limit_price_e9=terms.limit_price_e9 if terms.HasField("limit_price_e9") else None,
+        stop_price_e9=terms.stop_price_e9 if terms.HasField("stop_price_e9") else None,
+        time_in_force=_TIMES_BACK.get(terms.time_in_force, TimeInForce.DAY),
+    )
+
+
+def terms_to_proto(terms: OrderTerms) -> order_terms_pb2.OrderTerms:
+    """Terms on the wire."""
+    return order_terms_pb2.OrderTerms(
+        symbol=terms.symbol,
+        side=SIDES[terms.side],
+        type=_TYPES[terms.order_type],
+        quantity=terms.quantity,
+        limit_price_e9=terms.limit_price_e9,
+        stop_price_e9=terms.stop_price_e9,
+        time_in_force=_TIMES[terms.time_in_force],
+    )
+
+
+def order_to_proto(order: Order) -> order_pb2.Order:
+    """An order on the wire."""
+    return order_pb2.Order(
+        order_id=order.order_id,
+        request_id=order.origin.request_id,
+        terms=terms_to_proto(order.terms),
+        state=_STATES[order.state],
+        reason=_REASONS[order.reason],
+        reason_message=order.message,
+        filled_quantity=order.filled_quantity,
+        average_price_e9=order.average_price_e9,
+        commission_e9=order.commission_e9,
+        venue_order_id=order.venue_order_id or "",
+        signal_id=order.origin.signal_id or "",
+        actor=order.origin.actor,
+        provenance=_PROVENANCES[order.origin.provenance],
+        checks=[check_to_proto(check) for check in order.checks],
+        create_time=time_to_proto(order.created_ns),
+        update_time=time_to_proto(order.updated_ns),
+        version=order.sequence,
+        reduce_only=order.origin.reduce_only,
+    )
+
+
+def states_from_proto(states: Iterable[int]) -> list[str]:
+    """States of a filter."""
+    return [_STATES_BACK[state].value for state in states]
+
+
+def check_to_proto(check: RiskCheck) -> risk_check_pb2.RiskCheck:
+    """A check of the risk manager on the wire."""
+    return risk_check_pb2.RiskCheck(
+        code=risk_check_pb2.RiskCheckCode.Value(_CHECK_PREFIX + check.code),
+        passed=check.passed,
+        observed=check.observed,
+        limit=check.limit,
+        message=check.message,
+    )
+
+
+def check_from_proto(check: risk_check_pb2.RiskCheck) -> RiskCheck:
+    """A check of the risk manager from the wire; a code that is newer than this program is kept as UNSPECIFIED."""
+    name = risk_check_pb2.RiskCheckCode.DESCRIPTOR.values_by_number.get(check.code)
+    return RiskCheck(
+        code="UNSPECIFIED" if name is None else name.name.removeprefix(_CHECK_PREFIX),
+        passed=check.passed,
+        observed=check.observed,
+        limit=check.limit,
+        message=check.message,
+    )
+
+
+def fill_to_proto(fill: Fill) -> fill_pb2.Fill:
+    """A fill on the wire."""
+    return fill_pb2.Fill(
+        fill_id=fill.fill_id,
+        order_id=fill.order_id,
+        venue_order_id=fill.venue_order_id,
+        symbol=fill.symbol,
+        side=SIDES[fill.side],
+        quantity=fill.quantity,
+        cumulative_quantity=fill.cumulative_quantity,
+        price_e9=fill.price_e9,
+        commission_e9=fill.commission_e9,
+        fill_time=time_to_proto(fill.at_ns),
+        provenance=_PROVENANCES[fill.provenance],
+        market_sequence=fill.market_sequence,
+    )
+
+
+def fill_from_proto(fill: fill_pb2.Fill) -> Fill:
+    """A fill from the wire."""
+    return Fill(
+        fill_id=fill.fill_id,
+        order_id=fill.order_id,
+        venue_order_id=fill.venue_order_id,
+        symbol=fill.symbol,
+        side=_SIDES_BACK[fill.side],
+        quantity=fill.quantity,
+        cumulative_quantity=fill.cumulative_quantity,
+        price_e9=fill.price_e9,
+        commission_e9=fill.commission_e9,
+        at_ns=time_from_proto(fill.fill_time),
+        provenance=_PROVENANCES_BACK[fill.provenance],
+        market_sequence=fill.market_sequence if fill.HasField("market_sequence") else None,
+    )
+
+
+def position_to_proto(position: Position, unrealized_e9: int | None = None) -> position_pb2.Position:
+    """A position on the wire."""
+    return position_pb2.Position(
+        symbol=position.symbol,
+        quantity=position.quantity,
+        cost_e9=position.cost_e9,
+        average_price_e9=position.average_price_e9,
+        realized_pnl_e9=position.realized_e9,
+        commission_e9=position.commission_e9,
+        unrealized_pnl_e9=unrealized_e9,
+        multiplier_e9=position.multiplier_e9,
+        update_time=time_to_proto(position.updated_ns),
+        version=position.version,
+    )
+
+
+def signal_from_proto(signal: signal_pb2.Signal) -> Signal | None:
+    """A signal from the wire; None when it does not say where its data comes from."""
+    quote = signal.quote
+    provenance = provenance_from_proto(quote.provenance)
+    if provenance is None:
+        return None
+    sides = {signal_pb2.SIGNAL_ACTION_BUY: Side.BUY, signal_pb2.SIGNAL_ACTION_SELL: Side.SELL}
+    return Signal(
+        signal_id=signal.signal_id,
+        symbol=signal.symbol,
+        side=sides.get(signal.action),
+        confidence=signal.confidence,
+        provenance=provenance,
+        epoch=quote.epoch,
+        sequence=signal.through_sequence or quote.sequence,
+        quote_sequence=quote.sequence,
+        at_ns=time_from_proto(signal.decision_time),
+        quote_ns=time_from_proto(quote.event_time),
+        price_e9=quote.last_price_e9 if quote.HasField("last_price_e9") else None,
+        bid_e9=quote.bid_e9 if quote.HasField("bid_e9") else None,
+        ask_e9=quote.ask_e9 if quote.HasField("ask_e9") else None,
+    )
+
+
+def evidence_from_proto(quote: quote_pb2.Quote) -> Evidence | None:
+    """The last values of a symbol as evidence at their own time; None without provenance."""
+    provenance = provenance_from_proto(quote.provenance)
+    if provenance is None:
+        return None
+    event_ns = time_from_proto(quote.event_time)
+    return Evidence(
+        provenance=provenance,
+        decision_ns=event_ns,
+        event_ns=event_ns,
+        sequence=quote.sequence,
+        epoch=quote.epoch,
+        last_e9=quote.last_price_e9 if quote.HasField("last_price_e9") else None,
+        bid_e9=quote.bid_e9 if quote.HasField("bid_e9") else None,
+        ask_e9=quote.ask_e9 if quote.HasField("ask_e9") else None,
+    )
+
+
+def holdings_to_proto(holdings: Holdings) -> engine_pb2.GetPositionsResponse:
+    """Positions and totals on the wire."""
+    return engine_pb2.GetPositionsResponse(
+        positions=[position_to_proto(position, worth_e9) for position, worth_e9 in holdings.positions],
+        realized_pnl_e9=holdings.realized_e9,
+        commission_e9=holdings.commission_e9,
+        unrealized_pnl_e9=holdings.unrealized_e9,
+        version=holdings.version,
+        replay_through_sequence=holdings.replay,
+    )
+
+
+def performance_to_proto(performance: Performance) -> engine_pb2.PerformanceMetrics:
+    """Figures of trading on the wire."""
+    last_ns = performance.last_fill_ns
+    return engine_pb2.PerformanceMetrics(
+        fills=performance.fills,
+        trades=performance.trades,
+        winning_trades=performance.wins,
+        win_rate=performance.win_rate,
+        average_win_e9=performance.average_win_e9,
+        average_loss_e9=performance.average_loss_e9,
+        net_pnl_e9=performance.net_e9,
+        max_drawdown_e9=performance.max_drawdown_e9,
+        sharpe_per_trade=performance.sharpe_ratio,
+        commission_e9=performance.commission_e9,
+        last_fill_time=None if last_ns is None else time_to_proto(last_ns),
+    )
+
+
+def replacement_from_proto(
+    *, request_id: str, quantity: int | None, limit_price_e9: int | None, stop_price_e9: int | None
+) -> ReplaceRequested:
+    """A wish for other terms; its time is set when it is looked at."""
+    return ReplaceRequested(
+        at_ns=0,
+        request_id=request_id,
+        quantity=quantity,
+        limit_price_e9=limit_price_e9,
+        stop_price_e9=stop_price_e9,
+    )

@@ -1,0 +1,328 @@
+"""HealthMonitorService over a real registry, with instances that beat by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb
+from minhos_api.events.v1 import event_bus_service_pb2_grpc as bus_rpc
+from minhos_api.events.v1 import event_pb2
+from minhos_api.health.v1 import health_events_pb2, service_health_pb2
+from minhos_api.health.v1 import health_monitor_service_pb2 as pb
+from minhos_api.registry.v1 import registry_events_pb2
+from minhos_api.registry.v1 import registry_service_pb2 as rpb
+from minhos_api.registry.v1 import supervisor_service_pb2 as spb
+from minhos_mesh.runtime import errors
+from minhos_mesh.runtime.server import MeshServer
+from minhos_mesh.runtime.validation import violations_of
+
+SIMULATOR = "minhos_api.sierra.v1.SierraSimulatorService"
+BUS = "minhos_api.events.v1.EventBusService"
+STATE = "minhos_api.state.v1.StateManagerService"
+STARTING = service_health_pb2.SERVICE_STATE_STARTING
+HEALTHY = service_health_pb2.SERVICE_STATE_HEALTHY
+DEGRADED = service_health_pb2.SERVICE_STATE_DEGRADED
+UNHEALTHY = service_health_pb2.SERVICE_STATE_UNHEALTHY
+STOPPING = service_health_pb2.SERVICE_STATE_STOPPING
+STOPPED = service_health_pb2.SERVICE_STATE_STOPPED
+Attach = Callable[..., Any]
+eventually: Any
+RunningRegistry: Any
+
+
+@pytest.fixture(autouse=True)
+def _names(request: pytest.FixtureRequest) -> None:
+    """Takes the shared functions of this folder's conftest, which cannot be imported by name."""
+    conftest: Any = next(
+        plugin for plugin in request.config.pluginmanager.get_plugins() if getattr(plugin, "HERE", None) == Path(__file__).parent
+    )
+    globals().update(eventually=conftest.eventually, RunningRegistry=conftest.RunningRegistry)
+
+
+async def health(mesh: Any, service: str) -> service_health_pb2.ServiceHealth:
+    answer = await mesh.health.GetServiceHealth(pb.GetServiceHealthRequest(service=service))
+    assert isinstance(answer.health, service_health_pb2.ServiceHealth)
+    return answer.health
+
+
+async def until(mesh: Any, service: str, state: Any) -> service_health_pb2.ServiceHealth:
+    async def there() -> service_health_pb2.ServiceHealth | None:
+        found = await health(mesh, service)
+        return found if found.state == state else None
+
+    name = service_health_pb2.ServiceState.Name(state)
+    found = await eventually(there, f"{service} is {name}", 5.0)
+    assert isinstance(found, service_health_pb2.ServiceHealth)
+    return found
+
+
+class Beating:
+    """An instance that beats in the background as told."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.serving, self.conditions = stream, True, dict[str, str]()
+        self.now = asyncio.Event()
+        self._task = asyncio.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            await self.stream.beat(serving=self.serving, conditions=self.conditions)
+            self.now.clear()
+            try:
+                async with asyncio.timeout(0.3):
+                    await self.now.wait()
+            except TimeoutError:
+                continue
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+@pytest.fixture
+async def beating(mesh: Any, attach: Attach) -> AsyncIterator[Attach]:
+    running: list[Beating] = []
+
+    async def start(service: str, instance_id: str, contract: str, **fields: Any) -> Beating:
+        running.append(Beating(await attach(service, instance_id, contract, **fields)))
+        return running[-1]
+
+    yield start
+    for one in running:
+        await one.stop()
+
+
+async def test_a_service_goes_through_the_states_of_its_life(mesh: Any, beating: Attach) -> None:
+    watch = mesh.health.WatchHealth(pb.WatchHealthRequest())
+    snapshot = await watch.read()
+    assert {s.service: s.state for s in snapshot.snapshot.services}["sierra_simulator"] == STOPPED
+    sim = await beating("sierra_simulator", "sim-1", SIMULATOR)
+    await until(mesh, "sierra_simulator", HEALTHY)
+    sim.conditions = {"NO_FILE": "the folder cannot be written"}
+    sim.now.set()
+    told = await until(mesh, "sierra_simulator", DEGRADED)
+    assert [(r.code, r.message) for r in told.reasons] == [("NO_FILE", "the folder cannot be written")]
+    sim.conditions, sim.serving = {}, False
+    sim.now.set()
+    told = await until(mesh, "sierra_simulator", UNHEALTHY)
+    assert told.reasons[0].code == "NOT_SERVING"
+    assert told.reasons[0].action.startswith("Read the log of sim-1")
+    sim.serving = True
+    sim.now.set()
+    await until(mesh, "sierra_simulator", HEALTHY)
+    await sim.stop()
+    await sim.stream.say(goodbye=rpb.AttachGoodbye(reason="test"))
+    await until(mesh, "sierra_simulator", STOPPING)
+    seen, revision = [], snapshot.revision
+    async with asyncio.timeout(5):
+        while STOPPING not in seen:
+            update = await watch.read()
+            if update.HasField("change"):
+                assert update.revision == update.change.revision == revision + 1
+                revision = update.revision
+                seen.append(update.change.new_state)
+    assert seen == [STARTING, HEALTHY, DEGRADED, HEALTHY, UNHEALTHY, HEALTHY, STOPPING]
+    watch.cancel()
+
+
+async def test_an_instance_that_left_is_forgotten_even_if_nobody_sees_its_process_end(mesh: Any, beating: Attach) -> None:
+    sim = await beating("sierra_simulator", "sim-1", SIMULATOR)
+    await until(mesh, "sierra_simulator", HEALTHY)
+    await sim.stop()
+    await sim.stream.say(goodbye=rpb.AttachGoodbye(reason="test"))
+    registry = mesh.parts.servicers[0]._registry
+    await until(mesh, "sierra_simulator", STOPPING)
+    registry.instances.process_ended("sierra_simulator", 0, "ended")
+    await until(mesh, "sierra_simulator", STOPPING)
+
+    async def forgotten() -> bool:
+        return (await health(mesh, "sierra_simulator")).state == STOPPED
+
+    await eventually(forgotten, "forgotten after five seconds", 8.0)
+
+
+async def test_dependents_are_degraded_with_the_reason_and_come_back(mesh: Any, beating: Attach) -> None:
+    bus = await beating("event_bus", "bus-1", BUS)
+    await beating("state_manager", "state-1", STATE)
+    await until(mesh, "state_manager", HEALTHY)
+    await bus.stop()
+    bus.stream.call.cancel()
+    told = await until(mesh, "state_manager", DEGRADED)
+    assert [(r.code, r.message) for r in told.reasons] == [("DEPENDENCY_DOWN", "needs event_bus, which is UNHEALTHY")]
+    assert told.reasons[0].action == "Look at event_bus first; this service recovers by itself when it is back."
+    assert dict(told.dependencies) == {"event_bus": UNHEALTHY}
+    mesh_health = await mesh.health.GetMeshHealth(pb.GetMeshHealthRequest())
+    assert mesh_health.state == UNHEALTHY
+    await beating("event_bus", "bus-2", BUS)
+    await until(mesh, "state_manager", HEALTHY)
+    assert (await mesh.health.GetMeshHealth(pb.GetMeshHealthRequest())).state == HEALTHY
+
+
+async def test_changes_are_listed_newest_first_in_pages(mesh: Any, beating: Attach) -> None:
+    sim = await beating("sierra_simulator", "sim-1", SIMULATOR)
+    await until(mesh, "sierra_simulator", HEALTHY)
+    for number in range(3):
+        sim.conditions = {f"C{number}": "sentence"}
+        sim.now.set()
+        await until(mesh, "sierra_simulator", DEGRADED)
+        sim.conditions = {}
+        sim.now.set()
+        await until(mesh, "sierra_simulator", HEALTHY)
+    request = pb.ListHealthChangesRequest(service="sierra_simulator", page_size=5)
+
+    async def written() -> Any:
+        answer = await mesh.health.ListHealthChanges(request)
+        return answer if answer.changes[0].new_state == HEALTHY and answer.next_page_token else None
+
+    page = await eventually(written, "all is written")
+    request.page_token = page.next_page_token
+    rest = await mesh.health.ListHealthChanges(request)
+    revisions = [change.revision for change in [*page.changes, *rest.changes]]
+    assert revisions == sorted(revisions, reverse=True)
+    assert (len(page.changes), len(rest.changes), rest.next_page_token) == (5, 3, "")
+    assert rest.changes[-1].old_state == STOPPED
+
+
+async def test_the_history_survives_a_restart_of_the_registry(tmp_path: Path) -> None:
+    first = RunningRegistry(tmp_path)
+    await first.start()
+    before = await eventually(lambda: first.health.ListHealthChanges(pb.ListHealthChangesRequest()), "answers")
+    await first.stop()
+    second = RunningRegistry(tmp_path)
+    await second.start()
+    after = await second.health.ListHealthChanges(pb.ListHealthChangesRequest())
+    await second.stop()
+    assert list(after.changes)[-len(before.changes) :] == list(before.changes)
+
+
+@pytest.mark.parametrize("token", ["x", "-1", "1" * 30])
+async def test_a_page_token_of_somebody_else_is_refused(token: str, mesh: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await mesh.health.ListHealthChanges(pb.ListHealthChangesRequest(page_token=token))
+    assert errors.read(caught.value).reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
+
+
+async def test_an_unknown_service_is_told_with_the_nearest_name(mesh: Any) -> None:
+    for call, request in (
+        (mesh.health.GetServiceHealth, pb.GetServiceHealthRequest(service="evnt_bus")),
+        (mesh.health.ListHealthChanges, pb.ListHealthChangesRequest(service="evnt_bus")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(request)
+        told = errors.read(caught.value)
+        assert (told.code.name, told.metadata["nearest"]) == ("NOT_FOUND", "event_bus")
+
+
+async def test_starting_an_unknown_service_or_the_registry_itself_is_refused(mesh: Any) -> None:
+    for name, code in (("evnt_bus", "NOT_FOUND"), ("registry", "FAILED_PRECONDITION")):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in mesh.supervisor.StartService(spb.StartServiceRequest(service=name)):
+                pass
+        assert errors.read(caught.value).code.name == code
+        assert name in errors.read(caught.value).message
+
+
+class Bus(bus_rpc.EventBusServiceServicer):
+    """An event bus that keeps what it is sent and checks it."""
+
+    def __init__(self) -> None:
+        self.events: list[event_pb2.Event] = []
+        self.down = True
+
+    async def Publish(self, request: bus_pb.PublishRequest, context: Any) -> bus_pb.PublishResponse:
+        if self.down:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        self.events.extend(request.events)
+        return bus_pb.PublishResponse(sequences=range(len(request.events)))
+
+    async def PublishStream(self, requests: Any, _context: Any) -> AsyncIterator[bus_pb.PublishStreamResponse]:
+        async for request in requests:
+            yield bus_pb.PublishStreamResponse(batch_id=request.batch_id)
+
+    async def Subscribe(self, requests: Any, _context: Any) -> AsyncIterator[bus_pb.SubscribeResponse]:
+        async for _request in requests:
+            yield bus_pb.SubscribeResponse()
+
+    async def ListEvents(self, _request: Any, _context: Any) -> bus_pb.ListEventsResponse:
+        return bus_pb.ListEventsResponse()
+
+    async def GetStats(self, _request: Any, _context: Any) -> bus_pb.GetStatsResponse:
+        return bus_pb.GetStatsResponse()
+
+
+async def test_events_wait_for_the_bus_and_then_come_in_order_and_once(mesh: Any, beating: Attach) -> None:
+    sim = await beating("sierra_simulator", "sim-1", SIMULATOR)
+    await until(mesh, "sierra_simulator", HEALTHY)
+    await sim.stop()
+    sim.stream.call.cancel()
+    await until(mesh, "sierra_simulator", UNHEALTHY)
+    bus = Bus()
+    async with MeshServer([bus]) as server:
+        await beating("event_bus", "bus-1", BUS, address=server.address)
+        await until(mesh, "event_bus", HEALTHY)
+        bus.down = False
+
+        def about() -> list[str]:
+            return [event.type for event in bus.events if event.subject == "sierra_simulator"]
+
+        expected = ["service.health_changed"] * 2 + ["service.started", "service.health_changed", "service.unhealthy"]
+        await eventually(lambda: len(about()) >= 6, "published")
+        assert sorted(about()) == sorted([*expected, "service.stopped"])
+        assert len({event.event_id for event in bus.events}) == len(bus.events)
+        for event in bus.events:
+            assert violations_of(event) == (), event
+            assert event.source == "registry"
+        stopped = registry_events_pb2.ServiceStopped()
+        (found,) = [event for event in bus.events if event.type == "service.stopped"]
+        assert found.payload.Unpack(stopped)
+        assert (stopped.instance_id, stopped.in_order) == ("sim-1", False)
+        changed = health_events_pb2.ServiceHealthChanged()
+        (last, *_) = [
+            event
+            for event in reversed(bus.events)
+            if event.type == "service.health_changed" and event.subject == "sierra_simulator"
+        ]
+        assert last.payload.Unpack(changed)
+        assert changed.change.new_state == UNHEALTHY
+
+
+async def test_memory_and_cpu_of_an_instance_are_measured(mesh: Any) -> None:
+    async def measured() -> Any:
+        (own,) = (await mesh.services())["registry"].instances
+        return own if own.HasField("memory_bytes") else None
+
+    own = await eventually(measured, "measured")
+    assert own.memory_bytes > 1_000_000
+    assert own.cpu_seconds > 0
+
+
+async def test_an_instance_that_answers_no_health_check_is_told(mesh: Any, beating: Attach) -> None:
+    mesh.parts.servicers[0]._registry  # noqa: B018 - the registry is there
+    sim = await beating("sierra_simulator", "sim-1", SIMULATOR, address="127.0.0.1:1")
+    told = await until(mesh, "sierra_simulator", DEGRADED)
+    assert told.reasons[0].code == "CHECK_FAILED"
+    assert "DEADLINE_EXCEEDED" in told.reasons[0].message
+    await sim.stop()
+
+
+async def test_a_health_watch_of_an_instance_takes_it_out_before_its_next_heartbeat(mesh: Any, beating: Attach) -> None:
+    async with MeshServer([Bus()]) as server:
+        await beating("event_bus", "bus-1", BUS, address=server.address)
+        await until(mesh, "event_bus", HEALTHY)
+
+        async def out() -> bool:
+            (instance,) = (await mesh.services())["event_bus"].instances
+            return not instance.in_rotation
+
+        await asyncio.sleep(0)
+        registry = mesh.parts.servicers[0]._registry
+        (present,) = registry.resolve("event_bus")
+        await eventually(lambda: registry.resolve("event_bus")[0].watched.value == "SERVING", "watched")
+        await server.set_serving(serving=False)
+        await eventually(out, f"{present.key} is out of rotation", 1.0)

@@ -1,0 +1,289 @@
+"""SierraClientService as its clients see it, and what it sends to a market data that speaks plain protobuf."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpclib.client import Channel
+
+from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
+from minhos_api.market.v1 import market_data_ingest_service_pb2_grpc as ingest_grpc
+from minhos_api.market.v1 import provenance_pb2, tick_pb2
+from minhos_api.mesh.v1 import error_reason_pb2
+from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
+from minhos_api.sierra.v1.sierra_client_service_pb2_grpc import SierraClientServiceStub
+from minhos_dataclasses.sierra import v1 as dataclasses
+from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.config import MeshConfig, load
+from minhos_mesh.runtime.context import ServiceContext
+from minhos_mesh.runtime.errors import MeshError, read
+from minhos_mesh.runtime.paths import MeshPaths
+from minhos_mesh.runtime.server import MeshServer
+from minhos_mesh.sierra_client.bootstrap import build
+from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, MARK_FIRST, RECORD, Records
+from minhos_mesh.sierra_files.marker import Marker, write_marker
+from minhos_mesh.sierra_files.writer import ScidWriter
+
+INGEST = "minhos_api.market.v1.MarketDataIngestService"
+CLIENT = "minhos_api.sierra.v1.SierraClientService"
+SYMBOL = "NQZ26-CME"
+START_NS = 1_790_000_000_000_000_000
+
+
+def made(count: int, first: int = 0) -> Records:
+    records = np.zeros(count, RECORD)
+    index = first + np.arange(count)
+    records["time_us"] = EPOCH_SHIFT_US + START_NS // 1000 + index * 1000
+    records["close"] = records["high"] = 23_500.25
+    records["low"] = 23_500.0
+    records["num_trades"] = 1
+    records["total_volume"] = records["ask_volume"] = 2
+    return records
+
+
+class MarketData(ingest_grpc.MarketDataIngestServiceServicer):
+    """Market data by stock protobuf: keeps ticks per epoch, acknowledges each batch."""
+
+    def __init__(self) -> None:
+        self.taken: dict[int, list[tick_pb2.Tick]] = {}
+        self.opens: list[ingest_pb2.IngestOpen] = []
+        self.ends: list[int] = []
+        self.refuse: MeshError | None = None
+        self.break_after: int | None = None
+
+    async def IngestTicks(
+        self, requests: AsyncIterator[ingest_pb2.IngestTicksRequest], context: Any
+    ) -> AsyncIterator[ingest_pb2.IngestTicksResponse]:
+        if self.refuse is not None:
+            raise self.refuse
+        async for request in requests:
+            if request.HasField("open"):
+                self.opens.append(request.open)
+                position = len(self.taken.setdefault(request.open.epoch, []))
+                yield ingest_pb2.IngestTicksResponse(opened=ingest_pb2.IngestOpened(through_position=position))
+            elif request.HasField("end"):
+                self.ends.append(request.end.through_position)
+            else:
+                yield self._take(request.batch)
+                if self.break_after is not None and len(self.taken[request.batch.epoch]) >= self.break_after:
+                    self.break_after = None
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
+
+    def _take(self, batch: tick_pb2.TickBatch) -> ingest_pb2.IngestTicksResponse:
+        taken = self.taken[batch.epoch]
+        assert batch.first_sequence == len(taken) + 1
+        assert batch.tick_count == len(batch.ticks)
+        taken += batch.ticks
+        return ingest_pb2.IngestTicksResponse(ack=ingest_pb2.IngestAck(through_position=len(taken)))
+
+    @property
+    def newest(self) -> list[tick_pb2.Tick]:
+        return self.taken[max(self.taken)] if self.taken else []
+
+
+def config(**sections: dict[str, Any]) -> MeshConfig:
+    overrides = {"market_data": {"symbols": [SYMBOL]}, "sierra_client": {"poll_s": 0.01}, **sections}
+    return load(None, environment={}, overrides=overrides).resolved(datetime.now(UTC))
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+class Mesh:
+    """Market data and a client over one folder; each can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = MeshPaths(folder)
+        self.paths.create()
+        self.market = MarketData()
+        self.file = self.paths.sierra_dir / f"{SYMBOL}.scid"
+        self._market_stack, self._client_stack = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()
+        self._port = 0
+
+    async def start_market(self) -> None:
+        server = MeshServer([self.market], port=self._port)
+        await self._market_stack.enter_async_context(server)
+        self._port = server.port
+
+    async def stop_market(self) -> None:
+        await self._market_stack.aclose()
+        self.market.taken.clear()
+
+    async def start_client(self, configuration: MeshConfig | None = None) -> None:
+        stack = self._client_stack
+        clients = Clients({INGEST: f"127.0.0.1:{self._port}"})
+        stack.push_async_callback(clients.close)
+        context = ServiceContext("sierra_client", "sierra_client-1", configuration or config(), self.paths, clients)
+        self.context = context
+        parts = await stack.enter_async_context(build(context))
+        stack.push_async_callback(context.tasks.close)
+        self.server = await stack.enter_async_context(MeshServer(parts.servicers, errors=parts.errors))
+        await parts.start()
+        own = Clients({CLIENT: self.server.address})
+        stack.push_async_callback(own.close)
+        self.stub: Any = own.stub(SierraClientServiceStub)
+
+    async def stop_client(self) -> None:
+        await self._client_stack.aclose()
+
+    async def feed(self) -> pb2.SierraFeedStatus:
+        response = await self.stub.GetStatus(pb2.GetStatusRequest())
+        (feed,) = response.status.feeds
+        assert isinstance(feed, pb2.SierraFeedStatus)
+        return feed
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    found = Mesh(tmp_path)
+    await found.start_market()
+    yield found
+    await found.stop_client()
+    await found.stop_market()
+
+
+async def test_ticks_arrive_as_stock_protobuf_reads_them(mesh: Mesh) -> None:
+    records = made(3)
+    records["open"][1] = np.array([MARK_FIRST], "<u4").view("<f4")[0]
+    records["high"][2] = 0.0
+    ScidWriter.create(mesh.file, records).close()
+    await mesh.start_client()
+    await eventually(lambda: len(mesh.market.newest) == 3)
+    first, marked, no_ask = mesh.market.newest
+    flags = tick_pb2
+    assert first.flags == sum(
+        (flags.TICK_FLAG_HAS_PRICE, flags.TICK_FLAG_HAS_SIZE, flags.TICK_FLAG_HAS_BID, flags.TICK_FLAG_HAS_ASK)
+    )
+    assert (first.price_e9, first.bid_e9, first.ask_e9) == (23_500_250_000_000, 23_500_000_000_000, 23_500_250_000_000)
+    assert (first.event_time_ns, first.size) == (START_NS, 2)
+    assert (first.kind, first.side) == (tick_pb2.TICK_KIND_TRADE, tick_pb2.TRADE_SIDE_BUY)
+    assert first.receive_time_ns > 0
+    assert marked.flags & flags.TICK_FLAG_UNBUNDLED_FIRST
+    assert not no_ask.flags & flags.TICK_FLAG_HAS_ASK
+    (opened,) = mesh.market.opens
+    assert (opened.source, opened.symbol) == (f"sierra_client:{SYMBOL}.scid", SYMBOL)
+    assert opened.provenance == provenance_pb2.PROVENANCE_SIMULATED
+
+
+async def test_status_says_what_is_tailed_and_both_stubs_agree(mesh: Mesh) -> None:
+    ScidWriter.create(mesh.file, made(10)).close()
+    await mesh.start_client()
+    await eventually(lambda: len(mesh.market.newest) == 10)
+    stream = mesh.stub.WatchStatus(pb2.WatchStatusRequest())
+    async with asyncio.timeout(5):
+        async for update in stream:
+            if update.status.feeds[0].state == pb2.SIERRA_FEED_STATE_TAILING:
+                break
+    stream.cancel()
+    feed = await mesh.feed()
+    assert (feed.symbol, feed.file, feed.records_read, feed.records_acknowledged) == (SYMBOL, mesh.file.name, 10, 10)
+    assert not feed.HasField("records_expected")
+    assert feed.event_time.ToNanoseconds() == START_NS + 9_000_000
+    assert feed.epoch == mesh.market.opens[0].epoch
+    answer = (await mesh.stub.GetStatus(pb2.GetStatusRequest())).status
+    assert (answer.folder, answer.ingest_connected) == (str(mesh.paths.sierra_dir), True)
+    host, port = mesh.server.address.rsplit(":", 1)
+    async with Channel(host, int(port)) as channel:
+        other = await dataclasses.SierraClientServiceStub(channel).get_status(dataclasses.GetStatusRequest())
+    assert bytes(other.status) == answer.SerializeToString()
+
+
+async def test_market_data_that_restarts_is_sent_all_again(mesh: Mesh) -> None:
+    writer = ScidWriter.create(mesh.file, made(50))
+    await mesh.start_client()
+    await eventually(lambda: len(mesh.market.newest) == 50)
+    await mesh.stop_market()
+    await eventually(lambda: "MARKET_DATA_UNREACHABLE" in mesh.context.conditions.held())
+    assert (await mesh.feed()).state == pb2.SIERRA_FEED_STATE_DISCONNECTED
+    writer.append(made(5, 50))
+    writer.close()
+    await mesh.start_market()
+    await eventually(lambda: len(mesh.market.newest) == 55)
+    assert len({opened.epoch for opened in mesh.market.opens}) == 1
+    assert mesh.context.conditions.held() == {}
+    assert (await mesh.feed()).reconnects >= 1
+
+
+async def test_stream_that_breaks_in_the_middle_loses_and_doubles_nothing(mesh: Mesh) -> None:
+    mesh.market.break_after = 10_000
+    ScidWriter.create(mesh.file, made(30_000)).close()
+    await mesh.start_client()
+    await eventually(lambda: len(mesh.market.newest) == 30_000)
+    times = [tick.event_time_ns for tick in mesh.market.newest]
+    assert times == [START_NS + at * 1_000_000 for at in range(30_000)]
+    assert len(mesh.market.opens) == 2
+
+
+async def test_client_that_restarts_sends_only_what_is_new(mesh: Mesh) -> None:
+    writer = ScidWriter.create(mesh.file, made(20))
+    await mesh.start_client()
+    await eventually(lambda: len(mesh.market.newest) == 20)
+    await mesh.stop_client()
+    writer.append(made(4, 20))
+    writer.close()
+    await mesh.start_client()
+    await eventually(lambda: len(mesh.market.newest) == 24)
+    assert len(mesh.market.taken) == 1
+
+
+async def test_replay_reaches_its_end_with_event_time_as_receive_time(mesh: Mesh) -> None:
+    write_marker(mesh.paths.sierra_dir, Marker({mesh.file.name: 12}))
+    ScidWriter.create(mesh.file, made(12)).close()
+    await mesh.start_client(config(sierra_client={"provenance": "REPLAY"}))
+    await eventually(lambda: mesh.market.ends == [12])
+    assert all(tick.receive_time_ns == tick.event_time_ns for tick in mesh.market.newest)
+    async with asyncio.timeout(5):
+        while (await mesh.feed()).state != pb2.SIERRA_FEED_STATE_ENDED:
+            await asyncio.sleep(0.001)
+    feed = await mesh.feed()
+    assert (feed.records_expected, feed.records_read, feed.records_acknowledged) == (12, 12, 12)
+    assert feed.provenance == provenance_pb2.PROVENANCE_REPLAY
+
+
+async def test_live_beside_a_marker_is_refused_with_the_reason(mesh: Mesh) -> None:
+    write_marker(mesh.paths.sierra_dir, Marker())
+    ScidWriter.create(mesh.file, made(1)).close()
+    await mesh.start_client(config(sierra_client={"provenance": "LIVE"}))
+    await eventually(lambda: "FEED_ERROR" in mesh.context.conditions.held())
+    feed = await mesh.feed()
+    assert feed.state == pb2.SIERRA_FEED_STATE_ERROR
+    assert "provenance LIVE is declared" in feed.reason
+    assert mesh.market.opens == []
+
+
+async def test_refusal_of_market_data_is_told(mesh: Mesh) -> None:
+    mesh.market.refuse = MeshError(
+        grpc.StatusCode.NOT_FOUND, error_reason_pb2.ERROR_REASON_SYMBOL_UNKNOWN, f"{SYMBOL} is not configured"
+    )
+    ScidWriter.create(mesh.file, made(1)).close()
+    await mesh.start_client()
+    await eventually(lambda: "FEED_ERROR" in mesh.context.conditions.held())
+    assert (await mesh.feed()).reason == f"market data refuses the source (NOT_FOUND): {SYMBOL} is not configured"
+
+
+async def test_files_are_listed_in_pages(mesh: Mesh) -> None:
+    ScidWriter.create(mesh.file, made(3)).close()
+    (mesh.paths.sierra_dir / "ESZ26-CME.scid").write_bytes(b"PK\x03\x04")
+    await mesh.start_client()
+    first = await mesh.stub.ListFiles(pb2.ListFilesRequest(page_size=1))
+    second = await mesh.stub.ListFiles(pb2.ListFilesRequest(page_size=1, page_token=first.next_page_token))
+    assert [file.name for file in (*first.files, *second.files)] == ["ESZ26-CME.scid", mesh.file.name]
+    assert "is not a .scid file" in first.files[0].error
+    assert not first.files[0].HasField("records")
+    assert (second.files[0].records, second.files[0].symbol, second.next_page_token) == (3, SYMBOL, "")
+    assert second.files[0].first_time.ToNanoseconds() == START_NS
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await mesh.stub.ListFiles(pb2.ListFilesRequest(page_size=-1))
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert read(raised.value).violations[0].field == "page_size"

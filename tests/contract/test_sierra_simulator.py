@@ -1,0 +1,174 @@
+"""SierraSimulatorService as its clients see it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpclib.client import Channel
+
+from minhos_api.sierra.v1 import sierra_simulator_service_pb2 as pb2
+from minhos_api.sierra.v1.sierra_simulator_service_pb2_grpc import SierraSimulatorServiceStub
+from minhos_dataclasses.sierra import v1 as dataclasses
+from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.config import ConfigError, load
+from minhos_mesh.runtime.context import ServiceContext
+from minhos_mesh.runtime.errors import read
+from minhos_mesh.runtime.paths import MeshPaths
+from minhos_mesh.runtime.server import MeshServer
+from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, RECORD
+from minhos_mesh.sierra_files.marker import read_marker
+from minhos_mesh.sierra_files.reader import read_scid
+from minhos_mesh.sierra_files.writer import ScidWriter
+from minhos_mesh.sierra_simulator.bootstrap import build
+
+CONTRACT = "minhos_api.sierra.v1.SierraSimulatorService"
+
+
+class Simulator:
+    """A simulator on a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = MeshPaths(folder)
+        self.paths.create()
+        self._stack = contextlib.AsyncExitStack()
+
+    async def start(self, **feed: Any) -> Any:
+        config = load(None, environment={}, overrides={"feed": {"history_hours": 1.0, **feed}})
+        clients = Clients()
+        self._stack.push_async_callback(clients.close)
+        context = ServiceContext(
+            "sierra_simulator", "sierra_simulator-1", config.resolved(datetime.now(UTC)), self.paths, clients
+        )
+        parts = await self._stack.enter_async_context(build(context))
+        self._stack.push_async_callback(context.tasks.close)
+        await parts.start()
+        self.server = await self._stack.enter_async_context(MeshServer(parts.servicers, errors=parts.errors))
+        own = Clients({CONTRACT: self.server.address})
+        self._stack.push_async_callback(own.close)
+        return own.stub(SierraSimulatorServiceStub)
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+
+@pytest.fixture
+async def simulator(tmp_path: Path) -> AsyncIterator[Simulator]:
+    found = Simulator(tmp_path / "mesh")
+    yield found
+    await found.stop()
+
+
+def recording(folder: Path, count: int) -> Path:
+    records = np.zeros(count, RECORD)
+    records["time_us"] = EPOCH_SHIFT_US + 1_600_000_000_000_000 + np.arange(count) * 1_000_000
+    records["close"] = 100
+    records["num_trades"] = 1
+    path = folder / "MNQU21-CME.scid"
+    ScidWriter.create(path, records).close()
+    return path
+
+
+async def state(stub: Any) -> pb2.SimulatorState:
+    response = await stub.GetStatus(pb2.SierraSimulatorServiceGetStatusRequest())
+    assert isinstance(response.simulator, pb2.SimulatorState)
+    return response.simulator
+
+
+async def watch_until(stub: Any, activity: pb2.SimulatorActivity.ValueType) -> list[pb2.SimulatorState]:
+    stream = stub.WatchReplay(pb2.WatchReplayRequest())
+    seen = []
+    async with asyncio.timeout(10):
+        async for update in stream:
+            seen.append(update.simulator)
+            if update.simulator.activity == activity:
+                break
+    stream.cancel()
+    return seen
+
+
+async def test_random_walk_has_history_and_goes_on(simulator: Simulator) -> None:
+    stub = await simulator.start(ticks_per_second=200.0, seed=7)
+    first = await state(stub)
+    assert (first.feed, first.activity) == (pb2.SIMULATOR_FEED_RANDOM_WALK, pb2.SIMULATOR_ACTIVITY_RUNNING)
+    assert (first.speed, first.seed) == (200.0, 7)
+    assert not first.HasField("records_total")
+    assert first.symbol.startswith("NQ")
+    assert first.records_written > 1_500
+    async with asyncio.timeout(5):
+        while (await state(stub)).records_written < first.records_written + 20:
+            await asyncio.sleep(0.01)
+    records = read_scid(Path(first.file))
+    assert (np.diff(records["time_us"]) > 0).all()
+    assert read_marker(simulator.paths.sierra_dir) is not None
+
+
+async def test_pause_stops_and_resume_goes_on(simulator: Simulator) -> None:
+    stub = await simulator.start(ticks_per_second=500.0)
+    for _ in range(2):
+        paused = (await stub.Pause(pb2.PauseRequest())).simulator
+        assert paused.activity == pb2.SIMULATOR_ACTIVITY_PAUSED
+    written = (await state(stub)).records_written
+    await asyncio.sleep(0.05)
+    assert (await state(stub)).records_written == written
+    for _ in range(2):
+        resumed = (await stub.Resume(pb2.ResumeRequest())).simulator
+        assert resumed.activity == pb2.SIMULATOR_ACTIVITY_RUNNING
+    async with asyncio.timeout(5):
+        while (await state(stub)).records_written == written:
+            await asyncio.sleep(0.005)
+
+
+async def test_speed_is_changed_and_a_wrong_one_is_refused(simulator: Simulator) -> None:
+    stub = await simulator.start()
+    assert (await stub.SetFeed(pb2.SetFeedRequest(speed=25.0))).simulator.speed == 25.0
+    for speed, field in ((0.0, "speed"), (20_000.0, "speed"), (-1.0, "speed")):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.SetFeed(pb2.SetFeedRequest(speed=speed))
+        assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert read(raised.value).violations[0].field == field
+    assert (await state(stub)).speed == 25.0
+
+
+async def test_replay_at_full_speed_ends_with_the_recording(simulator: Simulator, tmp_path: Path) -> None:
+    source = recording(tmp_path, 20_000)
+    stub = await simulator.start(kind="replay", file=str(source), speed="max")
+    last = (await watch_until(stub, pb2.SIMULATOR_ACTIVITY_ENDED))[-1]
+    assert (last.records_written, last.records_total, last.symbol) == (20_000, 20_000, "MNQU21-CME")
+    assert (last.speed, last.feed) == (0.0, pb2.SIMULATOR_FEED_REPLAY)
+    assert not last.HasField("seed")
+    assert last.event_time.ToNanoseconds() == (1_600_000_000 + 19_999) * 10**9
+    assert Path(last.file).read_bytes() == source.read_bytes()
+
+
+async def test_both_stubs_give_the_same_answer(simulator: Simulator, tmp_path: Path) -> None:
+    source = recording(tmp_path, 10)
+    stub = await simulator.start(kind="replay", file=str(source), speed="max")
+    await watch_until(stub, pb2.SIMULATOR_ACTIVITY_ENDED)
+    host, port = simulator.server.address.rsplit(":", 1)
+    async with Channel(host, int(port)) as channel:
+        other = await dataclasses.SierraSimulatorServiceStub(channel).get_status(
+            dataclasses.SierraSimulatorServiceGetStatusRequest()
+        )
+    assert bytes(other.simulator) == (await state(stub)).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is empty"), (b"PK\x03\x04", "is not a .scid file"), (b"SCID", "truncated header: 4 of 56 bytes")],
+)
+async def test_recording_that_cannot_be_replayed_refuses_the_start(
+    simulator: Simulator, tmp_path: Path, content: bytes, message: str
+) -> None:
+    source = tmp_path / "MNQU21-CME.scid"
+    source.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as raised:
+        await simulator.start(kind="replay", file=str(source), speed="max")
+    assert str(source) in str(raised.value)

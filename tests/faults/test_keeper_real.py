@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+
+from minhos_api.registry.v1 import registry_service_pb2, registry_service_pb2_grpc
+from minhos_api.registry.v1 import supervisor_service_pb2 as pb
+from minhos_api.registry.v1 import supervisor_service_pb2_grpc as rpc
+from minhos_mesh.runtime import config
+from minhos_mesh.runtime.catalogue import service_names
+from minhos_mesh.runtime.keeper_client import KeeperClient, KeeperError, KeeperUnavailable, start_keeper
+from minhos_mesh.runtime.keeper_protocol import KeeperPaths
+from minhos_mesh.runtime.paths import MeshPaths
+
+DEADLINE_S = 30.0
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def alive(pid: int) -> bool:
+    try:
+        content = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return content[content.rindex(")") + 2] not in "ZX"
+
+
+def await_that(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {DEADLINE_S:g} s: {what}"
+        select.select([], [], [], 0.02)
+
+
+class Mesh:
+    """A whole mesh of real services in one data folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.paths = MeshPaths(data_dir)
+        self.paths.create()
+        config.save(config.load(None, environment={}).resolved(datetime.now(UTC)), self.paths.config_file)
+        self.client = KeeperClient(data_dir)
+        self.seen: set[int] = set()
+
+    def start_keeper(self) -> int:
+        pid = start_keeper(self.paths.data_dir).pid
+        self.seen.add(pid)
+        return pid
+
+    def channel(self) -> grpc.Channel:
+        await_that(self.paths.mesh_file.exists, "the registry has an address")
+        return grpc.insecure_channel(json.loads(self.paths.mesh_file.read_text())["address"])
+
+    def start_all(self) -> dict[str, float]:
+        """Starts everything; returns when each service was ready, seconds from the call."""
+        with self.channel() as channel:
+            calls = rpc.SupervisorServiceStub(channel).StartAll(
+                pb.StartAllRequest(), timeout=2 * DEADLINE_S, wait_for_ready=True
+            )
+            steps = [answer.progress for answer in calls]
+        self.pids()
+        ready = [step for step in steps if step.phase == pb.SupervisionProgress.PHASE_READY]
+        return {step.service: step.elapsed.ToTimedelta().total_seconds() for step in ready}
+
+    def pids(self) -> dict[str, int]:
+        found = {info.service: info.pid for info in self.client.list().processes}
+        self.seen |= set(found.values())
+        return found
+
+    def instances(self) -> dict[str, str]:
+        """The ready instance of each service, as the registry tells."""
+        with self.channel() as channel:
+            stub = registry_service_pb2_grpc.RegistryServiceStub(channel)
+            answer = stub.ListServices(
+                registry_service_pb2.ListServicesRequest(), timeout=DEADLINE_S, wait_for_ready=True
+            )
+        return {service.name: instance.address for service in answer.services for instance in service.instances}
+
+    def end(self) -> None:
+        with contextlib.suppress(KeeperError):
+            self.pids()
+            self.client.shutdown(deadline_s=5)
+        for pid in self.seen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    made = Mesh(tmp_path / "data")
+    yield made
+    made.end()
+
+
+def test_the_preload_leaves_no_thread_and_no_descriptor() -> None:
+    program = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "def count(what): return len(list(Path('/proc/self', what).iterdir()))\n"
+        "from minhos_mesh.node.command import load_services\n"
+        "before = count('fd')\n"
+        "load_services()\n"
+        "print(count('task'), count('fd') - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    assert done.stdout == "1 0\n"
+
+
+def test_all_services_run_and_end_without_a_trace(mesh: Mesh) -> None:
+    keeper = mesh.start_keeper()
+    ready = mesh.start_all()
+    assert set(ready) | {"registry"} == set(service_names())
+    pids = mesh.pids()
+    assert set(pids) == set(service_names())
+    assert all(os.getsid(pid) == pid for pid in pids.values())
+    for service in service_names():
+        assert KeeperPaths(mesh.paths.data_dir).service_stderr_log(service).read_text() == ""
+    mesh.client.shutdown()
+    assert not [pid for pid in (*pids.values(), keeper) if alive(pid)]
+    with pytest.raises(KeeperUnavailable):
+        mesh.client.list()
+
+
+def test_services_outlive_the_keeper_and_the_registry_and_are_taken_back(mesh: Mesh) -> None:
+    keeper = mesh.start_keeper()
+    mesh.start_all()
+    before, places = mesh.pids(), mesh.instances()
+    os.kill(keeper, signal.SIGKILL)
+    await_that(lambda: not alive(keeper), "the keeper is gone")
+    assert all(alive(pid) for pid in before.values())
+    os.kill(before["registry"], signal.SIGKILL)
+    assert mesh.start_keeper() != keeper
+    await_that(lambda: mesh.pids().get("registry", before["registry"]) != before["registry"], "a new registry runs")
+    await_that(lambda: {**mesh.instances(), "registry": ""} == {**places, "registry": ""}, "all are back in the list")
+    others = {name: pid for name, pid in before.items() if name != "registry"}
+    assert {name: pid for name, pid in mesh.pids().items() if name != "registry"} == others
+
+
+@pytest.mark.parametrize("service", [name for name in service_names() if name != "registry"])
+def test_a_killed_service_is_back_and_no_other_was_touched(mesh: Mesh, service: str) -> None:
+    mesh.start_keeper()
+    mesh.start_all()
+    before = mesh.pids()
+    os.kill(before[service], signal.SIGKILL)
+    await_that(lambda: mesh.pids().get(service, before[service]) != before[service], f"a new {service} runs")
+    after = mesh.pids()
+    assert {name: pid for name, pid in after.items() if name != service} == {
+        name: pid for name, pid in before.items() if name != service
+    }
+    mesh.start_all()
+    assert mesh.pids() == after
