@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -265,7 +266,7 @@ async def _refused(mesh: Mesh, *messages: bytes | ingest_pb2.IngestTicksRequest)
 
 
 def _open(**changes: Any) -> ingest_pb2.IngestTicksRequest:
-    values = {"source": "other", "symbol": ES, "provenance": SIMULATED, "epoch": 9} | changes
+    values: dict[str, Any] = {"source": "other", "symbol": ES, "provenance": SIMULATED, "epoch": 9} | changes
     return ingest_pb2.IngestTicksRequest(open=ingest_pb2.IngestOpen(**values))
 
 
@@ -375,7 +376,7 @@ async def test_snapshot_then_updates_without_a_hole(mesh: Mesh) -> None:
 
 
 async def test_a_batch_is_encoded_once_and_all_readers_get_the_same_bytes(mesh: Mesh) -> None:
-    call = mesh.clients.channel(PROVIDER).stream_stream(
+    call: Any = mesh.clients.channel(PROVIDER).stream_stream(
         f"/{PROVIDER}/SubscribeMarketData",
         request_serializer=pb2.SubscribeMarketDataRequest.SerializeToString,
         response_deserializer=None,
@@ -400,7 +401,7 @@ async def test_a_batch_is_encoded_once_and_all_readers_get_the_same_bytes(mesh: 
 
 async def test_a_reader_that_does_not_read_delays_nobody_and_is_told_what_it_missed() -> None:
     async with serving(ring_ticks=32_768) as mesh, mesh.source() as source:
-        slow = mesh.clients.channel(PROVIDER).stream_stream(
+        slow: Any = mesh.clients.channel(PROVIDER).stream_stream(
             f"/{PROVIDER}/SubscribeMarketData",
             request_serializer=pb2.SubscribeMarketDataRequest.SerializeToString,
             response_deserializer=pb2.SubscribeMarketDataResponse.FromString,
@@ -626,7 +627,7 @@ async def test_a_subscription_outlives_its_server_without_a_double_or_a_hole() -
     assert reading.reconnects >= 1
     assert sequences(got) == list(range(1, 501))
     bars = [update.bar for update in got if isinstance(update, BarClosed)]
-    assert all(one.last_sequence + 1 == two.first_sequence for one, two in zip(bars, bars[1:], strict=False))
+    assert all(one.last_sequence + 1 == two.first_sequence for one, two in itertools.pairwise(bars))
     assert bars[0].first_sequence == 1
     assert not [update for update in got if isinstance(update, Gap | EpochChanged)]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
@@ -422,7 +422,6 @@ class Stubs:
     orders: Any
     control: Any
     address: str
-    failures: list[str] = field(default_factory=list)
 
 
 class Peers:
@@ -450,7 +449,7 @@ class Peers:
         if server is not None:
             await server.stop(0)
 
-    async def __aenter__(self) -> Peers:
+    async def __aenter__(self) -> Self:
         for name in ("risk", "venue", "market", "bus"):
             await self.serve(name)
         return self
@@ -484,25 +483,29 @@ class Peers:
             clients=clients,
             tasks=OwnedTasks(lambda name, error: failures.append(f"{name}: {error!r}")),
         )
-        async with build(context) as parts:
-            async with MeshServer(parts.servicers, errors=parts.errors) as server:
-                await parts.start()
-                reader = Clients(
-                    {
-                        f"minhos_api.trading.v1.{name}": server.address
-                        for name in ("TradingEngineService", "OrderService", "TradingControlService")
-                    }
-                )
-                yield Stubs(
-                    trading=reader.stub(TradingEngineServiceStub),
-                    orders=reader.stub(OrderServiceStub),
-                    control=reader.stub(TradingControlServiceStub),
-                    address=server.address,
-                    failures=failures,
-                )
-                await reader.close()
-            await context.tasks.close()
-        await clients.close()
+        reader = Clients()
+        try:
+            async with build(context) as parts:
+                async with MeshServer(parts.servicers, errors=parts.errors) as server:
+                    try:
+                        await parts.start()
+                        reader = Clients(
+                            {
+                                f"minhos_api.trading.v1.{name}": server.address
+                                for name in ("TradingEngineService", "OrderService", "TradingControlService")
+                            }
+                        )
+                        yield Stubs(
+                            trading=reader.stub(TradingEngineServiceStub),
+                            orders=reader.stub(OrderServiceStub),
+                            control=reader.stub(TradingControlServiceStub),
+                            address=server.address,
+                        )
+                    finally:
+                        await context.tasks.close()
+        finally:
+            await reader.close()
+            await clients.close()
         assert failures == []
 
 

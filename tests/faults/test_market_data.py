@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import asyncio
 import os
 import signal
@@ -133,7 +134,7 @@ async def test_ticks_go_on_without_gap_or_double_over_kill_9() -> None:
     assert not [update for update in seen if isinstance(update, Gap | EpochChanged)]
     bars = [update.bar for update in seen if isinstance(update, BarClosed)]
     assert bars[0].first_sequence == 1
-    assert all(one.last_sequence + 1 == two.first_sequence for one, two in zip(bars, bars[1:], strict=False))
+    assert all(one.last_sequence + 1 == two.first_sequence for one, two in itertools.pairwise(bars))
     assert reading.reconnects >= 3
 
 

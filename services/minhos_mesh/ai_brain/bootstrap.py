@@ -9,9 +9,11 @@ from typing import Final
 
 from minhos_mesh.ai_brain.domain.indicators import Periods
 from minhos_mesh.ai_brain.feed import BrainFeed
+from minhos_mesh.ai_brain.journal import SignalJournal
 from minhos_mesh.ai_brain.service import Brain, Teller
 from minhos_mesh.ai_brain.servicer import ERRORS, AIBrainServicer
 from minhos_mesh.ai_brain.teller import EventTeller
+from minhos_mesh.ai_brain.translate import signal_to_proto
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.events import EventClient
 from minhos_mesh.runtime.market import MarketClient
@@ -19,12 +21,16 @@ from minhos_mesh.runtime.market import MarketClient
 PRIME_S: Final = 10.0
 """How long the first word of market data is waited for."""
 
+RECALL_S: Final = 3.0
+"""How long the start waits for the signals of before; without them the brain goes on, degraded."""
+
 
 @contextlib.asynccontextmanager
 async def build(context: ServiceContext, *, teller: Teller | None = None) -> AsyncIterator[ServiceParts]:
     """Wires the brain to market data and the event bus."""
     config = context.config
     section, replay = config.brain, config.replay()
+    thresholds = tuple(sorted((section.min_confidence, config.engine.auto_threshold)))
     brain = Brain(
         {symbol: config.spec(symbol).tick_e9 for symbol in config.symbols()},
         primary=config.primary(),
@@ -36,15 +42,21 @@ async def build(context: ServiceContext, *, teller: Teller | None = None) -> Asy
             volume=section.volume_bars,
             pattern=section.slow_bars,
         ),
-        thresholds=tuple(sorted((section.min_confidence, config.engine.auto_threshold))),
+        thresholds=thresholds,
         max_price_age_s=section.max_price_age_s,
         replay=replay,
         clock=context.clock,
         teller=teller or EventTeller(EventClient(context)),
+        say=signal_to_proto,
+        step_ns=round(section.step_s * 1e9),
     )
     feed = BrainFeed(MarketClient(context), brain, config.symbols(), replay=replay)
 
+    journal = SignalJournal(context, brain, thresholds)
+
     async def start() -> None:
+        recalled = context.tasks.start(journal.recall(), "signals-of-before")
+        await asyncio.wait({recalled}, timeout=RECALL_S)
         primed = asyncio.Event()
         context.tasks.start(feed.run(primed.set), "market-data")
         if not replay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from minhos_api.brain.v1 import signal_pb2
 from minhos_mesh.ai_brain.service import Brain
 from minhos_mesh.runtime.market import (
     FROM_START,
@@ -24,7 +25,9 @@ BARS_BACK: Final = 1_500
 class BrainFeed:
     """Reads all symbols for one brain."""
 
-    def __init__(self, market: MarketClient, brain: Brain, symbols: tuple[str, ...], *, replay: bool) -> None:
+    def __init__(
+        self, market: MarketClient, brain: Brain[signal_pb2.Signal], symbols: tuple[str, ...], *, replay: bool
+    ) -> None:
         self._market, self._brain, self._symbols, self._replay = market, brain, symbols, replay
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -57,13 +60,14 @@ class BrainFeed:
             await subscription.progress(batch.symbol, batch.last_sequence)
 
     def _prime(self, snapshot: Snapshot) -> None:
-        if snapshot.position is None:
+        if snapshot.position is None or snapshot.quote is None:
             return
         self._brain.prime(
             snapshot.symbol,
             snapshot.position.epoch,
             snapshot.provenance,
             snapshot.position.sequence,
+            snapshot.quote.event_time_ns,
             snapshot.bars,
             snapshot.open_bar,
         )

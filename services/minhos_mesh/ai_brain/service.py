@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
-from minhos_mesh.ai_brain.domain.brain import SymbolBrain, TimedDecision
+from minhos_mesh.ai_brain.domain.brain import STEP_NS, SymbolBrain, TimedDecision
+from minhos_mesh.ai_brain.domain.decide import Told
 from minhos_mesh.ai_brain.domain.findings import Decision, MarketView, StalePrice
 from minhos_mesh.ai_brain.domain.indicators import Periods
 from minhos_mesh.runtime.bars import Bar
@@ -74,6 +75,30 @@ class AnalysisRecord:
 Fact = SignalRecord | Progressed | AnalysisRecord
 
 
+class SaidSignal(Protocol):
+    """A signal in the words of the contract, as it is held for those who ask."""
+
+    @property
+    def signal_id(self) -> str:
+        """Its id."""
+
+    @property
+    def symbol(self) -> str:
+        """Its symbol."""
+
+
+S = TypeVar("S", bound=SaidSignal)
+
+
+@dataclass(frozen=True, slots=True)
+class PastSignal(Generic[S]):
+    """A signal that was told in an earlier life of the brain."""
+
+    said: S
+    epoch: int
+    told: Told
+
+
 class Teller(Protocol):
     """Brings facts to the rest of the mesh."""
 
@@ -95,7 +120,7 @@ class Counters:
     told_sequence: int = 0
 
 
-class Brain:
+class Brain(Generic[S]):
     """All symbols of the mesh."""
 
     def __init__(
@@ -109,16 +134,30 @@ class Brain:
         replay: bool,
         clock: Clock,
         teller: Teller,
+        say: Callable[[SignalRecord], S],
+        step_ns: int = STEP_NS,
     ) -> None:
         """`ticks_e9` gives the tick of each symbol in 1e-9 units; `thresholds` the confidences worth telling."""
+        self._say, self._step_ns = say, step_ns
         self._ticks_e9, self._primary = dict(ticks_e9), primary
         self._periods, self._thresholds = periods, thresholds
         self._max_price_age_s, self._replay = max_price_age_s, replay
         self._clock, self._teller = clock, teller
         self._brains = {symbol: self._new(symbol) for symbol in ticks_e9}
         self.counters = {symbol: Counters() for symbol in ticks_e9}
-        self.signals: RevisionLog[SignalRecord] = RevisionLog(first_revision(clock))
-        self.held: deque[SignalRecord] = deque(maxlen=SIGNALS_HELD)
+        self.signals: RevisionLog[S] = RevisionLog(first_revision(clock), SIGNALS_HELD)
+        self.held: deque[S] = deque(maxlen=SIGNALS_HELD)
+        self._past: dict[str, PastSignal[S]] = {}
+
+    def recall(self, past: Sequence[PastSignal[S]]) -> None:
+        """Holds what was told before, the oldest first; what still stands is not told again in its epoch.
+
+        A replay tells everything from the first tick again, under the same ids.
+        """
+        known = {said.signal_id for said in self.held}
+        earlier = [signal.said for signal in past if signal.said.signal_id not in known]
+        self.held = deque((*earlier, *self.held), SIGNALS_HELD)
+        self._past = {signal.said.symbol: signal for signal in past}
 
     def begin(self, symbol: str, epoch: int, provenance: int) -> None:
         """A new epoch: nothing of before counts."""
@@ -126,11 +165,20 @@ class Brain:
         self.counters[symbol] = Counters(epoch=epoch, provenance=provenance)
 
     def prime(
-        self, symbol: str, epoch: int, provenance: int, through_sequence: int, bars: Sequence[Bar], open_bar: Bar | None
+        self,
+        symbol: str,
+        epoch: int,
+        provenance: int,
+        through_sequence: int,
+        event_time_ns: int,
+        bars: Sequence[Bar],
+        open_bar: Bar | None,
     ) -> None:
-        """Begins with the bars of the past."""
+        """Begins with the bars of the past; sequence and time are those of the newest tick in them."""
         self.begin(symbol, epoch, provenance)
-        self._brains[symbol].prime(list(bars), open_bar)
+        past = self._past.get(symbol)
+        told = past.told if past is not None and past.epoch == epoch else None
+        self._brains[symbol].prime(list(bars), open_bar, through_sequence, event_time_ns, told)
         self.counters[symbol].through_sequence = through_sequence
         _LOG.info("brain.primed", symbol=symbol, bars=len(bars), epoch=epoch, through_sequence=through_sequence)
 
@@ -161,14 +209,16 @@ class Brain:
         facts: list[Fact] = list(told)
         if self._replay:
             facts.append(Progressed(symbol, counters.epoch, brain.through_sequence, brain.event_time_ns))
-        elif brain.indicators.bars > bars and brain.indicators.ready:
+        elif brain.indicators.bars > bars and brain.indicators.ready and brain.event_time_ns >= self._decide_from_ns():
             facts.append(self._analysis(symbol, counters, brain))
         if facts:
             await self._teller.tell(facts)
         for record in told:
             counters.signals += 1
-            self.held.append(record)
-            self.signals.append(record)
+            said = self._say(record)
+            if all(said.signal_id != held.signal_id for held in self.held):
+                self.held.append(said)
+            self.signals.append(said)
         counters.told_sequence = brain.through_sequence
 
     def view(self, symbol: str | None) -> AnalysisRecord:
@@ -187,10 +237,10 @@ class Brain:
         timed = TimedDecision(decision, brain.through_sequence, brain.event_time_ns, dict(brain.quote))
         return SignalRecord(name, counters.epoch, counters.provenance, timed)
 
-    def current(self, symbol: str | None) -> SignalRecord | None:
+    def current(self, symbol: str | None) -> S | None:
         """The newest told signal of a symbol. Raises UnknownSymbol."""
         name, _ = self._find(symbol)
-        return next((record for record in reversed(self.held) if record.symbol == name), None)
+        return next((said for said in reversed(self.held) if said.symbol == name), None)
 
     def bars(self, symbol: str) -> int:
         """Closed bars behind the indicators of a symbol."""
@@ -210,7 +260,7 @@ class Brain:
         return 0 if self._replay else self._clock.wall_ns() - int(self._max_price_age_s * 1e9)
 
     def _check_fresh(self, brain: SymbolBrain) -> None:
-        if self._replay or not brain.event_time_ns:
+        if self._replay:
             return
         age_s = (self._clock.wall_ns() - brain.event_time_ns) / 1e9
         if age_s > self._max_price_age_s:
@@ -228,4 +278,4 @@ class Brain:
         )
 
     def _new(self, symbol: str) -> SymbolBrain:
-        return SymbolBrain(symbol, self._ticks_e9[symbol], self._periods, self._thresholds)
+        return SymbolBrain(symbol, self._ticks_e9[symbol], self._periods, self._thresholds, self._step_ns)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
 
 from minhos_api.brain.v1 import ai_brain_service_pb2 as pb
 from minhos_api.brain.v1 import ai_brain_service_pb2_grpc as rpc
+from minhos_api.brain.v1 import signal_pb2
 from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_mesh.ai_brain.domain.findings import InsufficientData, StalePrice
 from minhos_mesh.ai_brain.service import Brain, UnknownSymbol
@@ -37,7 +38,7 @@ _DEFAULT_PAGE, _LARGEST_PAGE = 100, 1_000
 class AIBrainServicer(rpc.AIBrainServiceServicer):
     """Asks one brain."""
 
-    def __init__(self, brain: Brain) -> None:
+    def __init__(self, brain: Brain[signal_pb2.Signal]) -> None:
         self._brain = brain
         described = contract(pb.DESCRIPTOR.services_by_name["AIBrainService"].full_name)
         self._heartbeat_s = described.methods["WatchSignals"].heartbeat_s or 5.0
@@ -49,8 +50,7 @@ class AIBrainServicer(rpc.AIBrainServiceServicer):
         return pb.GenerateSignalResponse(signal=signal_to_proto(self._brain.generate(_symbol(request))))
 
     async def GetCurrentSignal(self, request: pb.GetCurrentSignalRequest, _context: Any) -> pb.GetCurrentSignalResponse:
-        record = self._brain.current(_symbol(request))
-        return pb.GetCurrentSignalResponse(signal=None if record is None else signal_to_proto(record))
+        return pb.GetCurrentSignalResponse(signal=self._brain.current(_symbol(request)))
 
     async def WatchSignals(
         self, request: pb.WatchSignalsRequest, _context: Any
@@ -58,22 +58,22 @@ class AIBrainServicer(rpc.AIBrainServiceServicer):
         wanted, log = set(request.symbols), self._brain.signals
         after = request.after_revision if request.HasField("after_revision") else log.newest
         if not request.HasField("after_revision"):
-            for record in self._newest():
-                if not wanted or record.symbol in wanted:
-                    yield pb.WatchSignalsResponse(signal=signal_to_proto(record), revision=after)
+            for signal in self._newest():
+                if not wanted or signal.symbol in wanted:
+                    yield pb.WatchSignalsResponse(signal=signal, revision=after)
         async for revision, change in log.follow(after, self._heartbeat_s):
             if change is None:
                 yield pb.WatchSignalsResponse(revision=revision)
             elif not wanted or change.symbol in wanted:
-                yield pb.WatchSignalsResponse(signal=signal_to_proto(change), revision=revision)
+                yield pb.WatchSignalsResponse(signal=change, revision=revision)
 
     async def ListSignals(self, request: pb.ListSignalsRequest, _context: Any) -> pb.ListSignalsResponse:
         symbol = _symbol(request)
-        found = [record for record in reversed(self._brain.held) if symbol in (None, record.symbol)]
-        begin = _begin(request.page_token, [record.signal_id for record in found])
+        found = [signal for signal in reversed(self._brain.held) if symbol in {None, signal.symbol}]
+        begin = _begin(request.page_token, [signal.signal_id for signal in found])
         end = begin + min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
         return pb.ListSignalsResponse(
-            signals=[signal_to_proto(record) for record in found[begin:end]],
+            signals=found[begin:end],
             next_page_token=found[end - 1].signal_id if end < len(found) else "",
             progress=[
                 progress_to_proto(name, counters, self._brain.bars(name), self._brain.event_time_ns(name))
@@ -81,8 +81,8 @@ class AIBrainServicer(rpc.AIBrainServiceServicer):
             ],
         )
 
-    def _newest(self) -> list[Any]:
-        newest: Mapping[str, Any] = {record.symbol: record for record in self._brain.held}
+    def _newest(self) -> list[signal_pb2.Signal]:
+        newest = {signal.symbol: signal for signal in self._brain.held}
         return [newest[symbol] for symbol in sorted(newest)]
 
 

@@ -9,9 +9,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minhos_api.brain.v1 import ai_brain_service_pb2 as pb
 from minhos_api.brain.v1 import signal_pb2
 from minhos_api.market.v1 import provenance_pb2, quote_pb2
-from minhos_mesh.ai_brain.domain.decide import WEIGHTS
+from minhos_mesh.ai_brain.domain.decide import WEIGHTS, Told, band
 from minhos_mesh.ai_brain.domain.findings import Action, Analysis, Finding
-from minhos_mesh.ai_brain.service import AnalysisRecord, Counters, SignalRecord
+from minhos_mesh.ai_brain.service import AnalysisRecord, Counters, PastSignal, SignalRecord
 
 _ACTIONS: Mapping[Action, signal_pb2.SignalAction.ValueType] = {
     Action.BUY: signal_pb2.SIGNAL_ACTION_BUY,
@@ -58,6 +58,12 @@ def signal_to_proto(record: SignalRecord) -> signal_pb2.Signal:
         through_sequence=timed.sequence,
         bars_used=decision.view.bars_used,
     )
+
+
+def past_from_proto(signal: signal_pb2.Signal, thresholds: tuple[float, ...]) -> PastSignal[signal_pb2.Signal]:
+    """A signal that was told before."""
+    action = next(action for action, value in _ACTIONS.items() if value == signal.action)
+    return PastSignal(signal, signal.quote.epoch, Told(action, band(signal.confidence, thresholds)))
 
 
 def analysis_to_proto(record: AnalysisRecord) -> signal_pb2.MarketAnalysis:

@@ -37,6 +37,7 @@ class PublishSession:
         """Answers until the publisher says it is done and everything is answered. Raises StorageError."""
         reading = asyncio.create_task(self._read(), name="event_bus-publish-read")
         try:
+            yield pb.PublishStreamResponse()  # at once, so that a publisher knows that it is heard
             while True:
                 try:
                     async with asyncio.timeout(HEARTBEAT_S):

@@ -124,6 +124,7 @@ def _wire(context: ServiceContext, database: Database) -> _Parts:
         board=board,
         tasks=context.tasks,
         lease_seconds=settings.lease_s,
+        own_service=REGISTRY,
     )
     own_key = InstanceKey(REGISTRY, context.instance_id)
     HealthMonitor(registry, context.tasks, check_s=settings.check_s, own_key=own_key)

@@ -89,11 +89,14 @@ class Registry:
         board: ReadinessBoard,
         tasks: OwnedTasks,
         lease_seconds: float,
+        own_service: str,
     ) -> None:
+        """`own_service` is the registry's own name: it runs for as long as anybody can ask."""
         self._store, self._outbox, self._clock = store, outbox, clock
         self._facts, self._publish, self._board, self._tasks = facts, publish, board, tasks
         self._contracts = dict(contracts)
         self._known = {spec.name: Known(spec.name, tuple(sorted(spec.serves)), spec.needs) for spec in specs}
+        self._known[own_service] = replace(self._known.get(own_service, Known(own_service)), wanted=True)
         self.instances = Instances(store, clock, lease_seconds, self)
         self._assessed: Mapping[str, Assessment] = {}
         self._since: dict[str, int] = {}

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from minhos_mesh.matching import trading_day
 from minhos_mesh.risk_manager import store
-from minhos_mesh.risk_manager.domain.breaker import AUTOMATIC, Breaker, reset, trip
+from minhos_mesh.risk_manager.domain.breaker import Breaker, reset, trip
 from minhos_mesh.risk_manager.domain.daily import DayPeak
 from minhos_mesh.risk_manager.domain.desk import Decision, RiskDesk, Stage
 from minhos_mesh.risk_manager.domain.errors import RequestConflict
@@ -74,7 +74,7 @@ class RiskManager:
         self._replay = replay
         self._stage = _FREE
         self._answers: OrderedDict[str, tuple[str, Verdict]] = OrderedDict()
-        self._asked: dict[str, tuple[str, asyncio.Future[Verdict]]] = {}
+        self._asked: dict[str, asyncio.Task[tuple[str, Verdict]]] = {}
         self._exceeded: set[CheckCode] = set()
         self._log: RevisionLog[Metrics] = RevisionLog(first_revision(clock), held=1_000)
         self._changing = asyncio.Lock()
@@ -97,9 +97,11 @@ class RiskManager:
             )
         _LOG.info("risk.recovered", limits_version=self._desk.limits_version, breaker=self._desk.breaker.tripped)
 
-    def close(self) -> None:
-        """End all watches."""
+    async def close(self) -> None:
+        """End all watches, and wait for the answers that are being written."""
         self._log.close()
+        if self._asked:
+            await asyncio.wait(list(self._asked.values()))
 
     async def check(self, question: Question) -> Verdict:
         """Answer a question; an approval is on disk when this returns. Raises RequestConflict, InvalidField."""
@@ -107,34 +109,28 @@ class RiskManager:
             return self._desk.decide(question, self._clock.wall_ns()).verdict
         content = f"{question.order_id} {question.terms}"
         known = self._answers.get(question.request_id)
-        asked = self._asked.get(question.request_id)
-        if known is None and asked is None:
-            asked = content, asyncio.get_running_loop().create_future()
-            self._asked[question.request_id] = asked
-            await self._decide_once(question, content, asked[1])
-        seen, verdict = (
-            known if known is not None else (asked[0], await asyncio.shield(asked[1])) if asked else ("", None)
-        )
-        if verdict is None or seen != content:
+        if known is None:
+            task = self._asked.get(question.request_id)
+            if task is None:
+                task = asyncio.create_task(self._answer(question, content), name="risk-answer")
+                self._asked[question.request_id] = task
+            # A caller that gives up does not stop the answer: it is written down, and the same id gives it again.
+            known = await asyncio.shield(task)
+        if known[0] != content:
             raise RequestConflict(question.request_id)
-        return verdict
+        return known[1]
 
-    async def _decide_once(self, question: Question, content: str, answer: asyncio.Future[Verdict]) -> None:
+    async def _answer(self, question: Question, content: str) -> tuple[str, Verdict]:
+        request_id = question.request_id
         try:
-            request_id = question.request_id
             stored = await self._database.read(lambda c: store.find_answer(c, request_id))
-            if stored is not None and stored[0] != content:
-                raise RequestConflict(request_id)
-            answer.set_result(stored[1] if stored is not None else await self._decide(question, content))
-        except BaseException as error:
-            answer.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-            answer.exception()
-            raise
+            known = stored if stored is not None else (content, await self._decide(question, content))
+            self._answers[request_id] = known
+            if len(self._answers) > ANSWERS_KEPT:
+                self._answers.popitem(last=False)
+            return known
         finally:
-            self._asked.pop(question.request_id, None)
-        self._answers[question.request_id] = content, answer.result()
-        if len(self._answers) > ANSWERS_KEPT:
-            self._answers.popitem(last=False)
+            self._asked.pop(request_id, None)
 
     async def _decide(self, question: Question, content: str) -> Verdict:
         decision = self._desk.decide(question, self._clock.wall_ns())
@@ -313,6 +309,3 @@ class RiskManager:
             if not self.failed.done():
                 self.failed.set_exception(error)
             raise
-
-
-__all__ = ["AUTOMATIC", "Alert", "Announcer", "RiskManager", "Writing"]

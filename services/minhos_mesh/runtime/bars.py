@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,10 @@ from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKin
 MINUTE_NS = 60_000_000_000
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _TRADE, _BUY, _SELL, _SIZE = int(TickKind.TRADE), int(TradeSide.BUY), int(TradeSide.SELL), int(TickFlag.HAS_SIZE)
+_TRADES, _LAST = 8, 10
 Ints = npt.NDArray[np.int64]
+_Span = list[int]
+"""What is known of one span, in the order of the fields of `Bar`; a span without a trade is no bar yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,67 +50,67 @@ class BarBuilder:
 
     def __init__(self, interval_ns: int = MINUTE_NS) -> None:
         self._interval_ns = interval_ns
-        self._span: Bar | None = None
+        self._span: _Span | None = None
 
     def resume(self, bar: Bar) -> None:
         """Goes on with a bar that was begun elsewhere. Call before the first `add`."""
-        self._span = bar
+        self._span = [
+            bar.open_time_ns,
+            bar.open_e9,
+            bar.high_e9,
+            bar.low_e9,
+            bar.close_e9,
+            bar.volume,
+            bar.bid_volume,
+            bar.ask_volume,
+            bar.trades,
+            bar.first_sequence,
+            bar.last_sequence,
+        ]
 
     @property
     def open_bar(self) -> Bar | None:
         """The bar that is being built; None before the first trade of the newest span."""
-        return self._span if self._span is not None and self._span.trades else None
+        span = self._span
+        return Bar(*span, interval_ns=self._interval_ns) if span is not None and span[_TRADES] else None
 
     def add(self, ticks: TickArray, first_sequence: int) -> list[Bar]:
         """Takes ticks whose event times do not fall; returns the bars that they closed, the oldest first."""
         if len(ticks) <= 2:
             rows = RECORD.iter_unpack(ticks.tobytes())
-            spans = [_span_of_one(row, first_sequence + index, self._interval_ns) for index, row in enumerate(rows)]
-        else:
-            spans = _spans(ticks, first_sequence, self._interval_ns)
-        closed: list[Bar] = []
-        for span in spans:
-            current = self._span
-            if current is None or current.open_time_ns != span.open_time_ns:
-                if current is not None and current.trades:
-                    closed.append(current)
-                self._span = span
+            one_by_one = [self.add_one(row, first_sequence + index) for index, row in enumerate(rows)]
+            return [bar for bar in one_by_one if bar is not None]
+        spans = _spans(ticks, first_sequence, self._interval_ns)
+        return [bar for bar in map(self._add_span, spans) if bar is not None]
+
+    def add_one(self, row: tuple[int, ...], sequence: int) -> Bar | None:
+        """The same for one tick as a record of the wire; returns the bar that it closed."""
+        start = row[3] - row[3] % self._interval_ns
+        if row[21] != _TRADE:
+            return self._add_span([start, 0, 0, 0, 0, 0, 0, 0, 0, sequence, sequence])
+        price, size, side = row[7], row[13] if row[19] & _SIZE else 0, row[23]
+        sold, bought = size if side == _SELL else 0, size if side == _BUY else 0
+        return self._add_span([start, price, price, price, price, size, sold, bought, 1, sequence, sequence])
+
+    def _add_span(self, late: _Span) -> Bar | None:
+        early = self._span
+        if early is None or early[0] != late[0]:
+            closed, self._span = self.open_bar, late
+            return closed
+        early[_LAST] = late[_LAST]
+        if late[_TRADES]:
+            if early[_TRADES]:
+                early[2] = max(early[2], late[2])
+                early[3] = min(early[3], late[3])
             else:
-                self._span = _joined(current, span)
-        return closed
+                early[1:4] = late[1:4]
+            early[4] = late[4]
+            for sum_of in (5, 6, 7, _TRADES):
+                early[sum_of] += late[sum_of]
+        return None
 
 
-def _joined(early: Bar, late: Bar) -> Bar:
-    if not late.trades:
-        return replace(early, last_sequence=late.last_sequence)
-    if not early.trades:
-        return replace(late, first_sequence=early.first_sequence)
-    return Bar(
-        early.open_time_ns,
-        early.open_e9,
-        max(early.high_e9, late.high_e9),
-        min(early.low_e9, late.low_e9),
-        late.close_e9,
-        early.volume + late.volume,
-        early.bid_volume + late.bid_volume,
-        early.ask_volume + late.ask_volume,
-        early.trades + late.trades,
-        early.first_sequence,
-        late.last_sequence,
-        early.interval_ns,
-    )
-
-
-def _span_of_one(row: tuple[int, ...], sequence: int, interval_ns: int) -> Bar:
-    start = row[3] - row[3] % interval_ns
-    if row[21] != _TRADE:
-        return Bar(start, 0, 0, 0, 0, 0, 0, 0, 0, sequence, sequence, interval_ns)
-    price, size, side = row[7], row[13] if row[19] & _SIZE else 0, row[23]
-    sold, bought = size if side == _SELL else 0, size if side == _BUY else 0
-    return Bar(start, price, price, price, price, size, sold, bought, 1, sequence, sequence, interval_ns)
-
-
-def _spans(ticks: TickArray, first_sequence: int, interval_ns: int) -> list[Bar]:
+def _spans(ticks: TickArray, first_sequence: int, interval_ns: int) -> list[_Span]:
     count = len(ticks)
     starts_ns = ticks["event_time_ns"] // interval_ns
     begins = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(starts_ns[1:] != starts_ns[:-1]) + 1))
@@ -134,6 +137,5 @@ def _spans(ticks: TickArray, first_sequence: int, interval_ns: int) -> list[Bar]
         summed(trade.astype(np.int64)),
         (begins + first_sequence).tolist(),
         (ends + first_sequence).tolist(),
-        [interval_ns] * len(begins),
     )
-    return [Bar(*values) for values in zip(*columns, strict=True)]
+    return [list(values) for values in zip(*columns, strict=True)]

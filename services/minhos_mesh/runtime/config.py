@@ -177,9 +177,11 @@ class BrainSection(Section):
     """Bars of the volatility."""
     volume_bars: int = Field(20, ge=3, le=500)
     """Bars of the average volume."""
+    step_s: float = Field(5.0, ge=0.001, le=60)
+    """How often a market is looked at between the closes of its bars, by event time."""
     min_confidence: float = Field(0.5, ge=0, le=1)
     """A signal below it is not published."""
-    max_price_age_s: float = Field(60.0, gt=0)
+    max_price_age_s: float = Field(10.0, gt=0)
     """No signal on older data; not applied in a replay, where a decision falls on its tick."""
 
     @model_validator(mode="after")

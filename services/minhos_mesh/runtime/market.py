@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Self
@@ -159,6 +160,9 @@ class MarketSubscription:
         self._call: grpc.aio.StreamStreamCall[Any, Any] | None = None
         self._writing = asyncio.Lock()
         self._waiting_since: float | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._due: deque[MarketUpdate] = deque()
+        self._failures = 0
         self._closed = False
 
     @property
@@ -177,8 +181,7 @@ class MarketSubscription:
     def close(self) -> None:
         """Ends the subscription; the iteration ends."""
         self._closed = True
-        if self._call is not None:
-            self._call.cancel()
+        self._hang_up()
 
     async def progress(self, symbol: str, sequence: int) -> None:
         """Says that all up to this tick is done with; a lossless subscription says it by itself as it is iterated."""
@@ -241,53 +244,89 @@ class MarketSubscription:
         bars = self._bars_through.get(symbol, ticks)
         return bars if bars.epoch in {0, ticks.epoch} and bars.sequence < ticks.sequence else ticks
 
-    async def __aiter__(self) -> AsyncIterator[MarketUpdate]:
-        failures = 0
-        while not self._closed:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> MarketUpdate:
+        """The next update. StopAsyncIteration once the subscription is closed."""
+        while True:
+            if self._due:
+                return self._due.popleft()
+            if self._closed:
+                raise StopAsyncIteration
             try:
-                async for update in self._one_connection():
-                    failures = 0
-                    yield update
+                message = await self._next_message()
             except grpc.aio.AioRpcError as error:
                 if error.code() in _HOPELESS:
                     raise
-                _LOG.info("market.stream_lost", code=error.code().name, message=error.details())
-            except (asyncio.CancelledError, asyncio.InvalidStateError):
-                if _cancelled_from_outside():
-                    raise
-            if not self._closed:
-                failures += 1
-                self.reconnects += 1
-                await asyncio.sleep(_BACKOFF.delay(failures))
+                await self._disconnect(f"{error.code().name}: {error.details()}")
+                continue
+            if isinstance(message, TickBatchView):
+                self._take_ticks(message)
+            elif message is not None:
+                await self._take(message)
 
-    async def _one_connection(self) -> AsyncIterator[MarketUpdate]:
-        call = self._call = self._open(wait_for_ready=True)
-        loop = asyncio.get_running_loop()
-        watch = asyncio.create_task(self._cancel_when_silent(call), name="market data silence")
+    async def _next_message(self) -> TickBatchView | pb2.SubscribeMarketDataResponse | None:
+        """The next message of the stream; None when there is none and the stream has to be opened anew."""
         try:
-            await self._write(self._request(self._symbols))
+            call = self._call or await self._connect()
+            if self._policy is SlowReader.LOSSLESS:
+                await self._tell_progress(at_least=PROGRESS_TICKS)
+            self._waiting_since = asyncio.get_running_loop().time()
+            message: Any = await call.read()
+            self._waiting_since = None
+        except (asyncio.CancelledError, asyncio.InvalidStateError):
+            if _cancelled_from_outside():
+                self._hang_up()
+                raise
+            message = grpc.aio.EOF
+        if message is grpc.aio.EOF:
+            await self._disconnect("the stream ended")
+            return None
+        self._failures = 0
+        heard: TickBatchView | pb2.SubscribeMarketDataResponse = message
+        return heard
+
+    async def _connect(self) -> grpc.aio.StreamStreamCall[Any, Any]:
+        call = self._call = self._open(wait_for_ready=True)
+        self._watch = asyncio.create_task(self._cancel_when_silent(call), name="market data silence")
+        await self._write(self._request(self._symbols))
+        if self._policy is SlowReader.LOSSLESS:
             await self._tell_progress(at_least=0)
-            while True:
-                self._waiting_since = loop.time()
-                message: Any = await call.read()
-                self._waiting_since = None
-                if message is grpc.aio.EOF:
-                    return
-                for update in self._updates(message):
-                    yield update
-                if isinstance(message, TickBatchView):
-                    await self._tell_progress(at_least=PROGRESS_TICKS)
-                elif message.HasField("subscribed"):
-                    await self._resume_where_held(message.subscribed)
-        finally:
-            self._call = self._waiting_since = None
-            watch.cancel()
-            call.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+        return call
+
+    def _hang_up(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._call is not None:
+            self._call.cancel()
+        self._call = self._watch = self._waiting_since = None
+
+    async def _disconnect(self, why: str) -> None:
+        self._hang_up()
+        if self._closed:
+            return
+        self._failures += 1
+        self.reconnects += 1
+        _LOG.info("market.stream_lost", why=why, failures=self._failures)
+        await asyncio.sleep(_BACKOFF.delay(self._failures))
+
+    async def _take(self, message: pb2.SubscribeMarketDataResponse) -> None:
+        if not message.HasField("subscribed"):
+            self._due.extend(self._updates(message))
+            return
+        self._due.extend(self._answered(message.subscribed))
+        if message.subscribed.refused_reason == _LOST:
+            await self._write(self._request([message.subscribed.symbol]))
+
+    async def _cancel_when_silent(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+        loop = asyncio.get_running_loop()
+        while not call.done():
+            await asyncio.sleep(SILENCE_S / 3)
+            if self._waiting_since is not None and loop.time() - self._waiting_since > SILENCE_S:
+                call.cancel()
 
     async def _tell_progress(self, *, at_least: int) -> None:
-        if self._policy is not SlowReader.LOSSLESS:
-            return
         for symbol, position in self._positions.items():
             told = self._told_through.get(symbol, FROM_START)
             if told.epoch != position.epoch or position.sequence - told.sequence >= at_least:
@@ -301,13 +340,7 @@ class MarketSubscription:
             if self._waiting_since is not None and loop.time() - self._waiting_since > SILENCE_S:
                 call.cancel()
 
-    def _updates(self, message: pb2.SubscribeMarketDataResponse | TickBatchView) -> Iterator[MarketUpdate]:
-        if isinstance(message, TickBatchView):
-            yield from self._ticks(message)
-            return
-        if message.HasField("subscribed"):
-            yield from self._answered(message.subscribed)
-            return
+    def _updates(self, message: pb2.SubscribeMarketDataResponse) -> Iterator[MarketUpdate]:
         update = update_of(message)
         if update is None:
             return
@@ -331,19 +364,19 @@ class MarketSubscription:
             self._positions[gap.symbol] = Position(gap.epoch, gap.last_sequence)
             yield Gap(gap.symbol, gap.epoch, first, gap.last_sequence)
 
-    def _ticks(self, batch: TickBatchView) -> Iterator[MarketUpdate]:
+    def _take_ticks(self, batch: TickBatchView) -> None:
         known = self._positions.get(batch.symbol, FROM_START)
         if known.epoch not in {0, batch.epoch}:
             known = self._bars_through[batch.symbol] = Position(batch.epoch, 0)
-            yield EpochChanged(batch.symbol, batch.epoch, batch.provenance)
+            self._due.append(EpochChanged(batch.symbol, batch.epoch, batch.provenance))
         if batch.first_sequence > known.sequence + 1:
-            yield Gap(batch.symbol, batch.epoch, known.sequence + 1, batch.first_sequence - 1)
+            self._due.append(Gap(batch.symbol, batch.epoch, known.sequence + 1, batch.first_sequence - 1))
         elif batch.first_sequence <= known.sequence:
             batch = batch.after(known.sequence)
             if len(batch) == 0:
                 return
         self._positions[batch.symbol] = Position(batch.epoch, batch.last_sequence)
-        yield batch
+        self._due.append(batch)
 
     def _answered(self, answer: pb2.MarketSubscribed) -> Iterator[MarketUpdate]:
         if not answer.refused_reason:
@@ -355,10 +388,6 @@ class MarketSubscription:
         self._bars_through[answer.symbol] = Position(oldest.epoch, oldest.sequence - 1)
         if known.sequence < oldest.sequence - 1 or known.epoch not in {0, oldest.epoch}:
             yield from self._missed(Gap(answer.symbol, oldest.epoch, known.sequence + 1, oldest.sequence - 1))
-
-    async def _resume_where_held(self, answer: pb2.MarketSubscribed) -> None:
-        if answer.refused_reason == _LOST:
-            await self._write(self._request([answer.symbol]))
 
 
 def _cancelled_from_outside() -> bool:

@@ -143,14 +143,50 @@ def decode_batch(data: bytes, start: int = 0) -> TickBatchView:
 
     The layout of each tick is verified; a batch of a writer that left fields out is read by protobuf, with 0 for them.
     """
+    known = _last_head
+    if known is not None and data.startswith(known.encoded, start):
+        at = start + len(known.encoded)
+        if len(data) - at >= _POSITION.size:
+            tag, sequence, count_tag, count = _POSITION.unpack_from(data, at)
+            at += _POSITION.size
+            usual = tag == _SEQUENCE_TAG and count_tag == _COUNT_TAG and len(data) - at == count * TICK_BYTES
+            if usual and count and is_laid_out(data, at, count):
+                ticks = np.frombuffer(data, TICK, count, at)
+                return TickBatchView(known.symbol, known.provenance, known.epoch, sequence, ticks)
+    return _decode_any(data, start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What one encoded beginning of a batch says; the next batches of a stream begin with the same bytes."""
+
+    encoded: bytes
+    symbol: str
+    provenance: int
+    epoch: int
+
+
+_last_head: _Head | None = None
+
+
+def _decode_any(data: bytes, start: int) -> TickBatchView:
     at = _end_of_head(data, start)
     count, odd = divmod(len(data) - at, TICK_BYTES)
     if odd or not is_laid_out(data, at, count):
         return _decoded_by_protobuf(data[start:])
     head = _parsed(data[start:at])
     _check_count(head, count)
+    _remember(head, data[start:at])
     ticks = np.frombuffer(data, TICK, count, at) if count else new_ticks(0)
     return TickBatchView(head.symbol, head.provenance, head.epoch, head.first_sequence, ticks)
+
+
+def _remember(head: tick_pb2.TickBatch, encoded: bytes) -> None:
+    global _last_head  # noqa: PLW0603 - a cache of one pure result
+    if encoded == _head(head.symbol, head.provenance, head.epoch) + _POSITION.pack(
+        _SEQUENCE_TAG, head.first_sequence, _COUNT_TAG, head.tick_count
+    ):
+        _last_head = _Head(encoded[: -_POSITION.size], head.symbol, head.provenance, head.epoch)
 
 
 def _end_of_head(data: bytes, at: int) -> int:

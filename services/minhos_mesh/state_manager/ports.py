@@ -24,8 +24,6 @@ class Receipt:
 class Announcer(Protocol):
     """The way of a change to the mesh; it is written with the change."""
 
-    def changed(
-        self, connection: Connection, state: State, *, actor: str, reason: str, cause: Receipt | None
-    ) -> None:
+    def changed(self, connection: Connection, state: State, *, actor: str, reason: str, cause: Receipt | None) -> None:
         """Puts a `state.changed` event into the transaction that `connection` is in."""
         ...

@@ -180,9 +180,7 @@ class StateManager:
         self, *, symbol: str | None, before: store.TradePosition | None, limit: int
     ) -> tuple[list[Trade], store.TradePosition | None]:
         """A page of fills, the newest first, and where it ended; None when it was the last."""
-        found = await self._database.read(
-            lambda c: store.list_trades(c, symbol=symbol, before=before, limit=limit + 1)
-        )
+        found = await self._database.read(lambda c: store.list_trades(c, symbol=symbol, before=before, limit=limit + 1))
         trades = [trade for trade, _ in found[:limit]]
         return trades, found[limit - 1][1] if len(found) > limit else None
 
@@ -220,9 +218,7 @@ class StateManager:
             reason=because.reason,
         )
         store.add_audit(connection, entry)
-        self._announcer.changed(
-            connection, after, actor=because.actor, reason=because.reason, cause=because.cause
-        )
+        self._announcer.changed(connection, after, actor=because.actor, reason=because.reason, cause=because.cause)
         return after
 
     def _audit_news(self, connection: Connection, news: TradingNews) -> None:

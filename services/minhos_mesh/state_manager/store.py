@@ -105,9 +105,7 @@ def save_state(connection: Connection, state: State) -> None:
 
 def find_answer(connection: Connection, request_id: str) -> tuple[str, State] | None:
     """Fingerprint and answer of a request that was carried out; None when it was not."""
-    row = connection.execute(
-        "SELECT fingerprint, answer FROM requests WHERE request_id = ?", (request_id,)
-    ).fetchone()
+    row = connection.execute("SELECT fingerprint, answer FROM requests WHERE request_id = ?", (request_id,)).fetchone()
     return None if row is None else (row[0], state_from_json(row[1]))
 
 
@@ -222,7 +220,9 @@ def note_told(connection: Connection, told: Told) -> None:
 def find_contradictions(connection: Connection) -> tuple[str, ...]:
     """Symbols whose holding is not what its owner told of the same version."""
     rows = connection.execute("SELECT symbol, quantity, cost_e9, realized_e9, commission_e9, version FROM told")
-    told = [Told(symbol=s, quantity=q, cost_e9=c, realized_e9=r, commission_e9=m, version=v) for s, q, c, r, m, v in rows]
+    told = [
+        Told(symbol=s, quantity=q, cost_e9=c, realized_e9=r, commission_e9=m, version=v) for s, q, c, r, m, v in rows
+    ]
     return contradictions({holding.symbol: holding for holding in _holdings(connection)}, told)
 
 
@@ -286,9 +286,7 @@ def _load_holding(connection: Connection, symbol: str) -> Holding:
 
 def _holding(row: Sequence[Any]) -> Holding:
     symbol, multiplier_e9, quantity, cost_e9, closed, commission_e9, version, updated_ns, fills = row
-    position = Position(
-        quantity=quantity, cost_e9=cost_e9, realized_pnl_e9=closed, commission_e9=commission_e9
-    )
+    position = Position(quantity=quantity, cost_e9=cost_e9, realized_pnl_e9=closed, commission_e9=commission_e9)
     return Holding(
         symbol=symbol,
         multiplier_e9=multiplier_e9,

@@ -193,9 +193,11 @@ class Desk:
             return order
         async with self._risk_turn:
             event = await self._ask_risk(order_id, terms, origin, evidence)
+            order = await self.find(order_id)
+            if order.state is not OrderState.NEW:  # cancelled while risk was thinking
+                return order
             _, written = self._ledger.apply(order_id, event)
-        if written is not None:
-            await written
+        await _done(written)
         if isinstance(event, RiskApproved):
             sending = self._start(self.send(order_id), f"send-{order_id}")
             if wait_for_venue:

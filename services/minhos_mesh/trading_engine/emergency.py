@@ -13,7 +13,7 @@ from minhos_mesh.trading_engine.desk import Desk, order_id_of
 from minhos_mesh.trading_engine.domain import control as rules
 from minhos_mesh.trading_engine.domain.control import Control
 from minhos_mesh.trading_engine.domain.errors import TradingError, VenueUnavailable
-from minhos_mesh.trading_engine.domain.order_events import OrderCreated, RiskApproved
+from minhos_mesh.trading_engine.domain.order_events import CancelRequested, OrderCreated, RiskApproved
 from minhos_mesh.trading_engine.domain.orders import (
     Order,
     OrderState,
@@ -71,11 +71,7 @@ class EmergencyStop:
         unconfirmed += await self._within(_CANCEL_S, self._compare(flatten), "the positions")
         orders = [self._ledger.account.get(order_id) for order_id in open_before]
         canceled = tuple(order for order in orders if order is not None and order.state is OrderState.CANCELED)
-        unconfirmed += [
-            f"order {order.order_id} is {order.state.value}"
-            for order in self._ledger.account.orders.values()
-            if not order.origin.emergency
-        ]
+        unconfirmed += [f"order {order.order_id} is {order.state.value}" for order in self._others()]
         sent = tuple(self._ledger.account.get(order.order_id) or order for order in flattening)
         _LOG.error("emergency_stop", actor=actor, reason=reason, canceled=len(canceled), unconfirmed=unconfirmed)
         return Stopped(
@@ -114,26 +110,30 @@ class EmergencyStop:
             return [str(error)]
 
     async def _cancel_everything(self) -> list[str]:
-        """Cancel at the venue first, with one call; then what only the engine knows of."""
-        lost = ""
+        """Note the wish on every order, cancel at the venue with one call, then whatever that did not reach."""
+        for order in self._others():
+            wish = CancelRequested(
+                at_ns=self._ledger.now_ns(order.origin.provenance, order.updated_ns),
+                reason=Reason.EMERGENCY_STOP,
+                actor="emergency stop",
+            )
+            self._ledger.apply(order.order_id, wish)
         try:
             for view in await self._venue.cancel_all():
                 await self._reconciler.take_view(view, wait=False)
         except VenueUnavailable as error:
-            lost = f"the venue does not answer: {error}"
-        left = [order for order in self._ledger.account.orders.values() if not order.origin.emergency]
-        cancels = (self._cancel(order.order_id) for order in left)
-        await asyncio.gather(*cancels)
-        while not lost and any(not order.origin.emergency for order in self._ledger.account.orders.values()):
+            for order in self._others():
+                self._reconciler.ask(order.order_id)
+            return [f"the venue does not answer: {error}"]
+        await asyncio.gather(*(self._desk.send_cancel(order.order_id) for order in self._others()))
+        while self._others():
             self._changed.clear()
             await self._changed.wait()
-        return [lost] if lost else []
+        return []
 
-    async def _cancel(self, order_id: str) -> None:
-        order = self._ledger.account.get(order_id)
-        if order is None or order.state.is_terminal:
-            return
-        await self._desk.cancel(order_id, actor="emergency stop", reason=Reason.EMERGENCY_STOP)
+    def _others(self) -> list[Order]:
+        """Give the open orders that the stop did not send itself."""
+        return [order for order in self._ledger.account.orders.values() if not order.origin.emergency]
 
     async def _flatten(self, sent: list[Order]) -> list[str]:
         """Close each position at the market, unless an order that does so is on its way already."""

@@ -195,7 +195,8 @@ async def test_a_publish_stream_answers_in_order_and_goes_on_after_a_refusal(stu
     for index, events in enumerate(batches):
         await call.write(pb.PublishStreamRequest(batch_id=index + 1, events=events))
     await call.done_writing()
-    answers = [answer async for answer in call]
+    greeting, *answers = [answer async for answer in call]
+    assert greeting.batch_id == 0
     assert [answer.batch_id for answer in answers] == list(range(1, len(batches) + 1))
     assert [list(answer.sequences) for answer in answers[:3]] == [[1], [2, 3], [4]]
     for answer, (_, reason, text) in zip(answers[3:-2], BAD_EVENTS, strict=True):

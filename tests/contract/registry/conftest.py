@@ -32,6 +32,8 @@ from minhos_mesh.runtime.tasks import OwnedTasks
 
 HERE = Path(__file__).parent
 DEADLINE_S = 10.0
+OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
+"""Channels of one process share connections; a registry that was restarted on its port must not meet an old one."""
 Environment = dict[str, str]
 
 
@@ -82,7 +84,7 @@ class RunningRegistry:
         self.parts.bound(self.server.address)
         await self.parts.start()
         await self.server.set_serving(serving=True)
-        self.channel = await self._stack.enter_async_context(grpc.aio.insecure_channel(self.server.address))
+        self.channel = await self._stack.enter_async_context(grpc.aio.insecure_channel(self.server.address, options=OWN_CONNECTION))
         self.registry = rpc.RegistryServiceStub(self.channel)
         self.health = health_rpc.HealthMonitorServiceStub(self.channel)
         self.supervisor = supervisor_rpc.SupervisorServiceStub(self.channel)
@@ -156,7 +158,7 @@ class Processes:
                 return None
             if said["pid"] != process.pid:
                 return None
-            async with grpc.aio.insecure_channel(said["address"]) as channel:
+            async with grpc.aio.insecure_channel(said["address"], options=OWN_CONNECTION) as channel:
                 stub = rpc.RegistryServiceStub(channel)
                 await stub.ListServices(pb.ListServicesRequest(), timeout=5, wait_for_ready=True)
             return str(said["address"])

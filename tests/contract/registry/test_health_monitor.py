@@ -192,7 +192,12 @@ async def test_changes_are_listed_newest_first_in_pages(mesh: Any, beating: Atta
 async def test_the_history_survives_a_restart_of_the_registry(tmp_path: Path) -> None:
     first = RunningRegistry(tmp_path)
     await first.start()
-    before = await eventually(lambda: first.health.ListHealthChanges(pb.ListHealthChangesRequest()), "answers")
+
+    async def listed() -> Any:
+        answer = await first.health.ListHealthChanges(pb.ListHealthChangesRequest())
+        return answer if answer.changes else None
+
+    before = await eventually(listed, "the registry's own start is written")
     await first.stop()
     second = RunningRegistry(tmp_path)
     await second.start()

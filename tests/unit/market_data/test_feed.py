@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,4 +162,4 @@ def test_real_trades_are_all_counted_and_their_bars_hold_their_volume() -> None:
     bars = [*feed.newest_bars(feed.bars_closed), feed.open_bar]
     assert sum(bar.volume for bar in bars) == feed.last.volume
     assert sum(bar.trades for bar in bars) == feed.sequence
-    assert all(one.last_sequence + 1 == two.first_sequence for one, two in zip(bars, bars[1:], strict=False))
+    assert all(one.last_sequence + 1 == two.first_sequence for one, two in itertools.pairwise(bars))

@@ -83,6 +83,7 @@ class EventBusServiceServicer:
     def PublishStream(self, request_iterator, context):
         """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
 
+        The first answer is a heartbeat, sent at once, so that a publisher knows that it is heard.
         A refused batch is answered with its violations and ends neither the stream nor the other batches. After a broken stream send unanswered batches again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

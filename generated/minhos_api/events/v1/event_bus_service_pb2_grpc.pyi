@@ -45,6 +45,7 @@ class EventBusServiceStub:
     PublishStream: _grpc.StreamStreamMultiCallable[_event_bus_service_pb2.PublishStreamRequest, _event_bus_service_pb2.PublishStreamResponse]
     """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
 
+    The first answer is a heartbeat, sent at once, so that a publisher knows that it is heard.
     A refused batch is answered with its violations and ends neither the stream nor the other batches. After a broken stream send unanswered batches again.
     """
     Subscribe: _grpc.StreamStreamMultiCallable[_event_bus_service_pb2.SubscribeRequest, _event_bus_service_pb2.SubscribeResponse]
@@ -78,6 +79,7 @@ class EventBusServiceAsyncStub(EventBusServiceStub):
     PublishStream: _aio.StreamStreamMultiCallable[_event_bus_service_pb2.PublishStreamRequest, _event_bus_service_pb2.PublishStreamResponse]  # type: ignore[assignment]
     """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
 
+    The first answer is a heartbeat, sent at once, so that a publisher knows that it is heard.
     A refused batch is answered with its violations and ends neither the stream nor the other batches. After a broken stream send unanswered batches again.
     """
     Subscribe: _aio.StreamStreamMultiCallable[_event_bus_service_pb2.SubscribeRequest, _event_bus_service_pb2.SubscribeResponse]  # type: ignore[assignment]
@@ -120,6 +122,7 @@ class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_event_bus_service_pb2.PublishStreamResponse], _abc.AsyncIterator[_event_bus_service_pb2.PublishStreamResponse]]:
         """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
 
+        The first answer is a heartbeat, sent at once, so that a publisher knows that it is heard.
         A refused batch is answered with its violations and ends neither the stream nor the other batches. After a broken stream send unanswered batches again.
         """
 

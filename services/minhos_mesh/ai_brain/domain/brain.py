@@ -11,11 +11,11 @@ import numpy as np
 from minhos_mesh.ai_brain.domain.decide import Told, decide, look, worth_telling
 from minhos_mesh.ai_brain.domain.findings import Decision, InsufficientData, MarketView
 from minhos_mesh.ai_brain.domain.indicators import Indicators, Periods, Span
-from minhos_mesh.runtime.bars import Bar, BarBuilder
+from minhos_mesh.runtime.bars import MINUTE_NS, Bar, BarBuilder
 from minhos_mesh.runtime.tick_layout import TickArray, TickFlag
 
 STEP_NS: Final = 5_000_000_000
-"""Between bars a symbol is looked at when event time enters a new step of this length."""
+"""Between bars a symbol is looked at when event time enters a new step of this length, counted from the begin of the bar."""
 
 _QUOTED: Final = (
     ("price_e9", TickFlag.HAS_PRICE),
@@ -43,9 +43,12 @@ class TimedDecision:
 class SymbolBrain:
     """What is known about one symbol within one epoch of its source."""
 
-    def __init__(self, symbol: str, tick_e9: int, periods: Periods, thresholds: tuple[float, ...]) -> None:
+    def __init__(
+        self, symbol: str, tick_e9: int, periods: Periods, thresholds: tuple[float, ...], step_ns: int = STEP_NS
+    ) -> None:
         """`thresholds` are the rising confidences at which a decision becomes worth telling again."""
         self.symbol, self.tick_e9, self.thresholds = symbol, tick_e9, thresholds
+        self._step_ns, self._steps_of_bar = step_ns, -(-MINUTE_NS // step_ns)
         self.indicators = Indicators(periods)
         self.quote: dict[str, int] = {}
         self.event_time_ns = 0
@@ -54,8 +57,18 @@ class SymbolBrain:
         self._step: int | None = None
         self._told: Told | None = None
 
-    def prime(self, bars: list[Bar], open_bar: Bar | None) -> None:
-        """Takes closed bars of the past, the oldest first, and goes on with the open one."""
+    def prime(
+        self,
+        bars: list[Bar],
+        open_bar: Bar | None,
+        through_sequence: int = 0,
+        event_time_ns: int = 0,
+        told: Told | None = None,
+    ) -> None:
+        """Takes closed bars of the past, the oldest first, and goes on with the open one.
+
+        `through_sequence` and `event_time_ns` are those of the newest tick in them, `told` is what was last told on them.
+        """
         for bar in bars:
             self.indicators.close_bar(_span(bar))
         if open_bar is not None:
@@ -63,6 +76,7 @@ class SymbolBrain:
         if bars or open_bar:
             newest = open_bar or bars[-1]
             self.quote["price_e9"] = newest.close_e9
+        self.through_sequence, self.event_time_ns, self._told = through_sequence, event_time_ns, told
 
     def add(self, ticks: TickArray, first_sequence: int, decide_from_ns: int = 0) -> list[TimedDecision]:
         """Takes ticks in order and returns what is worth telling, in order. The same ticks give the same in any batching.
@@ -70,7 +84,8 @@ class SymbolBrain:
         Ticks before `decide_from_ns` are learnt from and not decided on: what they would say is no longer news.
         """
         told: list[TimedDecision] = []
-        steps = ticks["event_time_ns"] // STEP_NS
+        times_ns = ticks["event_time_ns"]
+        steps = times_ns // MINUTE_NS * self._steps_of_bar + times_ns % MINUTE_NS // self._step_ns
         starts = [0, *(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(ticks)]
         for begin, end in itertools.pairwise(starts):
             if begin == end:

@@ -76,9 +76,10 @@ def band(confidence: float, thresholds: tuple[float, ...]) -> int:
 
 
 def worth_telling(decision: Decision, last: Told | None, thresholds: tuple[float, ...]) -> Told | None:
-    """What is told now, or None: a decision is told when its direction or the band of its confidence is new.
+    """What is told now, or None: a decision is told when its direction is new or its confidence reaches a higher band.
 
-    Below the first threshold nothing is told, and the next clear decision counts as new.
+    Below the first threshold nothing is told, and what was told last still stands: the same direction is not told again
+    when it comes back.
     """
     reached = band(decision.confidence, thresholds)
     if decision.action is Action.HOLD or reached == 0:

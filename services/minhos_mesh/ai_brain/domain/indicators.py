@@ -10,7 +10,7 @@ from talipp.indicators import RSI, SMA, StdDev
 
 E9: Final = 1_000_000_000
 _KEPT: Final = 512
-"""Values that an indicator keeps; older ones are let go."""
+"""Values that an indicator keeps at least; older ones are let go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Indicators:
     def __init__(self, periods: Periods) -> None:
         self.periods = periods
         self.bars = 0
+        self._kept = max(_KEPT, periods.needed + 2)
         self._fast, self._slow = SMA(periods.fast), SMA(periods.slow)
         self._rsi = RSI(periods.rsi)
         self._deviation = StdDev(periods.volatility)
@@ -95,8 +96,8 @@ class Indicators:
         if len(self._deviation) and self._deviation[-1] is not None:
             self._deviations.append(float(self._deviation[-1]))
         for indicator in (self._fast, self._slow, self._rsi, self._deviation):
-            if len(indicator) > 2 * _KEPT:
-                indicator.purge_oldest(_KEPT)
+            if len(indicator) > 2 * self._kept:
+                indicator.purge_oldest(self._kept)
 
     def read(self, price_e9: int) -> Readings:
         """The indicators with this price as the close of the open bar. Call only when `ready`."""

@@ -11,9 +11,9 @@ import numpy as np
 
 from minhos_mesh.market_data.domain.last_values import LastValues
 from minhos_mesh.market_data.domain.ring import TickRing
-from minhos_mesh.market_data.domain.validation import Reason, Rules, judge
+from minhos_mesh.market_data.domain.validation import Reason, Rules, judge, reason_of
 from minhos_mesh.runtime.bars import Bar, BarBuilder
-from minhos_mesh.runtime.tick_layout import TICK, TICK_BYTES, TickArray
+from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray
 
 RING_TICKS = 262_144
 BARS_KEPT = 10_000
@@ -160,9 +160,11 @@ class SymbolFeed:
         if count == 0 or self.source is None:
             return Ingested(first, first - 1, ())
         replay = self.source.provenance is Provenance.REPLAY
-        verdict = judge(ticks, self.last.event_time_ns, self._rules, None if replay else wall_ns)
         self.position += count
         self.read += count
+        if count == 1:
+            return self._ingest_one(ticks.tobytes(), None if replay else wall_ns)
+        verdict = judge(ticks, self.last.event_time_ns, self._rules, None if replay else wall_ns)
         if verdict.accepted is not None:
             for reason, number in verdict.rejected.items():
                 self.rejected[reason] = self.rejected.get(reason, 0) + number
@@ -176,6 +178,21 @@ class SymbolFeed:
         if closed:
             self._keep(closed)
         return Ingested(first, self.ring.newest, tuple(closed))
+
+    def _ingest_one(self, wire: bytes, wall_ns: int | None) -> Ingested:
+        row, sequence = RECORD.unpack(wire), self.ring.newest + 1
+        latest_ns = None if wall_ns is None else wall_ns + self._rules.future_after_ns
+        reason = reason_of(row, self.last.event_time_ns, self._rules, latest_ns)
+        if reason is not None:
+            self.rejected[reason] = self.rejected.get(reason, 0) + 1
+            return Ingested(sequence, sequence - 1, ())
+        self.ring.append_wire(wire)
+        self.last.add_one(row, sequence)
+        closed = self._builder.add_one(row, sequence)
+        if closed is None:
+            return Ingested(sequence, sequence, ())
+        self._keep([closed])
+        return Ingested(sequence, sequence, (closed,))
 
     def _new_records(self, ticks: TickArray, position: int) -> TickArray:
         if self.position == 0 and self.epoch is None and self.source is not None:

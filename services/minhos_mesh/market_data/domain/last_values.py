@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind
+from minhos_mesh.runtime.tick_layout import TickArray, TickFlag, TickKind
 
 _TRADE, _SIZE = int(TickKind.TRADE), int(TickFlag.HAS_SIZE)
 
@@ -30,14 +30,13 @@ class LastValues:
 
     def add(self, ticks: TickArray, last_sequence: int) -> None:
         """Takes accepted ticks, of which the last one has `last_sequence`."""
-        if len(ticks) == 1:
-            self._add_one(RECORD.unpack(ticks.tobytes()))
-        else:
-            self._add_many(ticks)
+        self._add_many(ticks)
         self.sequence = last_sequence
 
-    def _add_one(self, row: tuple[int, ...]) -> None:
+    def add_one(self, row: tuple[int, ...], sequence: int) -> None:
+        """Takes one accepted tick as a record of the wire."""
         flags = row[19]
+        self.sequence = sequence
         self.event_time_ns = row[3]
         if row[21] == _TRADE:
             self.last_price_e9 = row[7]

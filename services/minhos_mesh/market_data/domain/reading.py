@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
 from minhos_mesh.runtime.bars import Bar
@@ -66,8 +67,7 @@ class SnapshotDue:
     bars_back: int
 
 
-@dataclass(frozen=True, slots=True)
-class TickRange:
+class TickRange(NamedTuple):
     """Ticks first..last of the feed."""
 
     epoch: int
@@ -161,6 +161,21 @@ class SymbolReader:
 
         Raises LosslessRefused when the source began with data that is no replay.
         """
+        newest, behind = self.feed.ring.newest, self.sequence
+        if (  # the usual case, without a detour: ticks came, and nothing else is due
+            self._entered
+            and behind < newest
+            and not self._snapshot_due
+            and self.wants.ticks
+            and not self.wants.quotes
+            and (not self.wants.bars or self._next_bar >= self.feed.bars_closed)
+            and self._epoch == self.feed.epoch
+            and (newest - 1) // CHUNK_TICKS == behind // CHUNK_TICKS
+            and behind + 1 >= self.feed.ring.oldest
+        ):
+            self.sequence = newest
+            self.sent += newest - behind
+            return [TickRange(self._epoch, behind + 1, newest)]
         return list(self._due())
 
     def _due(self) -> Iterator[Piece]:

@@ -14,8 +14,9 @@ class TickRing:
         self.capacity = capacity
         self.newest = 0
         """Sequence of the newest tick held; 0 when none is."""
-        self._rows = np.zeros((capacity, TICK_BYTES), np.uint8)
-        self._ticks: TickArray = self._rows.reshape(-1).view(TICK)
+        rows = np.zeros(capacity * TICK_BYTES, np.uint8)
+        self._memory = rows.data
+        self._ticks: TickArray = rows.view(TICK)
 
     @property
     def oldest(self) -> int:
@@ -28,26 +29,35 @@ class TickRing:
 
     def append(self, ticks: TickArray) -> None:
         """Takes at most `capacity` ticks that carry the tags of the wire; the oldest give way."""
-        count = len(ticks)
+        self.append_wire(ticks.tobytes())
+
+    def append_wire(self, wire: bytes) -> None:
+        """The same for ticks as they stand in a batch."""
+        count = len(wire) // TICK_BYTES
         if count > self.capacity:
             raise ValueError(f"{count} ticks at once do not fit in a ring of {self.capacity}")
-        rows = np.frombuffer(ticks.tobytes(), np.uint8).reshape(count, TICK_BYTES)
-        at = self.newest % self.capacity
-        head = min(count, self.capacity - at)
-        self._rows[at : at + head] = rows[:head]
-        if head < count:
-            self._rows[: count - head] = rows[head:]
+        start = self.newest % self.capacity * TICK_BYTES
+        head = min(len(wire), len(self._memory) - start)
+        self._memory[start : start + head] = wire[:head]
+        if head < len(wire):
+            self._memory[: len(wire) - head] = wire[head:]
         self.newest += count
 
     def views(self, first: int, last: int) -> list[TickArray]:
         """The ticks of a range of sequences as one or two views of the ring; IndexError when it is not held whole."""
-        if first < self.oldest or last > self.newest or first > last:
-            raise IndexError(f"sequences {first}..{last} are not held: held are {self.oldest}..{self.newest}")
-        start, stop = (first - 1) % self.capacity, (last - 1) % self.capacity + 1
+        start, stop = self._places(first, last)
         if start < stop:
             return [self._ticks[start:stop]]
         return [self._ticks[start:], self._ticks[:stop]]
 
+    def _places(self, first: int, last: int) -> tuple[int, int]:
+        if first < self.oldest or last > self.newest or first > last:
+            raise IndexError(f"sequences {first}..{last} are not held: held are {self.oldest}..{self.newest}")
+        return (first - 1) % self.capacity, (last - 1) % self.capacity + 1
+
     def wire(self, first: int, last: int) -> bytes:
         """The ticks of a range of sequences as they stand in a batch; IndexError when it is not held whole."""
-        return b"".join(view.tobytes() for view in self.views(first, last))
+        start, stop = self._places(first, last)
+        if start < stop:
+            return bytes(self._memory[start * TICK_BYTES : stop * TICK_BYTES])
+        return b"".join((self._memory[start * TICK_BYTES :], self._memory[: stop * TICK_BYTES]))

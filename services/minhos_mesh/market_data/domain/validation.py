@@ -120,7 +120,7 @@ def _judge_few(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | No
     rejected: dict[Reason, int] = {}
     latest = None if wall_ns is None else wall_ns + rules.future_after_ns
     for row in RECORD.iter_unpack(ticks.tobytes()):
-        reason = _reason_of(row, newest_ns, rules, latest)
+        reason = reason_of(row, newest_ns, rules, latest)
         mask.append(reason is None)
         if reason is None:
             newest_ns = row[3]
@@ -129,18 +129,21 @@ def _judge_few(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | No
     return Verdict(np.array(mask, np.bool_), rejected) if rejected else ALL_ACCEPTED
 
 
-def _reason_of(row: tuple[int, ...], newest_ns: int, rules: Rules, latest_ns: int | None) -> Reason | None:
-    time_ns, price, bid, ask, size, flags, kind = row[3], row[7], row[9], row[11], row[13], row[19], row[21]
+def reason_of(row: tuple[int, ...], newest_ns: int, rules: Rules, latest_ns: int | None) -> Reason | None:
+    """Why one tick, given as a record of the wire, is refused; None when it is accepted."""
+    time_ns, flags, kind, step = row[3], row[19], row[21], rules.tick_e9
+    price = row[7] if flags & PRICE else step
+    bid = row[9] if flags & BID else step
+    ask = row[11] if flags & ASK else step
     if time_ns <= 0 or not (flags & PRICE if kind == TRADE else kind == QUOTE and flags & BOTH):
         return Reason.MALFORMED
-    values = [value for bit, value in ((PRICE, price), (BID, bid), (ASK, ask)) if flags & bit]
-    if min(values) <= 0:
+    if price <= 0 or bid <= 0 or ask <= 0:
         return Reason.NON_POSITIVE_PRICE
-    if any(value % rules.tick_e9 for value in values):
+    if price % step or bid % step or ask % step:
         return Reason.OFF_TICK
     if flags & BOTH == BOTH and bid > ask:
         return Reason.CROSSED
-    if kind == TRADE and flags & SIZE and size == 0:
+    if kind == TRADE and flags & SIZE and row[13] == 0:
         return Reason.ZERO_SIZE
     if latest_ns is not None and time_ns > latest_ns:
         return Reason.FUTURE

@@ -27,7 +27,9 @@ class VersionMismatch(StateError):
     """Expected: somebody else changed the state meanwhile."""
 
     def __init__(self, expected: int, current: int) -> None:
-        super().__init__(f"expected_version is {expected}, the current one is {current}: read the state again and repeat")
+        super().__init__(
+            f"expected_version is {expected}, the current one is {current}: read the state again and repeat"
+        )
         self.expected, self.current = expected, current
 
 

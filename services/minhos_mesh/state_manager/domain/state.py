@@ -127,7 +127,9 @@ def _check_emergency_door(state: State, patch: Patch) -> None:
     shown = f"system_state is {before.value}"
     if wanted is SystemState.EMERGENCY_STOP:
         raise StateConflict(
-            "system_state EMERGENCY_STOP", shown, "the trading engine latches it: call TradingControlService.EmergencyStop"
+            "system_state EMERGENCY_STOP",
+            shown,
+            "the trading engine latches it: call TradingControlService.EmergencyStop",
         )
     if before is SystemState.EMERGENCY_STOP:
         raise StateConflict(

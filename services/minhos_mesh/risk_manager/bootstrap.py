@@ -1,0 +1,68 @@
+"""Wires the risk manager: its store with inbox and outbox, limits from the configuration, facts and prices."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from minhos_mesh.risk_manager.domain.breaker import Breaker
+from minhos_mesh.risk_manager.domain.desk import RiskDesk
+from minhos_mesh.risk_manager.domain.limits import RiskLimits
+from minhos_mesh.risk_manager.feed import OutboxAnnouncer, follow_account, follow_prices
+from minhos_mesh.risk_manager.service import RiskManager
+from minhos_mesh.risk_manager.servicer import ERRORS, RiskManagerServicer
+from minhos_mesh.risk_manager.store import MIGRATIONS
+from minhos_mesh.runtime.config import MeshConfig
+from minhos_mesh.runtime.context import ServiceContext, ServiceParts
+from minhos_mesh.runtime.events import EventClient
+from minhos_mesh.runtime.market import MarketClient
+from minhos_mesh.runtime.outbox import Outbox
+from minhos_mesh.runtime.storage import Database
+
+
+def desk_of(config: MeshConfig) -> RiskDesk:
+    """The state of risk that the configuration asks for, before anything has happened."""
+    section = config.risk
+    limits = RiskLimits(
+        max_order_quantity=section.max_order_quantity,
+        max_position=section.max_position,
+        max_open_positions=section.max_open_positions,
+        max_exposure_e9=section.max_exposure,
+        max_daily_loss_e9=section.max_daily_loss,
+        max_drawdown_e9=section.max_drawdown,
+        price_collar_ticks=section.price_collar_ticks,
+        max_price_age_ns=round(section.max_price_age_s * 1e9),
+        max_orders_per_minute=section.max_orders_per_minute,
+    )
+    return RiskDesk(
+        limits=limits,
+        limits_version=0,
+        breaker=Breaker(),
+        specs=config.specs(),
+        approval_ns=round(section.approval_s * 1e9),
+    )
+
+
+async def watch_disk(risk: RiskManager) -> None:
+    """Fail when the disk did, so that the process ends and starts again from what is on it."""
+    await risk.failed
+
+
+@contextlib.asynccontextmanager
+async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
+    """Build the risk manager of one mesh. Raises StorageError when its file cannot be used."""
+    config = context.config
+    async with Database(context.paths.store_file(context.service), migrations=MIGRATIONS) as database:
+        events = EventClient(context)
+        outbox = Outbox(database, events)
+        announcer = OutboxAnnouncer(events, outbox)
+        risk = RiskManager(desk_of(config), database, announcer, context.clock, replay=config.replay())
+        await risk.recover()
+
+        async def start() -> None:
+            context.tasks.start(watch_disk(risk), "risk-disk")
+            outbox.start(context.tasks)
+            follow_account(risk, events)
+            context.tasks.start(follow_prices(risk, MarketClient(context), config.symbols()), "risk-market")
+
+        yield ServiceParts(servicers=[RiskManagerServicer(risk)], errors=ERRORS, start=start, drain=risk.close)

@@ -1,0 +1,286 @@
+"""What decisions remember: reservations, rate, repetition, breaker, contradiction, and exact repetition in a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minhos_mesh.matching import OrderType, Side
+from minhos_mesh.risk_manager.domain.breaker import Breaker, reset, trip
+from minhos_mesh.risk_manager.domain.desk import RiskDesk
+from minhos_mesh.risk_manager.domain.errors import BreakerNotTripped, InvalidField, VersionMismatch
+from minhos_mesh.risk_manager.domain.limits import RiskLimits
+from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
+from minhos_mesh.risk_manager.domain.question import AccountView, CheckCode, Evidence, Held, Provenance, Question, Terms
+from minhos_mesh.risk_manager.domain.sizing import position_size
+from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS
+from minhos_mesh.runtime.money import MoneyError
+
+E9 = 1_000_000_000
+NQ = "NQZ26-CME"
+P = 25_000 * E9
+NOW = 1_795_000_000 * E9
+Ask = Callable[..., Question]
+MakeDesk = Callable[..., RiskDesk]
+
+
+def refused(desk: RiskDesk, question: Question, now_ns: int = NOW) -> set[CheckCode]:
+    return {check.code for check in desk.decide(question, now_ns).verdict.checks if not check.passed}
+
+
+def fact(order_id: str, *, live: bool = False, done: bool = False, leaves: int = 3, version: int = 1) -> OrderFact:
+    return OrderFact(
+        order_id=order_id, symbol=NQ, side=Side.BUY, leaves_quantity=leaves, live=live, done=done, version=version
+    )
+
+
+def trade(version: int, quantity: int, *, realized_e9: int = 0) -> TradeFact:
+    return TradeFact(
+        fill_id=f"f-{version}",
+        symbol=NQ,
+        held=Held(quantity=quantity, cost_e9=quantity * P),
+        realized_e9=realized_e9,
+        commission_e9=0,
+        version=version,
+        time_ns=NOW,
+    )
+
+
+def test_two_questions_at_once_cannot_pass_one_limit(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    assert desk.decide(ask("a", quantity=3), NOW).reservation is not None
+    assert refused(desk, ask("b", quantity=4)) == {CheckCode.POSITION_LIMIT}
+    assert refused(desk, ask("c", quantity=2)) == set()
+
+
+def test_dry_run_holds_nothing(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    decision = desk.decide(ask("a", quantity=3, dry_run=True), NOW)
+    assert decision.verdict.approved
+    assert decision.verdict.approval_id == ""
+    assert refused(desk, ask("b", quantity=3)) == set()
+
+
+def test_only_a_dry_run_is_answered_without_the_account(ask: Ask, make_desk: MakeDesk) -> None:
+    with pytest.raises(InvalidField, match="account is unset"):
+        make_desk().decide(ask(account=None), NOW)
+    assert make_desk().decide(ask(account=None, dry_run=True), NOW).verdict.approved
+
+
+def test_refused_order_holds_nothing(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    assert refused(desk, ask("a", quantity=6))
+    assert len(desk.reservations) == 0
+
+
+def test_approval_that_is_not_used_expires(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.decide(ask("a", quantity=3), NOW)
+    assert refused(desk, ask("b", quantity=4, at_ns=NOW + 9 * E9), NOW + 9 * E9)
+    later = NOW + 11 * E9
+    assert refused(desk, ask("c", quantity=4, at_ns=later), later) == set()
+
+
+def test_done_order_releases_and_live_order_keeps_counting(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.decide(ask("a", quantity=3), NOW)
+    for change in (fact("a", live=True), fact("a", done=True, leaves=3, version=2)):
+        desk.projection.book_order(change)
+        desk.reservations.see(change)
+        expected = {CheckCode.POSITION_LIMIT} if change.live else set()
+        assert refused(desk, ask("b", quantity=4, dry_run=True)) == expected
+
+
+def test_order_that_the_asker_counts_is_not_counted_twice(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.decide(ask("a", quantity=3), NOW)
+    view = AccountView(working_buy={NQ: 3}, working_order_ids=frozenset({"a"}))
+    assert refused(desk, ask("b", quantity=2, account=view)) == set()
+
+
+def test_later_view_of_the_asker_supersedes_an_approval_that_it_contains(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.decide(ask("a", quantity=3), NOW)
+    view = AccountView(positions={NQ: Held(quantity=3, cost_e9=3 * P)}, version=1)
+    assert refused(desk, ask("b", quantity=2, account=view)) == set()
+
+
+def test_order_rate_counts_approved_orders_of_the_last_minute(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk(max_orders_per_minute=2, max_position=50)
+    assert not refused(desk, ask("a"), NOW)
+    assert not refused(desk, ask("b", at_ns=NOW + 2 * E9), NOW + 2 * E9)
+    assert refused(desk, ask("c", at_ns=NOW + 59 * E9), NOW + 59 * E9) == {CheckCode.ORDER_RATE}
+    assert not refused(desk, ask("d", at_ns=NOW + 60 * E9), NOW + 60 * E9)
+
+
+def test_same_order_within_a_second_is_a_duplicate(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.decide(ask("a"), NOW)
+    assert refused(desk, ask("b")) == {CheckCode.DUPLICATE}
+    assert refused(desk, ask("c", quantity=2)) == set()
+    assert refused(desk, ask("d", at_ns=NOW + E9), NOW + E9) == set()
+
+
+def test_order_id_under_another_request_id_is_a_duplicate(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.decide(ask("a"), NOW)
+    assert refused(desk, ask("b", quantity=2, order_id="a")) == {CheckCode.DUPLICATE}
+
+
+def test_loss_beyond_120_percent_trips_the_breaker_for_good(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    lost = AccountView(realized_today_e9=-1_200 * E9)
+    assert refused(desk, ask("a", account=lost)) == {CheckCode.DAILY_LOSS}
+    decision = desk.decide(ask("b", account=replace(lost, realized_today_e9=-1_201 * E9)), NOW)
+    assert decision.tripped is not None
+    assert "1201.00, more than 120 % of its limit 1000.00" in decision.tripped.reason
+    assert CheckCode.BREAKER in refused(desk, ask("c"))
+
+
+def test_dry_run_never_trips_the_breaker(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    lost = AccountView(realized_today_e9=-5_000 * E9)
+    assert desk.decide(ask("a", account=lost, dry_run=True), NOW).tripped is None
+    assert not desk.breaker.tripped
+
+
+def test_breaker_trips_by_published_facts_alone(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.projection.book_trade(trade(1, 1, realized_e9=-1_000 * E9))
+    price = Evidence(event_time_ns=NOW, last_e9=P - 9 * E9, provenance=Provenance.SIMULATED)
+    desk.prices[NQ] = price
+    assert desk.watch_own_loss(NOW) is None
+    desk.prices[NQ] = replace(price, last_e9=P - 11 * E9)
+    assert desk.watch_own_loss(NOW) is not None
+    assert desk.watch_own_loss(NOW) is None
+
+
+def test_breaker_keeps_its_first_reason_and_is_reset_only_by_a_person_with_a_reason() -> None:
+    tripped = trip(Breaker(), "ann", "first", NOW)
+    assert trip(tripped, "bob", "second", NOW + 1) is tripped
+    for actor, reason in (("", "why"), ("ann", " "), ("risk_manager", "why")):
+        with pytest.raises(InvalidField):
+            reset(tripped, actor, reason)
+    assert reset(tripped, "ann", "looked at it") == Breaker()
+    with pytest.raises(BreakerNotTripped):
+        reset(Breaker(), "ann", "why")
+
+
+def test_drawdown_is_measured_from_the_highest_profit_of_the_day(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk(max_drawdown_e9=500 * E9)
+    desk.decide(ask("a", account=AccountView(realized_today_e9=400 * E9)), NOW)
+    assert refused(desk, ask("b", quantity=2, account=AccountView(realized_today_e9=-100 * E9))) == set()
+    deeper = AccountView(realized_today_e9=-101 * E9)
+    assert refused(desk, ask("c", quantity=1, at_ns=NOW + 2 * E9, account=deeper), NOW + 2 * E9) == {CheckCode.DRAWDOWN}
+    tomorrow = NOW + 86_400 * E9
+    assert refused(desk, ask("d", at_ns=tomorrow, account=deeper), tomorrow) == set()
+
+
+def test_contradiction_is_refused_and_being_behind_is_none(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.projection.book_trade(trade(7, 2))
+    two = {NQ: Held(quantity=2, cost_e9=2 * P)}
+    assert refused(desk, ask("same", account=AccountView(positions=two, version=7))) == set()
+    assert refused(desk, ask("ahead", quantity=2, account=AccountView(version=8))) == set()
+    assert refused(desk, ask("differs", quantity=3, account=AccountView(version=7))) == {CheckCode.ACCOUNT_VIEW}
+    assert CheckCode.ACCOUNT_VIEW in refused(desk, ask("old", account=AccountView(positions=two, version=6)))
+
+
+def test_newer_price_known_here_is_used(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    own = Evidence(event_time_ns=NOW, last_e9=P + 5_000 * E9, provenance=Provenance.SIMULATED)
+    desk.prices[NQ] = own
+    limit = ask("a", order_type=OrderType.LIMIT, limit_price_e9=P, evidence_changes={"event_time_ns": NOW - E9})
+    assert refused(desk, limit) == {CheckCode.PRICE_COLLAR}
+
+
+def test_data_that_is_said_to_be_something_else_is_refused(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.prices[NQ] = Evidence(event_time_ns=NOW - E9, last_e9=P, provenance=Provenance.SIMULATED)
+    assert refused(desk, ask(evidence_changes={"provenance": Provenance.LIVE})) == {CheckCode.PROVENANCE}
+
+
+def replayed(ask: Ask, request_id: str, second: int, **changes: Any) -> Question:
+    at_ns = NOW - 10**9 * E9 + second * E9
+    return ask(request_id, at_ns=at_ns, evidence_changes={"provenance": Provenance.REPLAY}, **changes)
+
+
+def test_replay_is_decided_by_event_time_and_the_question_alone(ask: Ask, make_desk: MakeDesk) -> None:
+    answers = []
+    for noisy in (False, True):
+        desk = make_desk(max_orders_per_minute=2)
+        told = []
+        for number in range(6):
+            if noisy:
+                desk.prices[NQ] = Evidence(event_time_ns=NOW, last_e9=1, provenance=Provenance.REPLAY)
+                desk.projection.book_order(fact(f"o-{number}", live=True, leaves=5))
+            question = replayed(ask, f"q-{number}", number * 20, symbol="NQZ94-CME", quantity=3)
+            told.append(desk.decide(question, NOW + number * E9).verdict)
+        answers.append(told)
+    assert answers[0] == answers[1]
+
+
+def test_replay_needs_the_time_of_the_decision(ask: Ask, make_desk: MakeDesk) -> None:
+    with pytest.raises(InvalidField, match="decision_time"):
+        make_desk().decide(replace(replayed(ask, "a", 0), decision_time_ns=None), NOW)
+
+
+def test_limits_change_only_from_the_expected_version(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    assert desk.set_limits(RiskLimits(max_position=9), 1) == 2
+    with pytest.raises(VersionMismatch):
+        desk.set_limits(RiskLimits(), 1)
+    with pytest.raises(InvalidField, match="max_daily_loss_e9 is 0"):
+        desk.set_limits(RiskLimits(max_daily_loss_e9=0), None)
+    assert desk.limits.max_position == 9
+
+
+def test_size_is_what_the_stop_may_cost() -> None:
+    spec, limits = DEFAULT_INSTRUMENTS["NQ"], RiskLimits(max_order_quantity=50, max_position=50, max_exposure_e9=10**17)
+    size = position_size(spec, limits, entry_e9=P, stop_e9=P - 10 * E9, risk_e9=1_000 * E9)
+    assert (size.quantity, size.loss_per_contract_e9) == (5, 200 * E9)
+    assert (
+        position_size(spec, limits, entry_e9=P, stop_e9=P + 10 * E9, risk_e9=1_000 * E9, confidence=0.5).quantity == 2
+    )
+    assert position_size(spec, limits, entry_e9=P, stop_e9=P - 10 * E9, risk_e9=199 * E9).quantity == 0
+    assert position_size(spec, RiskLimits(), entry_e9=P, stop_e9=P - E9, risk_e9=10**15, held=2).quantity == 3
+    with pytest.raises(InvalidField, match="another price"):
+        position_size(spec, limits, entry_e9=P, stop_e9=P, risk_e9=1)
+    with pytest.raises(MoneyError):
+        position_size(spec, limits, entry_e9=P, stop_e9=P + 1, risk_e9=1)
+
+
+quantities = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(list(Side))), min_size=1, max_size=30)
+
+
+@settings(max_examples=200, deadline=None)
+@given(quantities)
+def test_approvals_together_never_pass_the_position_limit(asked: list[tuple[int, Side]]) -> None:
+    desk = RiskDesk(
+        limits=RiskLimits(max_orders_per_minute=1_000),
+        limits_version=1,
+        breaker=Breaker(),
+        specs=DEFAULT_INSTRUMENTS,
+        approval_ns=10**12,
+    )
+    let = {Side.BUY: 0, Side.SELL: 0}
+    for number, (quantity, side) in enumerate(asked):
+        now_ns = NOW + number * E9
+        evidence = Evidence(event_time_ns=now_ns, last_e9=P, provenance=Provenance.SIMULATED)
+        question = Question(
+            request_id=str(number),
+            order_id=str(number),
+            terms=Terms(symbol=NQ, side=side, order_type=OrderType.MARKET, quantity=quantity),
+            dry_run=False,
+            account=AccountView(),
+            evidence=evidence,
+            decision_time_ns=now_ns,
+        )
+        if desk.decide(question, now_ns).verdict.approved:
+            let[side] += quantity
+    assert max(let.values()) <= 5
