@@ -1,20 +1,25 @@
 from __future__ import annotations
 
-import itertools
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import numpy as np
 import pytest
 
+from minhos_api.events.v1 import event_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
 from minhos_api.market.v1 import provenance_pb2, tick_pb2
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
+from minhos_mesh.market_data import bootstrap
+from minhos_mesh.market_data.announcer import BusAnnouncer
 from minhos_mesh.market_data.domain.feed import LastQuote
 from minhos_mesh.market_data.domain.validation import Rules
 from minhos_mesh.market_data.service import NO_TICKS, MarketDataService, Settings
@@ -24,6 +29,10 @@ from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.conditions import Conditions
+from minhos_mesh.runtime.config import load
+from minhos_mesh.runtime.context import ServiceContext
+from minhos_mesh.runtime.event_envelope import check_event, make_event
+from minhos_mesh.runtime.events import EventClient
 from minhos_mesh.runtime.market import (
     FROM_START,
     BarClosed,
@@ -41,6 +50,7 @@ from minhos_mesh.runtime.market import (
     SubscriptionRefused,
     TickBatchView,
 )
+from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.runtime.tick_layout import TickArray, new_ticks
 from minhos_mesh.runtime.ticks import bytes_or_message, encode_batch, in_field
@@ -441,6 +451,7 @@ async def test_a_replay_waits_for_its_lossless_readers_and_loses_nothing() -> No
         assert feed.sequence == 1_024
         held = mesh.market.subscribe([NQ], policy=SlowReader.LOSSLESS, resume={NQ: FROM_START})
         first = await take(held, ticks_up_to(1_024))
+        held.close()
         assert sequences(first) == list(range(1, 1_025))
         two = asyncio.create_task(
             take(mesh.market.subscribe([NQ], policy=SlowReader.LOSSLESS, resume=held.positions), ticks_up_to(10_000))
@@ -450,23 +461,24 @@ async def test_a_replay_waits_for_its_lossless_readers_and_loses_nothing() -> No
         assert sequences(await two) == list(range(1_025, 10_001))
 
 
-async def test_a_lossless_reader_holds_the_source_back_by_not_asking_for_more() -> None:
+async def test_a_lossless_reader_that_says_how_far_it_is_done_is_waited_for() -> None:
     async with serving(ring_ticks=1_024) as mesh, mesh.source(provenance=REPLAY) as source:
         live = mesh.service.find(NQ)
         reading = mesh.market.subscribe([NQ], policy=SlowReader.LOSSLESS, resume={NQ: FROM_START})
-        updates = aiter(reading)
+        updates = asyncio.create_task(take(reading, ticks_up_to(3_000)))
         await source.feed(100)
-        batch = await soon(anext(updates))
-        assert isinstance(batch, TickBatchView)
+        await until(lambda: reading.positions[NQ].sequence == 100)
+        await reading.progress(NQ, 10)
+        await until(lambda: live.room() == 1_024 - 90)
         feeding = asyncio.create_task(source.feed(2_900, 100))
-        await until(lambda: live.room() == 0)
-        assert live.feed.sequence == 1_024
-        seen = sequences([batch])
-        while len(seen) < 3_000:
-            seen += sequences([await soon(anext(updates))])
+        await until(lambda: reading.positions[NQ].sequence == 1_034)
+        assert live.room() == 0
+        await reading.progress(NQ, 1_034)
+        await until(lambda: reading.positions[NQ].sequence == 2_058)
+        assert live.room() == 0
+        await reading.progress(NQ, 2_058)
         assert (await soon(feeding)).through_sequence == 3_000
-        assert seen == list(range(1, 3_001))
-        reading.close()
+        assert sequences(await updates) == list(range(1, 3_001))
 
 
 async def test_lossless_is_refused_for_what_is_no_replay(mesh: Mesh) -> None:
@@ -512,7 +524,7 @@ async def test_a_subscription_changes_on_the_way(mesh: Mesh) -> None:
 
         async def read() -> None:
             async for update in reading:
-                seen.append(update)
+                seen.append(update)  # noqa: PERF401 - each is looked at as it comes
 
         task = asyncio.create_task(read())
         await until(lambda: len(seen) == 1)
@@ -677,3 +689,42 @@ async def test_no_tick_for_too_long_is_a_condition_and_a_tick_ends_it(mesh: Mesh
         await source.feed(1, 1)
         mesh.service.look_for_ticks()
         assert not mesh.conditions.held()
+
+
+async def test_what_is_built_serves_its_contracts_whole(tmp_path: Path) -> None:
+    config = load(None, environment={"MINHOS_MARKET_DATA__SYMBOLS": f"{NQ},{ES}"}).resolved(datetime.now(UTC))
+    nobody = {"minhos_api.events.v1.EventBusService": "127.0.0.1:1"}
+    context = ServiceContext("market_data", "market_data-1", config, MeshPaths(tmp_path), Clients(nobody))
+    async with bootstrap.build(context) as parts:
+        async with MeshServer(parts.servicers, errors=parts.errors) as server:
+            await parts.start()
+            assert server.contracts == [PROVIDER, INGEST]
+            clients = Clients({PROVIDER: server.address})
+            answer = await clients.stub(MarketDataProviderServiceStub).GetAllMarketData(pb2.GetAllMarketDataRequest())
+            assert [symbol.symbol for symbol in answer.symbols] == [ES, NQ]
+            await clients.close()
+        await context.tasks.close()
+    await context.clients.close()
+
+
+async def test_announced_quotes_are_events_of_the_catalogue() -> None:
+    sent: list[event_pb2.Event] = []
+
+    class Events:
+        def event(self, payload: Any, *, subject: str, time_ns: int) -> event_pb2.Event:
+            return make_event(payload, subject=subject, source="market_data", time_ns=time_ns)
+
+        async def publish(self, events: Sequence[event_pb2.Event], *, timeout_s: float | None) -> list[int]:
+            for event in events:
+                check_event(event)
+            sent.extend(events)
+            return list(range(len(sent)))
+
+    async with serving() as mesh, mesh.source() as source:
+        await source.feed(3)
+        quote = mesh.service.find(NQ).feed.quote
+        assert quote is not None
+        await BusAnnouncer(cast("EventClient", Events())).announce([quote])
+    (event,) = sent
+    assert (event.type, event.subject) == ("market_data.updated", NQ)
+    assert event.event_time.ToNanoseconds() == FIRST_NS + 2_000_000

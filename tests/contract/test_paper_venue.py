@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from tests.contract.mesh_in_process import MeshInProcess, source_of
 from tests.contract.venue_conformance import E9, TICK, P, VenueConformance, Watch, fills, order, refused, submit, terms
 
+from minhos_api.events.v1 import event_bus_service_pb2
+from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.order.v1 import order_terms_pb2 as terms_pb
+from minhos_api.trading.v1.trading_events_pb2 import TradingProgressed
 from minhos_api.venue.v1 import venue_service_pb2 as pb
 from minhos_api.venue.v1.venue_service_pb2_grpc import VenueServiceStub
+from minhos_mesh.event_bus import bootstrap as event_bus
+from minhos_mesh.market_data import bootstrap as market_data
+from minhos_mesh.paper_venue import bootstrap
 from minhos_mesh.paper_venue.bootstrap import exchange_of
 from minhos_mesh.paper_venue.domain.market import REPLAY, SIMULATED
 from minhos_mesh.paper_venue.service import PaperVenue
@@ -26,6 +34,7 @@ from minhos_mesh.paper_venue.translate import timestamp
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.config import MeshConfig, load
+from minhos_mesh.runtime.events import make_event
 from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.runtime.storage import Database
 from minhos_mesh.runtime.tick_layout import TickFlag, TickKind, new_ticks
@@ -84,7 +93,7 @@ class PaperHarness:
         await self.venue.on_batch(self.batch([(None, None, 0, price, size)]))
 
     def batch(
-        self, rows: list[tuple[int | None, int | None, int, int | None, int]], step_ns: int = MS
+        self, rows: Sequence[tuple[int | None, int | None, int, int | None, int]], step_ns: int = MS
     ) -> TickBatchView:
         """Make ticks of (bid, ask, shown size, traded price, traded size), each `step_ns` after the one before."""
         ticks = new_ticks(len(rows))
@@ -245,3 +254,79 @@ async def test_replay_goes_on_after_a_crash_where_it_was(replayed: PaperHarness)
 def test_prices_of_the_tests_are_on_the_grid() -> None:
     assert P % TICK == 0
     assert P == 23_500 * E9
+
+
+async def served(mesh: MeshInProcess) -> Any:
+    await mesh.serve("event_bus", event_bus.build)
+    await mesh.serve("market_data", market_data.build)
+    await mesh.serve("paper_venue", bootstrap.build)
+    return mesh.clients().stub(VenueServiceStub)
+
+
+def rows_at(start_ns: int, count: int) -> list[tuple[int, int, int]]:
+    return [(start_ns + n * 10 * MS, P + n * TICK, P + (n + 1) * TICK) for n in range(count)]
+
+
+async def test_served_venue_fills_against_the_market_data_of_the_mesh(tmp_path: Path) -> None:
+    async with MeshInProcess(tmp_path, config_of()) as mesh:
+        stub = await served(mesh)
+        clients = mesh.clients()
+        async with source_of(clients, "NQZ26-CME", SIMULATED) as send:
+            await send(1, rows_at(time.time_ns() - 100 * MS, 3))
+            request = pb.SubmitOrderRequest(
+                client_order_id="o-1",
+                terms=terms("NQZ26-CME"),
+                provenance=provenance_pb2.PROVENANCE_SIMULATED,
+            )
+            call = stub.WatchOrders(pb.WatchOrdersRequest())
+            await call.read()
+            await stub.SubmitOrder(request)
+            async with asyncio.timeout(5):
+                while not (message := await call.read()).HasField("fill"):
+                    pass
+            call.cancel()
+        assert message.fill.price_e9 == P + 3 * TICK
+        assert message.fill.provenance == provenance_pb2.PROVENANCE_SIMULATED
+
+
+async def test_served_venue_replays_only_as_far_as_the_engine_published(tmp_path: Path) -> None:
+    replay = config_of().model_copy(
+        update={"sierra_client": config_of().sierra_client.model_copy(update={"provenance": "REPLAY"})}
+    )
+    start_ns = 1_600_000_000 * E9
+    async with MeshInProcess(tmp_path, replay) as mesh:
+        stub = await served(mesh)
+        clients = mesh.clients()
+        bus = clients.stub(EventBusServiceStub)
+
+        async def progress(through: int) -> None:
+            payload = TradingProgressed(symbol="NQZ26-CME", epoch=7, through_sequence=through)
+            event = make_event(payload, subject="NQZ26-CME", source="trading_engine", time_ns=start_ns)
+            await bus.Publish(event_bus_service_pb2.PublishRequest(events=[event]))
+
+        async with source_of(clients, "NQZ26-CME", REPLAY) as send:
+            await send(1, rows_at(start_ns, 50))
+            call = stub.WatchOrders(pb.WatchOrdersRequest())
+            async with asyncio.timeout(5):
+                await call.read()
+                await progress(10)
+                while (message := await call.read()).market_progress.through_sequence != 10:
+                    pass
+            request = pb.SubmitOrderRequest(
+                client_order_id="r-1",
+                terms=terms("NQZ26-CME"),
+                provenance=provenance_pb2.PROVENANCE_REPLAY,
+                decision_time=timestamp(start_ns + 90 * MS),
+            )
+            assert (await stub.SubmitOrder(request)).order.state == pb.VENUE_ORDER_STATE_PENDING
+            await progress(50)
+            async with asyncio.timeout(5):
+                while not (message := await call.read()).HasField("fill"):
+                    assert not message.HasField("market_progress")
+                fill = message.fill
+                while (message := await call.read()).market_progress.through_sequence != 50:
+                    pass
+            call.cancel()
+        # Decided at tick 10 (90 ms), in the market at 140 ms: against the quote of tick 14, which came at 130 ms.
+        assert fill.fill_time.ToNanoseconds() == start_ns + 140 * MS
+        assert fill.price_e9 == P + 14 * TICK

@@ -587,11 +587,15 @@ async def test_a_signal_is_acted_on_once_over_a_restart_too(peers: Peers) -> Non
         assert (await held(engine), len(peers.venue.submissions)) == (1, 1)
 
 
+async def _handled(peers: Peers, number: int) -> None:
+    await until(lambda: number in peers.bus.acked)
+    await until(lambda: len(peers.venue.fills) == len(peers.bus.told("trade.executed")))
+
+
 async def test_signals_turn_the_position_and_never_build_it_up(peers: Peers, engine: Stubs) -> None:
     for number, buy in enumerate((True, True, False, False, True), start=1):
         peers.bus.signal(signal(number, buy=buy))
-        await until(lambda number=number: number in peers.bus.acked)
-        await until(lambda: len(peers.venue.fills) == len(peers.bus.told("trade.executed")))
+        await _handled(peers, number)
     assert [request.terms.quantity for request in peers.venue.submissions] == [1, 2, 2]
     assert await held(engine) == 1
 
@@ -670,7 +674,7 @@ async def test_a_replay_waits_for_the_venue_before_it_decides(peers: Peers) -> N
 
         async def through() -> bool:
             answer = await engine.trading.GetPositions(engine_pb2.GetPositionsRequest())
-            return answer.replay_through_sequence.get(SYMBOL) == 250
+            return bool(answer.replay_through_sequence.get(SYMBOL) == 250)
 
         await until(through)
     events = [event for event in peers.bus.events if event.type in ("order.updated", "trade.executed")]

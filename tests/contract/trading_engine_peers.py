@@ -90,7 +90,8 @@ class FakeRisk(risk_grpc.RiskManagerServiceServicer):
     async def _unused(self, request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not part of this stand-in")
 
-    GetRiskMetrics = GetRiskLimits = CalculatePositionSize = TripBreaker = ResetBreaker = WatchRisk = _unused
+    _unused_any: Any = _unused
+    GetRiskMetrics = GetRiskLimits = CalculatePositionSize = TripBreaker = ResetBreaker = WatchRisk = _unused_any
 
 
 class FakeMarket(market_grpc.MarketDataProviderServiceServicer):
@@ -105,7 +106,8 @@ class FakeMarket(market_grpc.MarketDataProviderServiceServicer):
     async def _unused(self, request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not part of this stand-in")
 
-    GetAllMarketData = SubscribeMarketData = StreamMarketData = _unused
+    _unused_any: Any = _unused
+    GetAllMarketData = SubscribeMarketData = StreamMarketData = _unused_any
 
 
 class FakeVenue(venue_grpc.VenueServiceServicer):
@@ -485,24 +487,19 @@ class Peers:
         )
         reader = Clients()
         try:
-            async with build(context) as parts:
-                async with MeshServer(parts.servicers, errors=parts.errors) as server:
-                    try:
-                        await parts.start()
-                        reader = Clients(
-                            {
-                                f"minhos_api.trading.v1.{name}": server.address
-                                for name in ("TradingEngineService", "OrderService", "TradingControlService")
-                            }
-                        )
-                        yield Stubs(
-                            trading=reader.stub(TradingEngineServiceStub),
-                            orders=reader.stub(OrderServiceStub),
-                            control=reader.stub(TradingControlServiceStub),
-                            address=server.address,
-                        )
-                    finally:
-                        await context.tasks.close()
+            async with build(context) as parts, MeshServer(parts.servicers, errors=parts.errors) as server:
+                try:
+                    await parts.start()
+                    names = ("TradingEngineService", "OrderService", "TradingControlService")
+                    reader = Clients({f"minhos_api.trading.v1.{name}": server.address for name in names})
+                    yield Stubs(
+                        trading=reader.stub(TradingEngineServiceStub),
+                        orders=reader.stub(OrderServiceStub),
+                        control=reader.stub(TradingControlServiceStub),
+                        address=server.address,
+                    )
+                finally:
+                    await context.tasks.close()
         finally:
             await reader.close()
             await clients.close()

@@ -72,11 +72,13 @@ async def submit(
     request = pb.SubmitOrderRequest(
         client_order_id=client_id or new_id(), terms=what, provenance=provenance_pb2.PROVENANCE_SIMULATED, **rest
     )
-    return (await venue.stub.SubmitOrder(request)).order
+    answer: pb.SubmitOrderResponse = await venue.stub.SubmitOrder(request)
+    return answer.order
 
 
 async def order(venue: Venue, client_id: str) -> pb.VenueOrder:
-    return (await venue.stub.GetOrder(pb.GetOrderRequest(client_order_id=client_id))).order
+    answer: pb.GetOrderResponse = await venue.stub.GetOrder(pb.GetOrderRequest(client_order_id=client_id))
+    return answer.order
 
 
 async def fills(venue: Venue, client_id: str) -> list[Any]:
@@ -334,7 +336,8 @@ class VenueConformance:
             await venue.show(-6, -5)
             told = [message async for message in watch.until_done(resting.client_order_id)]
         assert [m.WhichOneof("update") for m in told] == ["fill", "order"]
-        assert await submit(venue, resting.terms, client_id=filled.client_order_id + "-new")
+        again = await submit(venue, filled.terms, client_id=filled.client_order_id)
+        assert again == filled
 
     async def test_status_says_that_the_money_is_not_real(self, venue: Venue) -> None:
         await venue.show(0, 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from minhos_mesh.node.command import run
 from minhos_mesh.node.keeper import Entry, KeeperOptions
-from minhos_mesh.node.preload import PreloadFailed, ready_for_fork
+from minhos_mesh.node.preload import PreloadFailed
 
 LIFE_S = 120.0
 
@@ -46,7 +46,6 @@ def service(name: str, instance_id: str, data_dir: str, config_path: str | None)
 
 def load() -> Entry:
     """What the test keeper preloads: nothing."""
-    ready_for_fork()
     return service
 
 
@@ -57,7 +56,8 @@ def load_nothing() -> Entry:
 
 def main() -> int:
     data_dir, root = Path(sys.argv[1]), sys.argv[2] or None
-    names = ("idle", "crash", "quit", "stubborn", "parent")
+    names = dict.fromkeys(("idle", "crash", "quit", "stubborn", "parent"))
+    names["gone"] = "minhos_mesh.gone"
     failing = root == "broken"
     return run(KeeperOptions(data_dir, None, names, None if failing else root, load_nothing if failing else load))
 

@@ -229,6 +229,14 @@ def test_a_failed_preload_is_a_clear_error(mesh: Mesh) -> None:
     assert keeper.stdout.read().startswith("keeper: cannot load minhos_mesh.gone: ModuleNotFoundError")
 
 
+def test_a_service_whose_module_cannot_be_loaded_is_refused_and_the_others_run(mesh: Mesh) -> None:
+    mesh.start()
+    with pytest.raises(KeeperRefused, match="cannot load minhos_mesh.gone: ModuleNotFoundError") as caught:
+        mesh.spawn("gone")
+    assert caught.value.code == "SPAWN_FAILED"
+    mesh.spawn("idle")
+
+
 def test_a_damaged_record_is_not_overwritten(mesh: Mesh) -> None:
     paths = KeeperPaths(mesh.data_dir)
     paths.run_dir.mkdir(parents=True)

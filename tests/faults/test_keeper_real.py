@@ -20,7 +20,7 @@ from minhos_api.registry.v1 import supervisor_service_pb2 as pb
 from minhos_api.registry.v1 import supervisor_service_pb2_grpc as rpc
 from minhos_mesh.runtime import config
 from minhos_mesh.runtime.catalogue import service_names
-from minhos_mesh.runtime.keeper_client import KeeperClient, KeeperError, KeeperUnavailable, start_keeper
+from minhos_mesh.runtime.keeper_client import KeeperClient, KeeperError, KeeperUnavailable, PendingKeeper, start_keeper
 from minhos_mesh.runtime.keeper_protocol import KeeperPaths
 from minhos_mesh.runtime.paths import MeshPaths
 
@@ -109,14 +109,25 @@ def test_the_preload_leaves_no_thread_and_no_descriptor() -> None:
         "import os\n"
         "from pathlib import Path\n"
         "def count(what): return len(list(Path('/proc/self', what).iterdir()))\n"
-        "from minhos_mesh.node.command import load_services\n"
+        "from minhos_mesh.node.command import load_common\n"
+        "from minhos_mesh.node.preload import preload\n"
+        "from minhos_mesh.runtime import catalogue\n"
         "before = count('fd')\n"
-        "load_services()\n"
+        "load_common()\n"
+        "for service in catalogue.service_names(): preload(catalogue.bootstrap_module(service))\n"
         "print(count('task'), count('fd') - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
     assert done.stdout == "1 0\n"
+
+
+def test_a_start_that_is_given_up_leaves_no_keeper(mesh: Mesh) -> None:
+    pending = PendingKeeper(mesh.paths.data_dir)
+    pending.cancel()
+    with pytest.raises(KeeperUnavailable):
+        mesh.client.list()
+    mesh.seen.add(mesh.start_keeper())
 
 
 def test_all_services_run_and_end_without_a_trace(mesh: Mesh) -> None:

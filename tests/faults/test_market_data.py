@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import itertools
 import asyncio
+import itertools
 import os
 import signal
 import sys

@@ -242,6 +242,10 @@ class Brain(Generic[S]):
         name, _ = self._find(symbol)
         return next((said for said in reversed(self.held) if said.symbol == name), None)
 
+    def known(self, symbol: str) -> str:
+        """The symbol, when the mesh has it. Raises UnknownSymbol."""
+        return self._find(symbol)[0]
+
     def bars(self, symbol: str) -> int:
         """Closed bars behind the indicators of a symbol."""
         return self._brains[symbol].indicators.bars

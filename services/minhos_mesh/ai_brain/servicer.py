@@ -55,7 +55,7 @@ class AIBrainServicer(rpc.AIBrainServiceServicer):
     async def WatchSignals(
         self, request: pb.WatchSignalsRequest, _context: Any
     ) -> AsyncIterator[pb.WatchSignalsResponse]:
-        wanted, log = set(request.symbols), self._brain.signals
+        wanted, log = {self._brain.known(symbol) for symbol in request.symbols}, self._brain.signals
         after = request.after_revision if request.HasField("after_revision") else log.newest
         if not request.HasField("after_revision"):
             for signal in self._newest():

@@ -105,12 +105,16 @@ def wait(
 
 
 @app.command()
-def ports(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+def ports(
+    service: Annotated[str | None, typer.Argument(help="Print the address of this one only.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
     """Show where each service listens."""
     from minhos_mesh.cli import status as commands
     from minhos_mesh.cli.mesh import execute
 
-    execute(commands.ports(paths_of(data_dir), as_json=json))
+    execute(commands.ports(paths_of(data_dir), service, as_json=json))
 
 
 @app.command()

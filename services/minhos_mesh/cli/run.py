@@ -32,7 +32,9 @@ def after_launch(
     except KeeperError as error:
         fail(str(error))
     except (typer.Exit, KeyboardInterrupt):
-        if keeper_state(paths.data_dir) is not None:
+        if keeper_state(paths.data_dir) is None:
+            keeper.cancel()
+        else:
             show.err.print("stopping what was started")
             _shut_down(paths)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -17,8 +18,9 @@ from rich.text import Text
 from minhos_api.health.v1 import service_health_pb2
 from minhos_mesh.runtime.money import format_e9
 
-out: Final = Console(highlight=False, soft_wrap=True)
-"""Where answers go."""
+_PIPED_WIDTH: Final = 1_000
+out: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+"""Where answers go; nothing is cut off for a reader that is no terminal."""
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 """Where progress goes, so that answers can be piped."""
 
@@ -87,18 +89,26 @@ def as_json(value: object) -> None:
 
 
 def message_dict(message: Message) -> dict[str, Any]:
-    """A message as JSON has it, with the names of the contract."""
-    return MessageToDict(message, preserving_proto_field_name=True)
+    """A message as JSON has it, with the names of the contract; only an absent value is left out, a zero is not."""
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[str] = ()) -> Table:
     """A plain table; columns named in `right` are numbers."""
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", no_wrap=column not in _WRAPPING)
-    for row in rows:
+    lines = list(rows)
+    for place, column in enumerate(columns):
+        made.add_column(
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=column not in _WRAPPING,
+            min_width=max((len(row[place]) for row in lines), default=0) if column in _WHOLE else None,
+        )
+    for row in lines:
         made.add_row(*row)
     return made
 
 
 _WRAPPING: Final = ("REASON", "WHY", "CONTRACTS", "NOTE")
+_WHOLE: Final = ("ORDER", "ADDRESS")
+"""What a person copies from here into the next command is never cut off, however narrow the terminal is."""

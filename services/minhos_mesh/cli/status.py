@@ -14,7 +14,7 @@ from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_mesh.cli import show, start
 from minhos_mesh.cli.failure import CommandFailed
-from minhos_mesh.cli.mesh import Link, connected, running_registry
+from minhos_mesh.cli.mesh import connected, running_registry
 from minhos_mesh.runtime.paths import MeshPaths
 
 
@@ -28,16 +28,22 @@ async def status(paths: MeshPaths, *, as_json: bool) -> None:
     show.out.print(services_table(listed))
 
 
-async def ports(paths: MeshPaths, *, as_json: bool) -> None:
-    """Where each service listens."""
+async def ports(paths: MeshPaths, service: str | None, *, as_json: bool) -> None:
+    """Where each service listens, or the address of one alone, ready for a command line."""
     async with connected(paths) as link:
         listed = await link.services()
     found = {s.name: [i.address for i in s.instances] for s in listed.services}
-    if as_json:
+    if service is not None:
+        if service not in found:
+            raise CommandFailed(f"there is no service {service!r}: known are {', '.join(found)}")
+        if not found[service]:
+            raise CommandFailed(f"{service} does not run at the moment")
+        show.out.print(found[service][0])
+    elif as_json:
         show.as_json({"registry": link.registry_address, "services": found})
-        return
-    rows = [(name, ", ".join(addresses) or "-") for name, addresses in found.items()]
-    show.out.print(show.table(("SERVICE", "ADDRESS"), rows))
+    else:
+        rows = [(name, ", ".join(addresses) or "-") for name, addresses in found.items()]
+        show.out.print(show.table(("SERVICE", "ADDRESS"), rows))
 
 
 async def graph(paths: MeshPaths, *, as_json: bool) -> None:
@@ -47,7 +53,7 @@ async def graph(paths: MeshPaths, *, as_json: bool) -> None:
     if as_json:
         show.as_json(show.message_dict(found))
         return
-    show.out.print(graph_tree(found))
+    show.out.print(graph_tree(found), crop=False, no_wrap=True, overflow="ignore")
 
 
 async def wait(paths: MeshPaths, timeout_s: float) -> None:
@@ -131,11 +137,3 @@ def graph_tree(found: registry.GetDependencyGraphResponse) -> Tree:
                 line.append(f"  needs {', '.join(needs[node.name])}", style="dim")
             branch.add(line)
     return tree
-
-
-async def address_of(link: Link, name: str) -> str:
-    """Address of the first instance of a service."""
-    found = await link.clients.stub(RegistryServiceStub).Resolve(registry.ResolveRequest(name=name))
-    if not found.instances:
-        raise CommandFailed(f"nobody serves {name} at the moment")
-    return found.instances[0].address

@@ -121,7 +121,7 @@ async def place(
     _show_order(answer.order, as_json=as_json)
     if answer.order.state == order_pb2.ORDER_STATE_DENIED:
         failed = [check.message for check in answer.order.checks if not check.passed]
-        raise CommandFailed("the order was denied: " + ("; ".join(failed) or answer.order.reason_message))
+        raise CommandFailed("the order was denied: " + (" ".join(failed) or answer.order.reason_message))
 
 
 async def cancel(paths: MeshPaths, order_id: str, *, as_json: bool) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import numpy as np
-
 from minhos_mesh.market_data.domain.feed import Provenance, Source, SourceConflict, SymbolFeed
 from minhos_mesh.market_data.domain.reading import SymbolReader
 from minhos_mesh.runtime.clock import Clock
-from minhos_mesh.runtime.tick_layout import TickArray, ticks_from
+from minhos_mesh.runtime.tick_layout import TickArray
 
 STEP_TICKS = 65_536
 """So many ticks are taken before the readers get their turn."""
@@ -67,9 +65,8 @@ class LiveFeed:
         """Takes records and tells the readers; waits while a replay is ahead of a lossless reader by all that is held."""
         at, count = 0, len(ticks)
         while at < count:
-            step = min(await self._room_for(owner), count - at)
-            part = self._stamped(ticks[at : at + step] if step < count else ticks)
-            self.feed.ingest(part, position + at, self._clock.wall_ns())
+            step = min(self._room_now(owner) or await self._room_for(owner), count - at)
+            self.feed.ingest(ticks[at : at + step] if step < count else ticks, position + at, self._clock.wall_ns())
             self.last_tick_s = self._clock.monotonic()
             for wake in self.wakers:
                 wake()
@@ -77,14 +74,16 @@ class LiveFeed:
             if at < count:
                 await asyncio.sleep(0)
 
+    def _room_now(self, owner: object) -> int:
+        if self.owner is not owner:
+            raise SourceConflict(f"another stream of the same source feeds {self.feed.symbol} now")
+        return min(self.room(), STEP_TICKS)
+
     async def _room_for(self, owner: object) -> int:
-        while True:
-            if self.owner is not owner:
-                raise SourceConflict(f"another stream of the same source feeds {self.feed.symbol} now")
-            if room := self.room():
-                return min(room, STEP_TICKS)
+        while not (room := self._room_now(owner)):
             self._room.clear()
             await self._room.wait()
+        return room
 
     def room(self) -> int:
         """Ticks that may come now."""
@@ -95,16 +94,6 @@ class LiveFeed:
         if self._lossless_seen < self._replay_readers:
             read_through = 0
         return min(ring.capacity, max(0, ring.capacity - ring.newest + read_through))
-
-    def _stamped(self, ticks: TickArray) -> TickArray:
-        received = ticks["receive_time_ns"]
-        if received.all():
-            return ticks
-        stamped = ticks_from(ticks)
-        replay = self.feed.provenance is Provenance.REPLAY
-        now = ticks["event_time_ns"] if replay else self._clock.wall_ns()
-        stamped["receive_time_ns"] = np.where(received == 0, now, received)
-        return stamped
 
     def hold(self, reader: SymbolReader) -> None:
         """The source is to wait for this reader."""

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, cast
 
+from minhos_mesh.node.fork import name_process
 from minhos_mesh.node.keeper import Entry, Keeper, KeeperOptions
-from minhos_mesh.node.preload import PreloadFailed, preload
+from minhos_mesh.node.preload import PreloadFailed, preload_common
 from minhos_mesh.node.record import KeeperAlreadyRunning, RecordUnreadable
 from minhos_mesh.runtime import catalogue
 
@@ -31,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = KeeperOptions(
         data_dir=given.data_dir.expanduser().absolute(),
         config_path=None if given.config is None else given.config.expanduser().absolute(),
-        services=catalogue.service_names(),
+        services={service: catalogue.bootstrap_module(service) for service in catalogue.service_names()},
         root=catalogue.REGISTRY,
-        preload=load_services,
+        preload=load_common,
     )
     return run(options)
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: KeeperOptions) -> int:
     """Runs a keeper and turns what keeps it from starting into one line and an exit code."""
     close_inherited_descriptors()
+    name_process("minhos-keeper")
     try:
         return Keeper(options).run()
     except KeeperAlreadyRunning as error:
@@ -51,9 +53,9 @@ def run(options: KeeperOptions) -> int:
         return _complain(str(error), EXIT_USAGE)
 
 
-def load_services() -> Entry:
-    """Loads everything and returns what runs a service. Raises PreloadFailed."""
-    preload(catalogue.bootstrap_module(service) for service in catalogue.service_names())
+def load_common() -> Entry:
+    """Loads what all services share and returns what runs one. Raises PreloadFailed."""
+    preload_common(catalogue.bootstrap_module(catalogue.REGISTRY))
     host = importlib.import_module("minhos_mesh.runtime.host")
     return cast("Entry", host.run_service)
 

@@ -138,7 +138,7 @@ def _child(launch: Launch, close_inherited: Callable[[], None], pipes: _Pipes) -
         _execute(launch.argv, pipes.report)
     os.close(pipes.report)
     os.environ.update(_FORKED_ENVIRONMENT)
-    _name_process(launch.service)
+    name_process(launch.service)
     faulthandler.enable()
     gc.enable()
     return launch.body()
@@ -164,7 +164,7 @@ def _redirect(log: int) -> None:
             os.close(descriptor)
 
 
-def _name_process(service: str) -> None:
+def name_process(service: str) -> None:
     """Shows the service's name in `ps` and `top`, as far as the kernel's 15 characters go."""
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(service[:15])

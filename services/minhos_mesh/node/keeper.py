@@ -14,7 +14,8 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from minhos_mesh.node.connections import Connection, Listener, remove_stale
 from minhos_mesh.node.ending import DEFAULT_DEADLINE_S, Ending
 from minhos_mesh.node.exits import ExitLog
 from minhos_mesh.node.journal import Journal
+from minhos_mesh.node.preload import PreloadFailed, preload
 from minhos_mesh.node.processes import Ended, ProcessTable
 from minhos_mesh.node.root import RootPolicy
 from minhos_mesh.runtime.clock import SystemClock
@@ -41,8 +43,8 @@ class KeeperOptions:
 
     data_dir: Path
     config_path: Path | None
-    services: Collection[str]
-    """Services that can be forked."""
+    services: Mapping[str, str | None]
+    """Services that can be forked, each with the module that is loaded before its first fork."""
     root: str | None
     """The service that the keeper starts by itself and restarts; None for none."""
     preload: Callable[[], Entry]
@@ -67,12 +69,12 @@ class Keeper:
         self._exits = ExitLog(self._record)
         self._root = None if options.root is None else RootPolicy(options.root)
         self._ending: Ending | None = None
+        self._unloaded = deque(module for module in options.services.values() if module is not None)
 
     def run(self) -> int:
         """Serves until SIGTERM, SIGINT or a shutdown request; returns the exit code. Raises what the preload raises."""
-        began = time.monotonic()
         self._entry = self._options.preload()
-        self._journal.write("preloaded", seconds=round(time.monotonic() - began, 3), pid=os.getpid())
+        self._journal.write("preloaded", cpu_s=round(time.process_time(), 3), pid=os.getpid())
         remove_stale(self._record.socket, self._paths)
         self._listener = Listener(self._paths, self._selector, self._handle)
         self._record.socket = str(self._listener.path)
@@ -93,12 +95,28 @@ class Keeper:
                 return
         elif self._root is not None and self._root.retry_at is not None and now >= self._root.retry_at:
             self._start_root(self._root)
-        for key, events in self._selector.select(self._wait_s()):
+        ready = self._selector.select(self._wait_s())
+        for key, events in ready:
             key.data(events)
         for ended in self._table.reap():
             self._on_exit(ended)
+        if not ready and self._unloaded and self._ending is None:
+            self._load_next()
+
+    def _load_next(self) -> None:
+        """Loads the module of one more service while nothing else is to be done."""
+        module = self._unloaded.popleft()
+        try:
+            preload(module)
+        except PreloadFailed as error:
+            # Who asks for this service is told then; the others can do without it.
+            self._journal.write("not_preloaded", level="error", error=str(error))
+        if not self._unloaded:
+            self._journal.write("all_preloaded", cpu_s=round(time.process_time(), 3))
 
     def _wait_s(self) -> float | None:
+        if self._unloaded and self._ending is None:
+            return 0.0
         due = self._root.retry_at if self._root is not None else None
         if self._ending is not None:
             due = self._ending.until
@@ -134,8 +152,14 @@ class Keeper:
     def _start(self, request: SpawnRequest, *, root: bool = False) -> ProcessInfo:
         """Forks, writes down, lets begin, in this order: a keeper that dies between leaves no process unknown.
 
-        Raises fork.SpawnFailed.
+        Raises fork.SpawnFailed, also when the module of the service cannot be loaded.
         """
+        module = None if request.argv is not None else self._options.services.get(request.service)
+        if module is not None:
+            try:
+                preload(module)
+            except PreloadFailed as error:
+                raise fork.SpawnFailed(str(error)) from error
         log_path = Path(request.log_path or self._paths.service_stderr_log(request.service))
         config = None if self._options.config_path is None else str(self._options.config_path)
         arguments = (request.service, request.instance_id, str(self._options.data_dir), config)

@@ -53,6 +53,16 @@ class DiscoveryStats:
     version: str = ""
 
 
+@dataclass(slots=True, eq=False)
+class _Client:
+    """One open stream."""
+
+    stream: DiscoveryStream
+    wake: asyncio.Event
+    up_to_date: bool = False
+    """Whether everything it should have was sent."""
+
+
 class AggregatedDiscovery:
     """Holds the newest snapshot and serves it to every discovery stream."""
 
@@ -63,7 +73,8 @@ class AggregatedDiscovery:
         self._pushes = 0
         self._snapshot = Snapshot(f"{generation}.0", {})
         self._opened = asyncio.Event()
-        self._wakers: set[asyncio.Event] = set()
+        self._clients: set[_Client] = set()
+        self._progress = asyncio.Event()
         self._stats = DiscoveryStats()
         self._refusals: deque[ClientRefusal] = deque(maxlen=KEPT_REFUSALS)
         self._closing = False
@@ -85,9 +96,20 @@ class AggregatedDiscovery:
         self._snapshot = Snapshot(f"{self._generation}.{self._pushes}", resources)
         self._wake_all()
 
+    async def settled(self, timeout: float) -> bool:
+        """Waits until every client has answered all that it was sent; False when one did not in `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not all(c.up_to_date and c.stream.answered for c in self._clients):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            return False
+        return True
+
     def stats(self) -> DiscoveryStats:
         """Counts for the health monitor and the logs."""
-        return replace(self._stats, streams=len(self._wakers), version=self._snapshot.version)
+        return replace(self._stats, streams=len(self._clients), version=self._snapshot.version)
 
     def refusals(self) -> tuple[ClientRefusal, ...]:
         """The latest refused responses, oldest first."""
@@ -107,52 +129,48 @@ class AggregatedDiscovery:
         self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
         """Serves one client until it leaves or the registry closes."""
-        if len(self._wakers) >= MAX_STREAMS:
+        if len(self._clients) >= MAX_STREAMS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} discovery streams are open")
-        wake = asyncio.Event()
-        stream = DiscoveryStream(self._fallback)
-        self._wakers.add(wake)
-        reader = asyncio.create_task(self._read(requests, stream, wake), name="ads-reader")
-        reader.add_done_callback(lambda _task: wake.set())
+        client = _Client(DiscoveryStream(self._fallback), asyncio.Event())
+        self._clients.add(client)
+        reader = asyncio.create_task(self._read(requests, client), name="ads-reader")
+        reader.add_done_callback(lambda _task: client.wake.set())
         try:
             await self._opened.wait()
-            await self._write(stream, wake, reader, context.write)
+            await self._write(client, reader, context.write)
             if reader.done() and not reader.cancelled() and isinstance(reader.exception(), TooManyNames):
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(reader.exception()))
             if self._closing:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the registry is stopping")
         finally:
-            self._wakers.discard(wake)
+            self._clients.discard(client)
+            self._progress.set()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _write(
-        self,
-        stream: DiscoveryStream,
-        wake: asyncio.Event,
-        reader: asyncio.Task[None],
-        write: Callable[[Any], Any],
-    ) -> None:
+    async def _write(self, client: _Client, reader: asyncio.Task[None], write: Callable[[Any], Any]) -> None:
         while not self._closing and not reader.done():
-            wake.clear()
-            while (response := stream.next_response(self._snapshot)) is not None:
+            client.wake.clear()
+            while (response := client.stream.next_response(self._snapshot)) is not None:
                 self._stats = replace(self._stats, responses=self._stats.responses + 1)
                 await write(self._encode(response))
+            client.up_to_date = not client.wake.is_set()
+            self._progress.set()
             if not reader.done() and not self._closing:
-                await wake.wait()
+                await client.wake.wait()
 
-    async def _read(self, requests: AsyncIterator[Any], stream: DiscoveryStream, wake: asyncio.Event) -> None:
-        client = ""
+    async def _read(self, requests: AsyncIterator[Any], client: _Client) -> None:
+        name = ""
         async for message in requests:
-            client = message.node.id or client
-            before = stream.accepted
-            refusal = stream.receive(_decode(message))
-            accepted = stream.accepted - before
+            name = message.node.id or name
+            before = client.stream.accepted
+            refusal = client.stream.receive(_decode(message))
+            accepted = client.stream.accepted - before
             if accepted:
                 self._stats = replace(self._stats, acknowledged=self._stats.acknowledged + accepted)
             if refusal is not None:
-                self._note_refusal(ClientRefusal(client, refusal))
-            wake.set()
+                self._note_refusal(ClientRefusal(name, refusal))
+            client.wake.set()
 
     def _note_refusal(self, refused: ClientRefusal) -> None:
         self._refusals.append(refused)
@@ -178,8 +196,9 @@ class AggregatedDiscovery:
         return fallback_resource(self._messages, type_url, name)
 
     def _wake_all(self) -> None:
-        for wake in self._wakers:
-            wake.set()
+        for client in self._clients:
+            client.up_to_date = False
+            client.wake.set()
 
 
 def _decode(message: Any) -> Request:

@@ -115,6 +115,11 @@ class DiscoveryStream:
             return self._respond(CDS, snapshot, linger=False)
         return None
 
+    @property
+    def answered(self) -> bool:
+        """Whether the client has acknowledged or refused all that it was sent."""
+        return all(subscription.acknowledged for subscription in self._subscriptions.values())
+
     def subscribed(self, type_url: str) -> frozenset[str]:
         """The names the client asked for, of one type."""
         subscription = self._subscriptions.get(type_url)

@@ -59,7 +59,7 @@ async def _read(registry: Registry, attachment: Attachment, said: AsyncIterator[
             if isinstance(message, Beat):
                 attachment.answer(BeatTaken(registry.instances.beat(attachment, message)))
             elif isinstance(message, Goodbye):
-                registry.instances.goodbye(attachment, message.reason)
+                await registry.leave(attachment, message.reason)
                 break
             else:
                 raise MessageOutOfPlace("message", _name(message), "heartbeat or goodbye after the first message")

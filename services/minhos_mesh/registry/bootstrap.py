@@ -76,7 +76,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
 
         def bound(address: str) -> None:
             _note_address(context.paths, address)
-            parts.registry.instances.add_unleased(_own_instance(context, address))
+            parts.registry.add_self(_own_instance(context, address))
 
         settings = context.config.registry
         yield ServiceParts(
@@ -123,6 +123,7 @@ def _wire(context: ServiceContext, database: Database) -> _Parts:
         publish=lambda view: discovery.publish(build_resources(messages, view)),
         board=board,
         tasks=context.tasks,
+        settled=discovery.settled,
         lease_seconds=settings.lease_s,
         own_service=REGISTRY,
     )

@@ -219,6 +219,13 @@ class Instances:
                 self._listener.departed(present, False, f"process {pid} {how}")
         self._listener.changed()
 
+    def forget_gone(self, service: str) -> None:
+        """A new process of a service was started: what became of those before it no longer counts."""
+        for present in self.of_service(service):
+            if present.gone:
+                del self._present[present.key]
+        self._listener.changed()
+
     def end_all(self) -> None:
         """Ends all streams; the instances serve on and come back to the next registry."""
         attachments, self._attachments = list(self._attachments.values()), {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +84,7 @@ class Plan:
     """An order of start in which nothing comes before what it depends on. Made by `make_plan`."""
 
     levels: tuple[tuple[str, ...], ...]
-    """Services by level, each level sorted by name; those of one level start together."""
+    """Services by level; those of one level start together, the one that most others depend on first, then by name."""
     edges: tuple[Edge, ...]
     """Who depends on whom, sorted."""
     unserved: tuple[tuple[str, str], ...]
@@ -188,9 +188,10 @@ def _levels(services: Collection[str], edges: Sequence[Edge]) -> tuple[tuple[str
         # graphlib lists each service before the one that depends on it; people read it the other way round.
         path = tuple(reversed(error.args[1]))
         raise DependencyCycle(path, _steps(path, edges)) from None
+    dependents = Counter(edge.dependency for edge in edges)
     levels: list[tuple[str, ...]] = []
     while sorter.is_active():
-        ready = tuple(sorted(sorter.get_ready()))
+        ready = tuple(sorted(sorter.get_ready(), key=lambda name: (-dependents[name], name)))
         levels.append(ready)
         sorter.done(*ready)
     return tuple(levels)

@@ -49,6 +49,10 @@ from minhos_mesh.runtime.watch import RevisionLog, first_revision
 
 KEPT_ERRORS: Final = 10
 """Errors told of each service."""
+LEAVE_SECONDS: Final = 0.5
+"""How long an instance that leaves waits for a discovery client that does not answer."""
+TAKE_IN_SECONDS: Final = 0.02
+"""A client answers a push before it acts on it; calls that it sends in between still arrive."""
 
 _log = get_logger("registry")
 
@@ -88,11 +92,15 @@ class Registry:
         publish: Callable[[RoutingView], None],
         board: ReadinessBoard,
         tasks: OwnedTasks,
+        settled: Callable[[float], Awaitable[bool]],
         lease_seconds: float,
         own_service: str,
     ) -> None:
-        """`own_service` is the registry's own name: it runs for as long as anybody can ask."""
+        """`settled` waits until all discovery clients have taken in what was published, for so many seconds at the
+        most. `own_service` is the registry's own name: it runs for as long as anybody can ask.
+        """
         self._store, self._outbox, self._clock = store, outbox, clock
+        self._settled = settled
         self._facts, self._publish, self._board, self._tasks = facts, publish, board, tasks
         self._contracts = dict(contracts)
         self._known = {spec.name: Known(spec.name, tuple(sorted(spec.serves)), spec.needs) for spec in specs}
@@ -157,7 +165,10 @@ class Registry:
     # Living.
 
     async def recover(self, still_there: Callable[[InstanceRecord], Awaitable[bool]]) -> None:
-        """Takes back what an earlier life left, without the instances whose process is certainly gone."""
+        """Takes back what an earlier life left, without the instances whose process is certainly gone.
+
+        Nothing is told yet: that begins with `add_self`, so that a restart is no change of anybody's health.
+        """
         state = await self._store.load()
         for service in state.services:
             known = self._known.get(service.service, Known(service.service))
@@ -178,12 +189,24 @@ class Registry:
             else:
                 _log.warning("instance.gone_meanwhile", instance_key=str(record.key))
                 await self._store.remove(record.key, record.token)
-        self.changed()
+
+    def add_self(self, present: Present) -> None:
+        """Adds the registry's own instance, and tells from now on what is known."""
+        self.instances.add_unleased(present)
+        started = self._facts.started(present, self._clock.wall_ns())
+        self._tasks.start(self._outbox.add([started]), "registry-started")
 
     async def attach(self, claim: Claim) -> Attachment:
         """Admits an instance. Raises ContractViolation, InstanceHeld or StaleToken."""
         check_offer(self._contracts, claim.offered, claim.contracts)
         return await self.instances.attach(claim)
+
+    async def leave(self, attachment: Attachment, reason: str) -> None:
+        """An instance leaves in order. Returns when its callers know, so that it can stop serving without losing a call."""
+        self.instances.goodbye(attachment, reason)
+        if not await self._settled(LEAVE_SECONDS):
+            _log.warning("leaving.not_known_everywhere", instance_key=str(attachment.key))
+        await asyncio.sleep(TAKE_IN_SECONDS)
 
     def note_service(self, service: str, **changes: Any) -> None:
         """Takes in what the supervisor knows of a service."""

@@ -27,7 +27,10 @@ class UnitNotes:
             self._pids[unit.service] = unit.pid
         if before is not None and before != unit.pid:
             self._registry.instances.process_ended(unit.service, before, unit.last_end or "ended")
-        cause = _TROUBLE.get(unit.phase)
+        if unit.pid is not None and before is None:
+            self._registry.instances.forget_gone(unit.service)
+        restarts_as_asked = unit.phase is Phase.BACKOFF and not unit.failures
+        cause = None if restarts_as_asked else _TROUBLE.get(unit.phase)
         self._registry.note_service(
             unit.service,
             wanted=unit.wanted,

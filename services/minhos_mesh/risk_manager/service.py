@@ -13,12 +13,13 @@ from minhos_mesh.matching import trading_day
 from minhos_mesh.risk_manager import store
 from minhos_mesh.risk_manager.domain.breaker import Breaker, reset, trip
 from minhos_mesh.risk_manager.domain.daily import DayPeak
-from minhos_mesh.risk_manager.domain.desk import Decision, RiskDesk, Stage
+from minhos_mesh.risk_manager.domain.desk import Decision, RiskDesk
 from minhos_mesh.risk_manager.domain.errors import RequestConflict
 from minhos_mesh.risk_manager.domain.limits import RiskLimits, breaker_loss_e9
 from minhos_mesh.risk_manager.domain.metrics import Metrics, measure
 from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
 from minhos_mesh.risk_manager.domain.question import CheckCode, Evidence, Provenance, Question, Verdict
+from minhos_mesh.risk_manager.domain.recent import Stage
 from minhos_mesh.risk_manager.domain.sizing import Size, position_size
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
@@ -276,11 +277,12 @@ class RiskManager:
 
     async def _write_facts(self, first_time: Callable[[Connection], bool], released: tuple[str, ...]) -> None:
         # What is booked twice changes nothing, so memory may be ahead of an event that comes again after a crash.
-        body = store.projection_body(self._desk.projection)
+        body, peaks = store.projection_body(self._desk.projection), dict(self._desk.peaks)
 
         def write(connection: Connection) -> None:
             if first_time(connection):
                 store.save_projection(connection, body, released)
+                store.save_peaks(connection, peaks)
 
         await self._write(write)
         self._changed()

@@ -11,10 +11,11 @@ from typing import Any, Final
 from minhos_mesh.matching import OrderType, Side, TimeInForce
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.daily import DayPeak
-from minhos_mesh.risk_manager.domain.desk import Approval, Decision, RiskDesk, Stage
+from minhos_mesh.risk_manager.domain.desk import Decision, RiskDesk
 from minhos_mesh.risk_manager.domain.limits import RiskLimits
 from minhos_mesh.risk_manager.domain.projection import LiveOrder, Projection
 from minhos_mesh.risk_manager.domain.question import CheckCode, CheckResult, Held, Provenance, Terms, Verdict
+from minhos_mesh.risk_manager.domain.recent import Approval, Stage
 from minhos_mesh.risk_manager.domain.reservations import Reservation
 from minhos_mesh.runtime.inbox import INBOX_SCHEMA
 from minhos_mesh.runtime.outbox import OUTBOX_SCHEMA
@@ -176,7 +177,8 @@ def save_projection(connection: Connection, body: str, released: Iterable[str]) 
 def restore(desk: RiskDesk, loaded: Loaded) -> None:
     """Put a desk back to where it was."""
     desk.breaker, desk.projection, desk.peaks = loaded.breaker, loaded.projection, loaded.peaks
-    desk.approvals.extend(loaded.approvals)
+    for approval in loaded.approvals:
+        desk.approvals.add(approval)
     for reservation in loaded.reservations:
         desk.reservations.hold(reservation)
 

@@ -72,7 +72,7 @@ class BarBuilder:
     def open_bar(self) -> Bar | None:
         """The bar that is being built; None before the first trade of the newest span."""
         span = self._span
-        return Bar(*span, interval_ns=self._interval_ns) if span is not None and span[_TRADES] else None
+        return Bar(*(*span, self._interval_ns)) if span is not None and span[_TRADES] else None
 
     def add(self, ticks: TickArray, first_sequence: int) -> list[Bar]:
         """Takes ticks whose event times do not fall; returns the bars that they closed, the oldest first."""

@@ -358,8 +358,12 @@ def load_saved(path: Path) -> MeshConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as the configuration of a mesh: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: cannot be read as the configuration of a mesh: it is no JSON object")
     for section, key in (("paper_venue", "commission"), ("paper_venue", "initial_cash"), *_RISK_MONEY):
-        values[section][key] = _as_decimal(values[section][key])
+        table = values.get(section)
+        if isinstance(table, dict) and isinstance(table.get(key), int):
+            table[key] = _as_decimal(table[key])
     return _validated(values, str(path))
 
 

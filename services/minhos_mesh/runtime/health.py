@@ -16,14 +16,16 @@ class HealthServicer(health.aio.HealthServicer):
     def __init__(self) -> None:
         super().__init__()
         self._told: dict[str, Any] = {}
+        self._ending = False
 
     async def set(self, service: str, status: Any) -> None:
         """Changes the status of one name and tells whoever watches it."""
-        self._told[service] = status
+        self._told[service] = health_pb2.HealthCheckResponse.NOT_SERVING if self._ending else status
         await super().set(service, status)
 
     async def enter_graceful_shutdown(self) -> None:
         """Everything is NOT_SERVING from now on, whatever is set later."""
+        self._ending = True
         self._told = dict.fromkeys(self._told, health_pb2.HealthCheckResponse.NOT_SERVING)
         await super().enter_graceful_shutdown()
 

@@ -162,10 +162,13 @@ class DeadlineInterceptor(WrappingInterceptor):
         async def call(request: Any, context: Any) -> Any:
             if context.time_remaining() is not None:
                 return await behaviour(request, context)
+            limit = asyncio.timeout(timeout_s)
             try:
-                async with asyncio.timeout(timeout_s):
+                async with limit:
                     return await behaviour(request, context)
             except TimeoutError:
+                if not limit.expired():
+                    raise
                 raise _late(method, timeout_s) from None
 
         return call

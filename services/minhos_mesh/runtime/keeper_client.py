@@ -226,10 +226,15 @@ class PendingKeeper:
     def wait(self, deadline_s: float = START_DEADLINE_S) -> KeeperState:
         """Returns once it answers. Raises KeeperError with what it said when it ends instead, or is late."""
         state = _await_keeper(self._paths, self._process, self._said_from, time.monotonic() + deadline_s)
-        self._process.returncode = (
-            0  # It is to outlive us: without this, Popen would complain that nobody waited for it.
-        )
+        # It is to outlive us: without this, Popen would complain that nobody waited for it.
+        self._process.returncode = 0
         return state
+
+    def cancel(self) -> None:
+        """Ends it before it has answered, with all that it has started; does nothing once `wait` has returned."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(START_DEADLINE_S)
 
 
 def start_keeper(data_dir: Path, config: Path | None = None, *, deadline_s: float = START_DEADLINE_S) -> KeeperState:

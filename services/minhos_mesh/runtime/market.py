@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
@@ -119,21 +120,23 @@ class MarketClient:
         policy: SlowReader = SlowReader.GAP,
         bars_back: int = 0,
         resume: Mapping[str, Position] | None = None,
+        *,
+        reports_progress: bool = False,
     ) -> MarketSubscription:
         """Reads symbols (all of the mesh when none is named): `async for update in market.subscribe([...])`.
 
         A symbol of `resume` goes on behind that position, `FROM_START` from the first tick; the others begin with a
-        Snapshot that holds up to `bars_back` closed bars.
+        Snapshot that holds up to `bars_back` closed bars. The source of a replay waits for a lossless reader: what it
+        was given counts as done with when it asks for more, or with `reports_progress` when it says so itself.
         """
-        return MarketSubscription(self._clients.channel(CONTRACT), symbols, kinds, policy, bars_back, resume or {})
+        channel = self._clients.channel(CONTRACT)
+        return MarketSubscription(channel, symbols, kinds, policy, bars_back, resume or {}, reports_progress)
 
 
 class MarketSubscription:
     """Updates of some symbols, in order of sequence within each, through any number of broken connections.
 
-    Iterate over it once, in one task. Every tick behind the start comes exactly once or is named by a Gap. A lossless
-    reader holds the source of a replay back by not asking for the next update: what it was given counts as done with
-    when it asks for more.
+    Iterate over it in one task, and close it (`async with` does). Every tick behind the start comes exactly once or is named by a Gap.
     """
 
     def __init__(
@@ -144,6 +147,7 @@ class MarketSubscription:
         policy: SlowReader,
         bars_back: int,
         resume: Mapping[str, Position],
+        reports_progress: bool = False,
     ) -> None:
         self.reconnects = 0
         """How often the stream was opened again."""
@@ -156,7 +160,8 @@ class MarketSubscription:
         self._kinds, self._policy, self._bars_back = frozenset(kinds), policy, bars_back
         self._positions = dict(resume)
         self._bars_through = dict(resume)
-        self._told_through: dict[str, Position] = {}
+        self._done_through: dict[str, Position] = {}
+        self._reports_progress = reports_progress
         self._call: grpc.aio.StreamStreamCall[Any, Any] | None = None
         self._writing = asyncio.Lock()
         self._waiting_since: float | None = None
@@ -183,11 +188,23 @@ class MarketSubscription:
         self._closed = True
         self._hang_up()
 
+    def silent_for(self, now: float) -> float:
+        """Seconds that the next message has been waited for at a time of the event loop; 0 when none is waited for."""
+        return 0.0 if self._waiting_since is None else now - self._waiting_since
+
     async def progress(self, symbol: str, sequence: int) -> None:
-        """Says that all up to this tick is done with; a lossless subscription says it by itself as it is iterated."""
+        """Says that all up to this tick is done with; from then on nothing is done with by being given.
+
+        What was said is said again after a broken connection.
+        """
+        self._reports_progress = True
+        await self._say_done(symbol, sequence)
+
+    async def _say_done(self, symbol: str, sequence: int) -> None:
         position = self._positions.get(symbol)
         if position is None:
             return
+        self._done_through[symbol] = Position(position.epoch, sequence)
         told = pb2.MarketPosition(symbol=symbol, epoch=position.epoch, sequence=sequence)
         await self._write(pb2.SubscribeMarketDataRequest(progress=pb2.MarketProgress(position=told)))
 
@@ -270,8 +287,8 @@ class MarketSubscription:
         """The next message of the stream; None when there is none and the stream has to be opened anew."""
         try:
             call = self._call or await self._connect()
-            if self._policy is SlowReader.LOSSLESS:
-                await self._tell_progress(at_least=PROGRESS_TICKS)
+            if self._policy is SlowReader.LOSSLESS and not self._reports_progress:
+                await self._say_done_with_what_was_given()
             self._waiting_since = asyncio.get_running_loop().time()
             message: Any = await call.read()
             self._waiting_since = None
@@ -289,10 +306,12 @@ class MarketSubscription:
 
     async def _connect(self) -> grpc.aio.StreamStreamCall[Any, Any]:
         call = self._call = self._open(wait_for_ready=True)
-        self._watch = asyncio.create_task(self._cancel_when_silent(call), name="market data silence")
+        self._watch = asyncio.create_task(_watch_over(weakref.ref(self), call), name="market data silence")
         await self._write(self._request(self._symbols))
         if self._policy is SlowReader.LOSSLESS:
-            await self._tell_progress(at_least=0)
+            for symbol, position in list(self._positions.items()):
+                done = self._done_through.get(symbol, position)
+                await self._say_done(symbol, done.sequence if done.epoch == position.epoch else 0)
         return call
 
     def _hang_up(self) -> None:
@@ -319,26 +338,11 @@ class MarketSubscription:
         if message.subscribed.refused_reason == _LOST:
             await self._write(self._request([message.subscribed.symbol]))
 
-    async def _cancel_when_silent(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
-        loop = asyncio.get_running_loop()
-        while not call.done():
-            await asyncio.sleep(SILENCE_S / 3)
-            if self._waiting_since is not None and loop.time() - self._waiting_since > SILENCE_S:
-                call.cancel()
-
-    async def _tell_progress(self, *, at_least: int) -> None:
-        for symbol, position in self._positions.items():
-            told = self._told_through.get(symbol, FROM_START)
-            if told.epoch != position.epoch or position.sequence - told.sequence >= at_least:
-                self._told_through[symbol] = position
-                await self.progress(symbol, position.sequence)
-
-    async def _cancel_when_silent(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
-        loop = asyncio.get_running_loop()
-        while not call.done():
-            await asyncio.sleep(SILENCE_S / 3)
-            if self._waiting_since is not None and loop.time() - self._waiting_since > SILENCE_S:
-                call.cancel()
+    async def _say_done_with_what_was_given(self) -> None:
+        for symbol, position in list(self._positions.items()):
+            done = self._done_through.get(symbol, FROM_START)
+            if done.epoch != position.epoch or position.sequence - done.sequence >= PROGRESS_TICKS:
+                await self._say_done(symbol, position.sequence)
 
     def _updates(self, message: pb2.SubscribeMarketDataResponse) -> Iterator[MarketUpdate]:
         update = update_of(message)
@@ -388,6 +392,17 @@ class MarketSubscription:
         self._bars_through[answer.symbol] = Position(oldest.epoch, oldest.sequence - 1)
         if known.sequence < oldest.sequence - 1 or known.epoch not in {0, oldest.epoch}:
             yield from self._missed(Gap(answer.symbol, oldest.epoch, known.sequence + 1, oldest.sequence - 1))
+
+
+async def _watch_over(owner: weakref.ref[MarketSubscription], call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+    """Cancels a call that is silent while it is waited for, or whose subscription nobody holds any more."""
+    loop = asyncio.get_running_loop()
+    while not call.done():
+        await asyncio.sleep(SILENCE_S / 3)
+        subscription = owner()
+        if subscription is None or subscription.silent_for(loop.time()) > SILENCE_S:
+            call.cancel()
+        del subscription
 
 
 def _cancelled_from_outside() -> bool:

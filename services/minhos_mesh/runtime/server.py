@@ -74,12 +74,12 @@ class MeshServer:
         port: int = 0,
         handlers: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
-        if not ip_address(bind).is_loopback:
+        if not _is_loopback(bind):
             raise BindError(f"{bind}: only loopback may be listened on while calls carry no identity")
         self.counters = CallCounters()
         self.health = HealthServicer()
         self.contracts: list[str] = []
-        self._bind, self._wanted_port = bind, port
+        self._bind, self._wanted_port = f"[{bind}]" if ":" in bind else bind, port
         self._server = grpc.aio.server(
             interceptors=(
                 ErrorInterceptor(errors or {}, self.counters),
@@ -121,7 +121,7 @@ class MeshServer:
         """Waits until no unary call is in flight; False when the deadline came first."""
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
-        while self.counters.unary_in_flight and loop.time() < end:
+        while self.counters.unary_in_flight and loop.time() < end:  # noqa: ASYNC110 - ends at its deadline, once in a life
             await asyncio.sleep(0.005)
         return self.counters.unary_in_flight == 0
 
@@ -156,6 +156,13 @@ class MeshServer:
             reflection.SERVICE_NAME,
         )
         reflection.enable_server_reflection(names, self._server)
+
+
+def _is_loopback(bind: str) -> bool:
+    try:
+        return ip_address(bind).is_loopback
+    except ValueError:
+        return False
 
 
 def _adder(base: type) -> Callable[[object, grpc.aio.Server], None]:

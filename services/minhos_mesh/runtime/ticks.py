@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from minhos_api.market.v1 import provenance_pb2, tick_pb2
 from minhos_mesh.runtime.tick_layout import (
     FIELDS,
+    RECORD,
     TAG,
     TICK,
     TICK_BYTES,
@@ -25,6 +26,7 @@ from minhos_mesh.runtime.tick_layout import (
     is_laid_out,
     new_ticks,
     tick_objects,
+    tick_of,
     ticks_from,
 )
 
@@ -52,37 +54,71 @@ class _Message(Protocol):
 M = TypeVar("M")
 
 
-@dataclass(frozen=True, slots=True)
 class TickBatchView:
     """A contiguous run of ticks of one symbol; in an ingest the sequences are positions in the source."""
 
-    symbol: str
-    """Canonical symbol."""
-    provenance: int
-    """Value of the contract's enum Provenance."""
-    epoch: int
-    """Generation of the source; sequences of different epochs do not compare."""
-    first_sequence: int
-    """Sequence of the first tick."""
-    ticks: TickArray
-    """Structured array with the fields of `TICK`, read only; a value whose bit in `flags` is off must not be read."""
+    __slots__ = ("_at", "_count", "_data", "_ticks", "epoch", "first_sequence", "provenance", "symbol")
+
+    def __init__(self, symbol: str, provenance: int, epoch: int, first_sequence: int, ticks: TickArray) -> None:
+        self.symbol = symbol
+        """Canonical symbol."""
+        self.provenance = provenance
+        """Value of the contract's enum Provenance."""
+        self.epoch = epoch
+        """Generation of the source; sequences of different epochs do not compare."""
+        self.first_sequence = first_sequence
+        """Sequence of the first tick."""
+        self._ticks: TickArray | None = ticks
+        self._data, self._at, self._count = b"", 0, len(ticks)
+
+    @classmethod
+    def over(cls, head: _Head, first_sequence: int, data: bytes, at: int, count: int) -> Self:
+        """A view of ticks whose layout was verified, without a copy."""
+        view = cls.__new__(cls)
+        view.symbol, view.provenance, view.epoch = head.symbol, head.provenance, head.epoch
+        view.first_sequence, view._ticks = first_sequence, None
+        view._data, view._at, view._count = data, at, count
+        return view
 
     def __len__(self) -> int:
-        return len(self.ticks)
+        return self._count
+
+    def __repr__(self) -> str:
+        return f"TickBatchView({self.symbol}, epoch {self.epoch}, {self.first_sequence}..{self.last_sequence})"
+
+    @property
+    def ticks(self) -> TickArray:
+        """Structured array with the fields of `TICK`, read only; a value whose bit in `flags` is off must not be read."""
+        if self._ticks is None:
+            self._ticks = np.frombuffer(self._data, TICK, self._count, self._at)
+        return self._ticks
 
     @property
     def last_sequence(self) -> int:
         """Sequence of the last tick."""
-        return self.first_sequence + len(self.ticks) - 1
+        return self.first_sequence + self._count - 1
 
     def objects(self) -> list[Tick]:
         """The ticks as objects, absent values as None."""
+        if self._data:
+            rows = RECORD.iter_unpack(memoryview(self._data)[self._at :])
+            return [tick_of(sequence, row[3::2]) for sequence, row in enumerate(rows, self.first_sequence)]
         return tick_objects(self.ticks, self.first_sequence)
 
     def after(self, sequence: int) -> TickBatchView:
         """The part of the batch behind a sequence."""
-        skip = min(max(0, sequence + 1 - self.first_sequence), len(self.ticks))
+        skip = min(max(0, sequence + 1 - self.first_sequence), self._count)
         return TickBatchView(self.symbol, self.provenance, self.epoch, self.first_sequence + skip, self.ticks[skip:])
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What one encoded beginning of a batch says; the next batches of a stream begin with the same bytes."""
+
+    encoded: bytes
+    symbol: str
+    provenance: int
+    epoch: int
 
 
 def fields_of(descriptor: Descriptor) -> tuple[tuple[str, int, str], ...]:
@@ -151,19 +187,8 @@ def decode_batch(data: bytes, start: int = 0) -> TickBatchView:
             at += _POSITION.size
             usual = tag == _SEQUENCE_TAG and count_tag == _COUNT_TAG and len(data) - at == count * TICK_BYTES
             if usual and count and is_laid_out(data, at, count):
-                ticks = np.frombuffer(data, TICK, count, at)
-                return TickBatchView(known.symbol, known.provenance, known.epoch, sequence, ticks)
+                return TickBatchView.over(known, sequence, data, at, count)
     return _decode_any(data, start)
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """What one encoded beginning of a batch says; the next batches of a stream begin with the same bytes."""
-
-    encoded: bytes
-    symbol: str
-    provenance: int
-    epoch: int
 
 
 _last_head: _Head | None = None

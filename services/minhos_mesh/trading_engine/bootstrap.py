@@ -11,7 +11,14 @@ from minhos_api.brain.v1 import brain_events_pb2
 from minhos_api.events.v1 import event_pb2
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
 from minhos_api.risk.v1.risk_manager_service_pb2_grpc import RiskManagerServiceStub
+from minhos_api.trading.v1 import (
+    order_service_pb2,
+    trading_control_service_pb2,
+    trading_events_pb2,
+)
+from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb2
 from minhos_api.venue.v1.venue_service_pb2_grpc import VenueServiceStub
+from minhos_mesh.runtime import validation
 from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.events import EventClient, Reading
@@ -22,6 +29,7 @@ from minhos_mesh.runtime.storage import Database
 from minhos_mesh.trading_engine.desk import Desk, DeskRules
 from minhos_mesh.trading_engine.domain.account import Account
 from minhos_mesh.trading_engine.domain.control import Control, TradingMode
+from minhos_mesh.trading_engine.domain.errors import RiskUnavailable
 from minhos_mesh.trading_engine.domain.orders import Provenance
 from minhos_mesh.trading_engine.domain.signals import OppositePolicy, SignalPolicy
 from minhos_mesh.trading_engine.domain.validation import InstrumentSpec
@@ -43,6 +51,19 @@ _LOG: Final = get_logger("trading_engine")
 CONSUMER: Final = "trading_engine"
 _VENUE_PATIENCE_S: Final = 3.0
 """How long the start waits for the venue before the engine serves without it, DEGRADED."""
+
+
+_WARMED: Final = [
+    event_pb2.Event(),
+    trading_events_pb2.OrderUpdated(),
+    trading_events_pb2.PositionUpdated(),
+    trading_events_pb2.TradeExecuted(),
+    trading_events_pb2.TradingProgressed(),
+    engine_pb2.ExecuteTradeRequest(),
+    order_service_pb2.PlaceOrderRequest(),
+    trading_control_service_pb2.EmergencyStopRequest(),
+]
+"""Messages whose rules are compiled before the first order and not on its way."""
 
 
 class Wiring:
@@ -122,10 +143,9 @@ class Wiring:
         tasks = self.context.tasks
         tasks.start(self.ledger.run(), "ledger")
         self.outbox.start(tasks)
-        await self.reconciler.deny_unasked()
-        for order in self.account.working_orders():
-            self.reconciler.ask(order.order_id)
+        await self.reconciler.take_over()
         tasks.start(self.feed.run(), "venue-feed")
+        tasks.start(self._greet(), "greet")
         try:
             async with asyncio.timeout(_VENUE_PATIENCE_S):
                 await self.feed.reconciled.wait()
@@ -139,6 +159,12 @@ class Wiring:
             },
             Reading(durable=CONSUMER, from_beginning=True, max_attempts=100, ack_deadline_s=120.0, credit=64),
         )
+
+    async def _greet(self) -> None:
+        try:
+            await self.risk.greet()
+        except RiskUnavailable as error:
+            _LOG.warning("risk.does_not_answer", because=str(error))
 
     async def on_signal(self, event: event_pb2.Event, told: brain_events_pb2.SignalGenerated) -> None:
         """Act on a signal from the bus."""
@@ -171,6 +197,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     path = context.paths.store_file(context.service)
     async with Database(path, migrations=MIGRATIONS) as database:
         kept = await Store(database).load()
+        validation.warm(_WARMED)
         wiring = Wiring(context, database, kept)
         servicers: list[Any] = [
             TradingEngineServicer(wiring.engine, wiring.risk),

@@ -434,7 +434,7 @@ def _check_same(order: Order, request_id: str, terms: OrderTerms | None) -> None
 
 
 def _failed(answer: RiskAnswer) -> str:
-    return "; ".join(check.message or check.code for check in answer.checks if not check.passed) or "refused"
+    return " ".join(check.message or check.code for check in answer.checks if not check.passed) or "refused"
 
 
 def _with_wish(terms: OrderTerms, wish: ReplaceRequested) -> OrderTerms:

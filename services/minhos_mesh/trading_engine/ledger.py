@@ -60,9 +60,12 @@ class Ledger:
         self._listeners.append(listener)
 
     async def create(self, event: OrderCreated, changes: Changes | None = None) -> bool:
-        """Write a new order down and take it in. False when its request id is known; nothing has changed then."""
+        """Write a new order down and take it in. False when its request id is known; nothing has changed then.
+
+        The mesh is told of an order from its first change on, which is the answer of risk.
+        """
         draft = OrderChange(order=Account.draft(event), event=event)
-        written = await self.record(replace(changes or Changes(), orders=(draft,)), self._order_facts((draft,)))
+        written = await self.record(replace(changes or Changes(), orders=(draft,)))
         if written:
             self._changed((self.account.add(event),))
         return written

@@ -24,7 +24,7 @@ from minhos_mesh.trading_engine.store import Store, VenueCursor
 
 _LOG: Final = get_logger("trading_engine.reconcile")
 _BACKOFF: Final = Backoff(first=0.05, factor=2.0, limit=1.0)
-RESEND_WITHIN_NS: Final = 5_000_000_000
+RESEND_WITHIN_NS: Final = 10_000_000_000
 """An order that never reached the venue is sent again, under the same id, only this long after it was written."""
 CONDITION: Final = "VENUE_AWAY"
 
@@ -71,13 +71,22 @@ class Reconciler:
                 await asyncio.sleep(_BACKOFF.delay(max(failures, 1)))
                 self._wake.set()
 
-    async def deny_unasked(self) -> None:
-        """End the orders that a former life wrote down and never got an answer of risk for: no answer means no."""
+    async def take_over(self) -> None:
+        """Take over the open orders of a former life.
+
+        One that risk never answered for is denied, all others are asked about, and under a latched emergency stop all
+        are cancelled.
+        """
         for order in list(self._ledger.account.orders.values()):
             if order.state is OrderState.NEW:
                 why = "the engine ended before the risk manager had answered, and no answer means no"
                 denied = Denied(at_ns=self._at(order), reason=Reason.RISK_UNAVAILABLE, message=why)
                 await self._ledger.settle(order.order_id, denied)
+                continue
+            if self._ledger.control.emergency is not None and not order.origin.emergency:
+                wish = CancelRequested(at_ns=self._at(order), reason=Reason.EMERGENCY_STOP, actor="emergency stop")
+                await self._ledger.settle(order.order_id, wish)
+            self.ask(order.order_id)
 
     async def everything(self) -> int:
         """Take in all open orders and all fills that are not known yet; returns the venue's revision of that view.

@@ -66,6 +66,8 @@ _REFUSALS: Final = frozenset(
     }
 )
 """Answers that say for certain that the venue has changed nothing."""
+QUOTE_S: Final = 0.4
+"""How long a price is waited for; less than the deadline of those who ask the engine."""
 WATCH_SILENCE_S: Final = 6.0
 """Three heartbeats of WatchOrders."""
 
@@ -87,6 +89,13 @@ class RemoteRisk:
             approval_id=answer.approval_id,
             checks=tuple(check_from_proto(check) for check in answer.checks),
         )
+
+    async def greet(self) -> None:
+        """Open the way, so that the first order does not wait for it. Raises RiskUnavailable."""
+        try:
+            await self._stub.GetRiskLimits(risk_pb2.GetRiskLimitsRequest())
+        except grpc.RpcError as error:
+            raise RiskUnavailable(_said(error)) from None
 
     async def set_limits(self, request: engine_pb2.SetRiskLimitsRequest) -> engine_pb2.SetRiskLimitsResponse:
         """Pass new limits to their owner; its refusal is passed back as it is."""
@@ -113,7 +122,7 @@ class RemoteMarket:
     async def quote(self, symbol: str) -> Evidence | None:
         """Ask for the last values; None before the first tick. Raises MarketDataUnavailable, UnknownSymbol."""
         try:
-            answer = await self._stub.GetMarketData(market_pb2.GetMarketDataRequest(symbol=symbol), timeout=1.0)
+            answer = await self._stub.GetMarketData(market_pb2.GetMarketDataRequest(symbol=symbol), timeout=QUOTE_S)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise UnknownSymbol(symbol, ()) from None

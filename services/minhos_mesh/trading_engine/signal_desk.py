@@ -11,7 +11,7 @@ from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.trading_engine.desk import Desk, order_id_of
 from minhos_mesh.trading_engine.domain.errors import TradingError, VenueUnavailable
 from minhos_mesh.trading_engine.domain.orders import OrderTerms, OrderType, Origin, Provenance, Side
-from minhos_mesh.trading_engine.domain.signals import Signal, SignalAction, SignalDecision, SignalPolicy, decide
+from minhos_mesh.trading_engine.domain.signals import Signal, SignalAction, SignalDecision, SignalPolicy, decide, leave
 from minhos_mesh.trading_engine.ledger import Ledger
 from minhos_mesh.trading_engine.ports import Evidence, TradingFact, VenueProgress
 from minhos_mesh.trading_engine.store import Changes, HandledSignal, ReplayPosition, Store
@@ -58,15 +58,23 @@ class SignalDesk:
     async def on_signal(self, signal: Signal) -> None:
         """Act on a signal, once for each id.
 
-        Raises VenueUnavailable when a replay cannot go on; the signal is to be brought again then.
+        In a replay the venue is brought to the signal's tick first, unless the signal leads to nothing whatever is
+        held. Raises VenueUnavailable when the venue does not follow; the signal is to be brought again then.
         """
-        if signal.provenance is Provenance.REPLAY:
+        if await self._is_handled(signal.signal_id):
+            return
+        now_ns = signal.at_ns if signal.provenance is Provenance.REPLAY else self._clock.wall_ns()
+        policy, control = self._rules.policy, self._ledger.control
+        left = leave(signal, control=control, policy=policy, now_ns=now_ns)
+        if left is not None:
+            self._note(signal, left, now_ns)
+        elif signal.provenance is Provenance.REPLAY:
             await self._walk(signal.symbol, signal.epoch, signal.sequence, signal.at_ns)
-        if not await self._is_handled(signal.signal_id):
-            await self._act(signal)
-            self._remember(signal.signal_id)
-        if signal.provenance is Provenance.REPLAY:
+            await self._act(signal, now_ns)
             self._reached(signal.symbol, signal.epoch, signal.sequence)
+        else:
+            await self._act(signal, now_ns)
+        self._remember(signal.signal_id)
 
     async def on_progress(self, symbol: str, epoch: int, sequence: int, at_ns: int) -> None:
         """Let the venue of a replay go on to a tick up to which there are no more signals. Raises VenueUnavailable."""
@@ -82,8 +90,7 @@ class SignalDesk:
             order_type=OrderType.MARKET,
         )
 
-    async def _act(self, signal: Signal) -> None:
-        now_ns = signal.at_ns if signal.provenance is Provenance.REPLAY else self._clock.wall_ns()
+    async def _act(self, signal: Signal, now_ns: int) -> None:
         decision = decide(
             signal,
             control=self._ledger.control,
@@ -92,7 +99,7 @@ class SignalDesk:
             now_ns=now_ns,
         )
         if decision.side is None:
-            await self._note(signal, decision, now_ns)
+            self._note(signal, decision, now_ns)
             return
         request_id = f"signal:{signal.signal_id}"
         handled = self._done_about(signal, decision, now_ns, order_id_of(request_id))
@@ -106,13 +113,13 @@ class SignalDesk:
             )
         except TradingError as error:
             refused = SignalDecision(action=SignalAction.NONE, why=str(error))
-            await self._note(signal, refused, now_ns)
+            self._note(signal, refused, now_ns)
             return
         _LOG.info("signal.acted_on", signal_id=signal.signal_id, action=decision.action.value, order_id=order.order_id)
 
-    async def _note(self, signal: Signal, decision: SignalDecision, now_ns: int) -> None:
+    def _note(self, signal: Signal, decision: SignalDecision, now_ns: int) -> None:
         _LOG.info("signal.left", signal_id=signal.signal_id, why=decision.why)
-        await self._ledger.record(Changes(signal=self._done_about(signal, decision, now_ns, "")))
+        self._ledger.record(Changes(signal=self._done_about(signal, decision, now_ns, "")))
 
     @staticmethod
     def _done_about(signal: Signal, decision: SignalDecision, at_ns: int, order_id: str) -> HandledSignal:

@@ -89,9 +89,25 @@ class RunningRegistry:
         self.health = health_rpc.HealthMonitorServiceStub(self.channel)
         self.supervisor = supervisor_rpc.SupervisorServiceStub(self.channel)
 
+    eventually = staticmethod(eventually)
+
     @property
     def address(self) -> str:
         return self.server.address
+
+    def stream(self) -> Attached:
+        return Attached(self.registry)
+
+    def hello(self, name: str, instance: str, *contracts: str, **fields: Any) -> pb.AttachHello:
+        given: dict[str, Any] = {
+            "service": name,
+            "instance_id": instance,
+            "address": "127.0.0.1:9",
+            "version": "1",
+            "contracts": contracts,
+            "descriptor_set": descriptor_set(contracts),
+        }
+        return pb.AttachHello(**{**given, **fields})
 
     async def stop(self) -> None:
         await self.parts.drain()
@@ -112,6 +128,11 @@ async def mesh(tmp_path: Path) -> AsyncIterator[RunningRegistry]:
     await running.stop()
 
 
+@pytest.fixture
+def new_registry() -> type[RunningRegistry]:
+    return RunningRegistry
+
+
 class Processes:
     """Processes of one test; all are gone when it ends."""
 
@@ -119,7 +140,7 @@ class Processes:
         self.data_dir = data_dir
         self._running: list[subprocess.Popen[str]] = []
 
-    def _spawn(self, *command: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    def _start(self, *command: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, *command],
             stdin=subprocess.PIPE,
@@ -128,6 +149,10 @@ class Processes:
             env={**os.environ, "GRPC_VERBOSITY": "NONE"},
         )
         self._running.append(process)
+        return process
+
+    def _spawn(self, *command: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+        process = self._start(*command)
         assert process.stdout is not None
         return process, json.loads(process.stdout.readline() or '{"failed": true}')
 
@@ -148,8 +173,7 @@ class Processes:
             config = configuration.load(None, environment={}).resolved(datetime.now(UTC))
             configuration.save(config, paths.config_file)
         code = "import sys; from minhos_mesh.runtime.host import run_service; sys.exit(run_service(*sys.argv[1:]))"
-        process = subprocess.Popen([sys.executable, "-c", code, "registry", "registry-1", str(self.data_dir)])
-        self._running.append(process)  # type: ignore[arg-type] # its streams are not used
+        process = self._start("-c", code, "registry", "registry-1", str(self.data_dir))
 
         async def answers() -> str | None:
             try:
@@ -198,7 +222,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 class Attached:
     """One attach stream written by hand."""
 
-    def __init__(self, stub: rpc.RegistryServiceStub) -> None:
+    def __init__(self, stub: Any) -> None:
         self.call: Any = stub.Attach()
 
     async def say(self, **message: Any) -> None:
@@ -218,23 +242,11 @@ class Attached:
         return await self.heard()
 
 
-def hello(name: str, instance: str, *contracts: str, **fields: Any) -> pb.AttachHello:
-    given: dict[str, Any] = {
-        "service": name,
-        "instance_id": instance,
-        "address": "127.0.0.1:9",
-        "version": "1",
-        "contracts": contracts,
-        "descriptor_set": descriptor_set(contracts),
-    }
-    return pb.AttachHello(**{**given, **fields})
-
-
 @pytest.fixture
 def attach(mesh: RunningRegistry) -> Callable[..., Any]:
     async def attached(service: str, instance_id: str, *contracts: str, **fields: Any) -> Attached:
-        stream = Attached(mesh.registry)
-        await stream.say(hello=hello(service, instance_id, *contracts, **fields))
+        stream = mesh.stream()
+        await stream.say(hello=mesh.hello(service, instance_id, *contracts, **fields))
         stream_granted = await stream.heard()
         assert stream_granted.HasField("granted")
         stream.granted = stream_granted.granted  # type: ignore[attr-defined] # kept for the test to look at

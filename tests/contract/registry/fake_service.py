@@ -29,7 +29,8 @@ def fake_servicer(contract: str, instance_id: str) -> object:
         answer = message_factory.GetMessageClass(output)
 
         async def call(_self: object, _request: Any, context: Any) -> Any:
-            await context.send_initial_metadata((("served-by", instance_id),))
+            # In the trailer: headers that go ahead of the answer would commit the call and end its right to a retry.
+            context.set_trailing_metadata((("served-by", instance_id),))
             return answer()
 
         return call

@@ -32,17 +32,6 @@ UNHEALTHY = service_health_pb2.SERVICE_STATE_UNHEALTHY
 STOPPING = service_health_pb2.SERVICE_STATE_STOPPING
 STOPPED = service_health_pb2.SERVICE_STATE_STOPPED
 Attach = Callable[..., Any]
-eventually: Any
-RunningRegistry: Any
-
-
-@pytest.fixture(autouse=True)
-def _names(request: pytest.FixtureRequest) -> None:
-    """Takes the shared functions of this folder's conftest, which cannot be imported by name."""
-    conftest: Any = next(
-        plugin for plugin in request.config.pluginmanager.get_plugins() if getattr(plugin, "HERE", None) == Path(__file__).parent
-    )
-    globals().update(eventually=conftest.eventually, RunningRegistry=conftest.RunningRegistry)
 
 
 async def health(mesh: Any, service: str) -> service_health_pb2.ServiceHealth:
@@ -57,7 +46,7 @@ async def until(mesh: Any, service: str, state: Any) -> service_health_pb2.Servi
         return found if found.state == state else None
 
     name = service_health_pb2.ServiceState.Name(state)
-    found = await eventually(there, f"{service} is {name}", 5.0)
+    found = await mesh.eventually(there, f"{service} is {name}", 5.0)
     assert isinstance(found, service_health_pb2.ServiceHealth)
     return found
 
@@ -144,7 +133,7 @@ async def test_an_instance_that_left_is_forgotten_even_if_nobody_sees_its_proces
     async def forgotten() -> bool:
         return (await health(mesh, "sierra_simulator")).state == STOPPED
 
-    await eventually(forgotten, "forgotten after five seconds", 8.0)
+    await mesh.eventually(forgotten, "forgotten after five seconds", 8.0)
 
 
 async def test_dependents_are_degraded_with_the_reason_and_come_back(mesh: Any, beating: Attach) -> None:
@@ -180,7 +169,7 @@ async def test_changes_are_listed_newest_first_in_pages(mesh: Any, beating: Atta
         answer = await mesh.health.ListHealthChanges(request)
         return answer if answer.changes[0].new_state == HEALTHY and answer.next_page_token else None
 
-    page = await eventually(written, "all is written")
+    page = await mesh.eventually(written, "all is written")
     request.page_token = page.next_page_token
     rest = await mesh.health.ListHealthChanges(request)
     revisions = [change.revision for change in [*page.changes, *rest.changes]]
@@ -189,17 +178,17 @@ async def test_changes_are_listed_newest_first_in_pages(mesh: Any, beating: Atta
     assert rest.changes[-1].old_state == STOPPED
 
 
-async def test_the_history_survives_a_restart_of_the_registry(tmp_path: Path) -> None:
-    first = RunningRegistry(tmp_path)
+async def test_the_history_survives_a_restart_of_the_registry(tmp_path: Path, new_registry: Any) -> None:
+    first = new_registry(tmp_path)
     await first.start()
 
     async def listed() -> Any:
         answer = await first.health.ListHealthChanges(pb.ListHealthChangesRequest())
         return answer if answer.changes else None
 
-    before = await eventually(listed, "the registry's own start is written")
+    before = await first.eventually(listed, "the registry's own start is written")
     await first.stop()
-    second = RunningRegistry(tmp_path)
+    second = new_registry(tmp_path)
     await second.start()
     after = await second.health.ListHealthChanges(pb.ListHealthChangesRequest())
     await second.stop()
@@ -277,7 +266,7 @@ async def test_events_wait_for_the_bus_and_then_come_in_order_and_once(mesh: Any
             return [event.type for event in bus.events if event.subject == "sierra_simulator"]
 
         expected = ["service.health_changed"] * 2 + ["service.started", "service.health_changed", "service.unhealthy"]
-        await eventually(lambda: len(about()) >= 6, "published")
+        await mesh.eventually(lambda: len(about()) >= 6, "published")
         assert sorted(about()) == sorted([*expected, "service.stopped"])
         assert len({event.event_id for event in bus.events}) == len(bus.events)
         for event in bus.events:
@@ -302,7 +291,7 @@ async def test_memory_and_cpu_of_an_instance_are_measured(mesh: Any) -> None:
         (own,) = (await mesh.services())["registry"].instances
         return own if own.HasField("memory_bytes") else None
 
-    own = await eventually(measured, "measured")
+    own = await mesh.eventually(measured, "measured")
     assert own.memory_bytes > 1_000_000
     assert own.cpu_seconds > 0
 
@@ -328,6 +317,6 @@ async def test_a_health_watch_of_an_instance_takes_it_out_before_its_next_heartb
         await asyncio.sleep(0)
         registry = mesh.parts.servicers[0]._registry
         (present,) = registry.resolve("event_bus")
-        await eventually(lambda: registry.resolve("event_bus")[0].watched.value == "SERVING", "watched")
+        await mesh.eventually(lambda: registry.resolve("event_bus")[0].watched.value == "SERVING", "watched")
         await server.set_serving(serving=False)
-        await eventually(out, f"{present.key} is out of rotation", 1.0)
+        await mesh.eventually(out, f"{present.key} is out of rotation", 1.0)

@@ -25,22 +25,8 @@ SIMULATOR = "minhos_api.sierra.v1.SierraSimulatorService"
 BUS = "minhos_api.events.v1.EventBusService"
 STATE = "minhos_api.state.v1.StateManagerService"
 Attach = Callable[..., Any]
-eventually: Any
 
 
-@pytest.fixture(autouse=True)
-def _names(request: pytest.FixtureRequest) -> None:
-    """Takes the shared functions of this folder's conftest, which cannot be imported by name."""
-    conftest: Any = next(
-        plugin for plugin in request.config.pluginmanager.get_plugins() if getattr(plugin, "HERE", None) == Path(__file__).parent
-    )
-    globals().update(eventually=conftest.eventually, hello=conftest.hello, Attached=conftest.Attached)
-    globals().update(RunningRegistry=conftest.RunningRegistry)
-
-
-hello: Any
-Attached: Any
-RunningRegistry: Any
 
 
 async def refusal(mesh: Any, *messages: pb.AttachRequest) -> errors.CallError:
@@ -72,7 +58,7 @@ async def test_an_instance_is_granted_a_lease_and_let_in_once_it_serves(mesh: An
         ["sim-1 is attached and not yet serving"],
     )
     assert (await stream.beat()).HasField("beat")
-    await eventually(lambda: in_rotation(mesh, "sierra_simulator"), "in rotation")
+    await mesh.eventually(lambda: in_rotation(mesh, "sierra_simulator"), "in rotation")
     (instance,) = (await mesh.registry.Resolve(pb.ResolveRequest(name="SierraSimulatorService"))).instances
     assert (instance.address, instance.in_rotation, instance.service) == ("127.0.0.1:9", True, "sierra_simulator")
 
@@ -96,13 +82,13 @@ async def test_an_instance_whose_dependency_is_missing_is_admitted_and_gets_no_t
     bus = await attach("event_bus", "bus-1", BUS)
     await bus.beat()
     await state.beat()
-    await eventually(lambda: in_rotation(mesh, "state_manager"), "let in")
+    await mesh.eventually(lambda: in_rotation(mesh, "state_manager"), "let in")
 
 
 async def test_a_goodbye_takes_the_instance_out_of_rotation_at_once(mesh: Any, attach: Attach) -> None:
     stream = await attach("sierra_simulator", "sim-1", SIMULATOR)
     await stream.beat()
-    await eventually(lambda: in_rotation(mesh, "sierra_simulator"), "in rotation")
+    await mesh.eventually(lambda: in_rotation(mesh, "sierra_simulator"), "in rotation")
     await stream.beat(serving=False)
     await stream.say(goodbye=pb.AttachGoodbye(reason="test"))
     async with asyncio.timeout(2):
@@ -116,13 +102,13 @@ async def test_a_goodbye_takes_the_instance_out_of_rotation_at_once(mesh: Any, a
 async def test_a_stream_that_breaks_without_goodbye_takes_the_endpoint_away_at_once(mesh: Any, attach: Attach) -> None:
     stream = await attach("sierra_simulator", "sim-1", SIMULATOR)
     await stream.beat()
-    await eventually(lambda: in_rotation(mesh, "sierra_simulator"), "in rotation")
+    await mesh.eventually(lambda: in_rotation(mesh, "sierra_simulator"), "in rotation")
     stream.call.cancel()
 
     async def gone() -> bool:
-        return (await mesh.services())["sierra_simulator"].state == hpb.SERVICE_STATE_UNHEALTHY
+        return bool((await mesh.services())["sierra_simulator"].state == hpb.SERVICE_STATE_UNHEALTHY)
 
-    await eventually(gone, "unhealthy", 1.0)
+    await mesh.eventually(gone, "unhealthy", 1.0)
     service = (await mesh.services())["sierra_simulator"]
     assert list(service.instances) == []
     assert list(service.reasons) == ["sim-1 lost its connection without saying goodbye"]
@@ -146,7 +132,7 @@ async def test_tokens_grow_and_the_owner_takes_its_lease_again(mesh: Any, attach
     with pytest.raises(grpc.aio.AioRpcError, match="attached again"):
         await first.heard()
     await second.beat()
-    await eventually(lambda: in_rotation(mesh, "sierra_simulator"), "in rotation")
+    await mesh.eventually(lambda: in_rotation(mesh, "sierra_simulator"), "in rotation")
 
 
 async def test_a_command_to_drain_reaches_the_instance(mesh: Any, attach: Attach) -> None:
@@ -160,8 +146,13 @@ async def test_a_command_to_drain_reaches_the_instance(mesh: Any, attach: Attach
 # Hostile and broken instances: (what is said, code, reason, part of the message).
 
 
-def said(**fields: Any) -> pb.AttachRequest:
-    return pb.AttachRequest(hello=hello("sierra_simulator", "sim-1", SIMULATOR, **fields))
+Say = Callable[..., pb.AttachRequest]
+
+
+@pytest.fixture
+def said(mesh: Any) -> Say:
+    """Makes a hello with some fields broken."""
+    return lambda **fields: pb.AttachRequest(hello=mesh.hello("sierra_simulator", "sim-1", SIMULATOR, **fields))
 
 
 def cut(drop: str) -> bytes:
@@ -184,68 +175,70 @@ def bent() -> bytes:
     return files.SerializeToString()
 
 
-HOSTILE: list[tuple[str, Callable[[], list[pb.AttachRequest]], str, str, str]] = [
+HOSTILE: list[tuple[str, Callable[[Say], list[pb.AttachRequest]], str, str, str]] = [
     (
         "garbage for descriptors",
-        lambda: [said(descriptor_set=b"\xff\xfe garbage")],
+        lambda said: [said(descriptor_set=b"\xff\xfe garbage")],
         "INVALID_ARGUMENT",
         "INVALID_FIELD",
         "hello.descriptor_set",
     ),
-    ("no descriptors", lambda: [said(descriptor_set=b"")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.descriptor_set"),
-    ("no contracts", lambda: [said(contracts=[])], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.contracts"),
+    ("no descriptors", lambda said: [said(descriptor_set=b"")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.descriptor_set"),
+    ("no contracts", lambda said: [said(contracts=[])], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.contracts"),
     (
         "a contract that is not in the offer",
-        lambda: [said(contracts=[BUS])],
+        lambda said: [said(contracts=[BUS])],
         "FAILED_PRECONDITION",
         "CONTRACT_VIOLATION",
         "does not serve GetStats, ListEvents, Publish, PublishStream, Subscribe",
     ),
     (
         "a method less",
-        lambda: [said(descriptor_set=cut("Pause"))],
+        lambda said: [said(descriptor_set=cut("Pause"))],
         "FAILED_PRECONDITION",
         "CONTRACT_VIOLATION",
         f"{SIMULATOR} is claimed but not served whole: it does not serve Pause",
     ),
     (
         "a method that streams instead",
-        lambda: [said(descriptor_set=bent())],
+        lambda said: [said(descriptor_set=bent())],
         "FAILED_PRECONDITION",
         "CONTRACT_VIOLATION",
         "GetStatus (",
     ),
-    ("a token never granted", lambda: [said(fencing_token=77)], "FAILED_PRECONDITION", "LEASE_STALE", "token 77"),
-    ("no service name", lambda: [said(service="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.service"),
-    ("a name with spaces", lambda: [said(service="Risk Manager")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.service"),
-    ("no instance id", lambda: [said(instance_id="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.instance_id"),
-    ("no address", lambda: [said(address="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.address"),
-    ("a host name", lambda: [said(address="localhost:80")], "INVALID_ARGUMENT", "INVALID_FIELD", "127.0.0.1:40112"),
-    ("an address outside", lambda: [said(address="10.0.0.1:80")], "INVALID_ARGUMENT", "INVALID_FIELD", "loopback"),
-    ("port 0", lambda: [said(address="127.0.0.1:0")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.address"),
+    ("a token never granted", lambda said: [said(fencing_token=77)], "FAILED_PRECONDITION", "LEASE_STALE", "token 77"),
+    ("no service name", lambda said: [said(service="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.service"),
+    ("a name with spaces", lambda said: [said(service="Risk Manager")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.service"),
+    ("no instance id", lambda said: [said(instance_id="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.instance_id"),
+    ("no address", lambda said: [said(address="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.address"),
+    ("a host name", lambda said: [said(address="localhost:80")], "INVALID_ARGUMENT", "INVALID_FIELD", "127.0.0.1:40112"),
+    ("an address outside", lambda said: [said(address="10.0.0.1:80")], "INVALID_ARGUMENT", "INVALID_FIELD", "loopback"),
+    ("port 0", lambda said: [said(address="127.0.0.1:0")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.address"),
     (
         "a heartbeat first",
-        lambda: [pb.AttachRequest(heartbeat=pb.AttachHeartbeat(serving=True))],
+        lambda said: [pb.AttachRequest(heartbeat=pb.AttachHeartbeat(serving=True))],
         "INVALID_ARGUMENT",
         "INVALID_FIELD",
         "allowed is hello as the first message",
     ),
-    ("hello twice", lambda: [said(), said()], "INVALID_ARGUMENT", "INVALID_FIELD", "allowed is heartbeat or goodbye"),
-    ("an empty message", lambda: [pb.AttachRequest()], "INVALID_ARGUMENT", "INVALID_FIELD", "message"),
-    ("nothing at all", list, "INVALID_ARGUMENT", "INVALID_FIELD", "allowed is hello"),
+    ("hello twice", lambda said: [said(), said()], "INVALID_ARGUMENT", "INVALID_FIELD", "allowed is heartbeat or goodbye"),
+    ("an empty message", lambda said: [pb.AttachRequest()], "INVALID_ARGUMENT", "INVALID_FIELD", "message"),
+    ("nothing at all", lambda said: [], "INVALID_ARGUMENT", "INVALID_FIELD", "allowed is hello"),
 ]
 
 
 @pytest.mark.parametrize(("_name", "messages", "code", "reason", "text"), HOSTILE, ids=[row[0] for row in HOSTILE])
 async def test_a_hostile_attach_gets_a_clear_refusal(
-    _name: str, messages: Callable[[], list[pb.AttachRequest]], code: str, reason: str, text: str, mesh: Any
+    _name: str, messages: Callable[[Say], list[pb.AttachRequest]], code: str, reason: str, text: str, mesh: Any, said: Say
 ) -> None:
-    told = await refusal(mesh, *messages())
+    told = await refusal(mesh, *messages(said))
     assert (told.code.name, told.reason) == (code, f"ERROR_REASON_{reason}")
     assert text in told.message
 
 
-async def test_a_second_process_under_the_same_id_is_refused_and_the_first_lives_on(mesh: Any, attach: Attach) -> None:
+async def test_a_second_process_under_the_same_id_is_refused_and_the_first_lives_on(
+    mesh: Any, attach: Attach, said: Say
+) -> None:
     first = await attach("sierra_simulator", "sim-1", SIMULATOR)
     await first.beat()
     told = await refusal(mesh, said())
@@ -255,10 +248,10 @@ async def test_a_second_process_under_the_same_id_is_refused_and_the_first_lives
 
 
 async def test_many_that_attach_at_once_under_one_id_leave_one_owner(mesh: Any) -> None:
-    streams = [Attached(mesh.registry) for _ in range(8)]
+    streams = [mesh.stream() for _ in range(8)]
 
     async def grab(stream: Any) -> bool:
-        await stream.say(hello=hello("sierra_simulator", "sim-1", SIMULATOR))
+        await stream.say(hello=mesh.hello("sierra_simulator", "sim-1", SIMULATOR))
         try:
             return bool((await stream.heard()).HasField("granted"))
         except grpc.aio.AioRpcError:
@@ -268,22 +261,24 @@ async def test_many_that_attach_at_once_under_one_id_leave_one_owner(mesh: Any) 
     assert sum(won) == 1
     owner = streams[won.index(True)]
     await owner.beat()
-    await eventually(lambda: in_rotation(mesh, "sierra_simulator"), "the owner is let in")
+    await mesh.eventually(lambda: in_rotation(mesh, "sierra_simulator"), "the owner is let in")
 
 
-async def test_an_owner_that_was_replaced_is_refused_with_both_tokens(mesh: Any, attach: Attach) -> None:
+async def test_an_owner_that_was_replaced_is_refused_with_both_tokens(
+    mesh: Any, attach: Attach, said: Say
+) -> None:
     first = await attach("sierra_simulator", "sim-1", SIMULATOR)
     first.call.cancel()
 
     async def taken() -> Any:
-        told = Attached(mesh.registry)
-        await told.say(hello=hello("sierra_simulator", "sim-1", SIMULATOR))
+        told = mesh.stream()
+        await told.say(hello=mesh.hello("sierra_simulator", "sim-1", SIMULATOR))
         try:
             return (await told.heard()).granted
         except grpc.aio.AioRpcError:
             return None
 
-    second = await eventually(taken, "taken over")
+    second = await mesh.eventually(taken, "taken over")
     told = await refusal(mesh, said(fencing_token=first.granted.fencing_token))
     assert told.reason == "ERROR_REASON_LEASE_STALE"
     assert told.metadata["fencing_token"] == str(first.granted.fencing_token)
@@ -298,7 +293,7 @@ async def test_a_contract_that_only_the_instance_knows_is_admitted_and_resolved(
     service.method.add(name="Do", input_type=".acme.v1.M", output_type=".acme.v1.M")
     stream = await attach("acme", "acme-1", descriptor_set=files.SerializeToString(), contracts=["acme.v1.AcmeService"])
     await stream.beat()
-    await eventually(lambda: in_rotation(mesh, "acme"), "let in")
+    await mesh.eventually(lambda: in_rotation(mesh, "acme"), "let in")
     assert len((await mesh.registry.Resolve(pb.ResolveRequest(name="acme.v1.AcmeService"))).instances) == 1
 
 
@@ -306,7 +301,7 @@ async def test_an_instance_may_state_its_own_needs(mesh: Any, attach: Attach) ->
     need = options.Dependency(contract=BUS, kind=options.DEPENDENCY_KIND_OPTIONAL)
     stream = await attach("state_manager", "state-1", STATE, depends_on=[need])
     await stream.beat()
-    await eventually(lambda: in_rotation(mesh, "state_manager"), "an optional need holds nothing back")
+    await mesh.eventually(lambda: in_rotation(mesh, "state_manager"), "an optional need holds nothing back")
 
 
 async def test_resolving_a_known_contract_that_nobody_serves_gives_nothing(mesh: Any) -> None:
@@ -374,27 +369,27 @@ def test_every_contract_has_exactly_one_service_that_serves_it_and_the_plan_can_
     assert plan.unserved == ()
 
 
-async def test_the_registry_keeps_its_port_and_its_tokens_over_a_restart(tmp_path: Path) -> None:
-    first = RunningRegistry(tmp_path)
+async def test_the_registry_keeps_its_port_and_its_tokens_over_a_restart(tmp_path: Path, new_registry: Any) -> None:
+    first = new_registry(tmp_path)
     await first.start()
     address = first.address
-    stream = Attached(first.registry)
-    await stream.say(hello=hello("sierra_simulator", "sim-1", SIMULATOR))
+    stream = first.stream()
+    await stream.say(hello=first.hello("sierra_simulator", "sim-1", SIMULATOR))
     token = (await stream.heard()).granted.fencing_token
     await first.stop()
-    second = RunningRegistry(tmp_path)
+    second = new_registry(tmp_path)
     await second.start()
     assert second.address == address
-    again = Attached(second.registry)
-    await again.say(hello=hello("sierra_simulator", "sim-2", SIMULATOR))
+    again = second.stream()
+    await again.say(hello=second.hello("sierra_simulator", "sim-2", SIMULATOR))
     assert (await again.heard()).granted.fencing_token > token
     again.call.cancel()
     await second.stop()
 
 
-async def test_a_port_that_is_taken_is_a_clear_error(mesh: Any, tmp_path: Path) -> None:
+async def test_a_port_that_is_taken_is_a_clear_error(mesh: Any, tmp_path: Path, new_registry: Any) -> None:
     port = mesh.address.rpartition(":")[2]
-    other = RunningRegistry(tmp_path / "other", {"MINHOS_MESH__PORT": port})
+    other = new_registry(tmp_path / "other", {"MINHOS_MESH__PORT": port})
     with pytest.raises(BindError, match=f"127.0.0.1:{port} cannot be listened on"):
         await other.start()
     await other._stack.aclose()

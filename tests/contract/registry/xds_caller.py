@@ -25,10 +25,11 @@ class Caller:
         if contract not in self.channels:
             self.channels[contract] = grpc.aio.insecure_channel(f"xds:///{contract}")
         start = time.monotonic()
-        call = self.channels[contract].unary_unary(path)(b"", timeout=timeout, wait_for_ready=wait)
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channels[contract].unary_unary(path)
+        call = method(b"", timeout=timeout, wait_for_ready=wait)
         try:
             await call
-            who = dict(await call.initial_metadata()).get("served-by", "?")
+            who = dict(await call.trailing_metadata()).get("served-by", "?")
         except grpc.aio.AioRpcError as error:
             who = f"{error.code().name}: {error.details()}"
         return str(who), time.monotonic() - start

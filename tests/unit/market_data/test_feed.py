@@ -163,3 +163,15 @@ def test_real_trades_are_all_counted_and_their_bars_hold_their_volume() -> None:
     assert sum(bar.volume for bar in bars) == feed.last.volume
     assert sum(bar.trades for bar in bars) == feed.sequence
     assert all(one.last_sequence + 1 == two.first_sequence for one, two in itertools.pairwise(bars))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_record_without_a_time_of_receipt_gets_one(make_ticks: MakeTicks, count: int) -> None:
+    for source, expected in ((SIMULATED, WALL), (Source("file", Provenance.REPLAY, 7), WALL + 5)):
+        feed = _feed(source)
+        feed.ingest(make_ticks([(0, 4, 1, 1)]), 1, WALL)
+        ticks = make_ticks([(5, 4, 1, 1)] * count)
+        ticks["receive_time_ns"] = 0
+        feed.ingest(ticks, 2, WALL)
+        (view,) = feed.ring.views(2, 1 + count)
+        assert view["receive_time_ns"].tolist() == [expected] * count

@@ -29,10 +29,14 @@ RULES = MatchingRules(max_quote_age_ns=5 * E9, commission_per_contract_e9=2_250_
 
 
 def book(**rules: int) -> MatchingBook:
-    return MatchingBook(TICK, MatchingRules(**{"max_quote_age_ns": 5 * E9, "commission_per_contract_e9": 2_250_000_000, **rules}))
+    return MatchingBook(
+        TICK, MatchingRules(**{"max_quote_age_ns": 5 * E9, "commission_per_contract_e9": 2_250_000_000, **rules})
+    )
 
 
-def quote(at: int, bid: int | None = 0, ask: int | None = 1, bid_size: int | None = 3, ask_size: int | None = 3) -> Quote:
+def quote(
+    at: int, bid: int | None = 0, ask: int | None = 1, bid_size: int | None = 3, ask_size: int | None = 3
+) -> Quote:
     """Prices in ticks from P, time in seconds."""
     return Quote(
         time_ns=at * E9,
@@ -187,7 +191,10 @@ def test_ioc_fills_what_there_is_and_cancels_the_rest() -> None:
 def test_fok_fills_whole_or_not_at_all() -> None:
     b = book(walk_ticks=1)
     b.on_quote(quote(1, ask_size=2))
-    assert kinds(b.submit(order("a", quantity=5, tif=TimeInForce.FOK), E9)) == ["ACCEPTED", "CANCELED NOT_FILLED_AT_ONCE"]
+    assert kinds(b.submit(order("a", quantity=5, tif=TimeInForce.FOK), E9)) == [
+        "ACCEPTED",
+        "CANCELED NOT_FILLED_AT_ONCE",
+    ]
     assert fills(b.submit(order("b", quantity=4, tif=TimeInForce.FOK), E9)) == [(2, 1), (2, 2)]
 
 
@@ -444,7 +451,9 @@ def test_price_between_ticks_is_refused_in_decimals() -> None:
         quantity=1,
         limit_price_e9=P + 1,
     )
-    with pytest.raises(OrderInvalid, match=r"limit_price_e9 is 23500\.000000001; allowed is a multiple of the tick 0\.25"):
+    with pytest.raises(
+        OrderInvalid, match=r"limit_price_e9 is 23500\.000000001; allowed is a multiple of the tick 0\.25"
+    ):
         book().submit(off, E9)
 
 

@@ -68,7 +68,9 @@ def histories(draw: st.DrawFn) -> tuple[MatchingRules, list[tuple[str, int, obje
         if what == "quote":
             bid = draw(ticks)
             ask = bid + draw(st.integers(1, 4))
-            shown = Quote(time_ns=now, bid_e9=P + bid * TICK, ask_e9=P + ask * TICK, bid_size=draw(sizes), ask_size=draw(sizes))
+            shown = Quote(
+                time_ns=now, bid_e9=P + bid * TICK, ask_e9=P + ask * TICK, bid_size=draw(sizes), ask_size=draw(sizes)
+            )
             steps.append((what, now, shown))
         elif what == "trade":
             seen = Trade(time_ns=now, price_e9=P + draw(ticks) * TICK, size=draw(st.integers(1, 9)))
@@ -180,7 +182,9 @@ def test_the_same_history_gives_the_same_events(history: tuple[MatchingRules, li
 
 @settings(max_examples=200, deadline=None)
 @given(histories())
-def test_every_order_gets_exactly_one_first_answer(history: tuple[MatchingRules, list[tuple[str, int, object]]]) -> None:
+def test_every_order_gets_exactly_one_first_answer(
+    history: tuple[MatchingRules, list[tuple[str, int, object]]],
+) -> None:
     told = [event for _, event in play(*history)]
     for _, _, order in history[1]:
         if isinstance(order, Order):

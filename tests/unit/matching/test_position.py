@@ -45,10 +45,15 @@ def test_realized_and_open_profit_together_equal_the_cash_that_moved(
         cash -= int(side) * quantity * price_e9
     held = sum(int(side) * quantity for side, quantity, _ in history)
     assert position.quantity == held
-    assert position.realized_pnl_e9 + position.unrealized_pnl_e9(last_e9, multiplier) == (cash + held * last_e9) * multiplier
+    assert (
+        position.realized_pnl_e9 + position.unrealized_pnl_e9(last_e9, multiplier)
+        == (cash + held * last_e9) * multiplier
+    )
     assert held != 0 or position.cost_e9 == 0
 
 
-@pytest.mark.parametrize(("numerator", "denominator", "rounded"), [(5, 2, 2), (7, 2, 4), (-5, -2, 2), (8, 3, 3), (7, 3, 2)])
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "rounded"), [(5, 2, 2), (7, 2, 4), (-5, -2, 2), (8, 3, 3), (7, 3, 2)]
+)
 def test_average_is_rounded_half_to_even(numerator: int, denominator: int, rounded: int) -> None:
     assert round_half_even(numerator, denominator) == rounded

@@ -58,6 +58,11 @@ def test_levels_of_a_small_mesh() -> None:
     assert plan.stop_levels == (("engine",), ("market",), ("bus", "simulator"))
 
 
+def test_of_one_level_the_most_needed_comes_first() -> None:
+    plan = make_plan([spec("a"), spec("z"), spec("b", "z"), spec("c", "z"), spec("y")])
+    assert plan.levels == (("z", "a", "y"), ("b", "c"))
+
+
 def test_a_cycle_is_refused_with_its_path_and_contracts() -> None:
     with pytest.raises(DependencyCycle) as caught:
         make_plan([spec("a", "b"), spec("b", "c"), spec("c", "a"), spec("d", "a")])

@@ -31,7 +31,7 @@ def failed(desk: RiskDesk, question: Question, now_ns: int = NOW) -> dict[CheckC
 
 
 def held(quantity: int, price_e9: int = P) -> AccountView:
-    return AccountView(positions={NQ: Held(quantity=quantity, cost_e9=quantity * price_e9)})
+    return AccountView(positions={NQ: Held(quantity=quantity, cost_e9=quantity * price_e9)}, version=1)
 
 
 def test_table_holds_every_check_once_in_order() -> None:
@@ -96,7 +96,11 @@ def test_check_refuses_by_name_and_says_why(
         ({"max_exposure_e9": 499_999 * E9}, {}, CheckCode.EXPOSURE),
         (
             {"max_open_positions": 1},
-            {"account": AccountView(positions={"ESZ26-CME": Held(quantity=1, cost_e9=6_000 * E9, unrealized_e9=0)})},
+            {
+                "account": AccountView(
+                    positions={"ESZ26-CME": Held(quantity=1, cost_e9=6_000 * E9, unrealized_e9=0)}, version=1
+                )
+            },
             CheckCode.OPEN_POSITIONS,
         ),
     ],
@@ -162,7 +166,9 @@ def test_order_that_only_reduces_passes_what_holds_for_new_risk(
 ) -> None:
     breaker = Breaker(tripped=True, reason="a test", tripped_by="ann", trip_ns=NOW)
     desk = make_desk(breaker, trading_enabled=False, max_order_quantity=1, max_position=1, max_exposure_e9=1)
-    account = AccountView(positions={NQ: Held(quantity=quantity, cost_e9=quantity * P)}, realized_today_e9=-9_999 * E9)
+    account = AccountView(
+        positions={NQ: Held(quantity=quantity, cost_e9=quantity * P)}, realized_today_e9=-9_999 * E9, version=1
+    )
     assert failed(desk, ask(side=side, quantity=3, account=account)) == {}
 
 
@@ -172,12 +178,12 @@ def test_order_that_would_turn_a_position_over_is_no_reduction(ask: Ask, make_de
 
 
 def test_second_closing_order_counts_the_first_one(ask: Ask, make_desk: MakeDesk) -> None:
-    account = AccountView(positions={NQ: Held(quantity=3, cost_e9=3 * P)}, working_sell={NQ: 2})
+    account = AccountView(positions={NQ: Held(quantity=3, cost_e9=3 * P)}, working_sell={NQ: 2}, version=1)
     found = failed(make_desk(trading_enabled=False), ask(side=Side.SELL, quantity=2, account=account))
     assert CheckCode.TRADING_ENABLED in found
 
 
 def test_profit_that_is_not_known_refuses_new_risk(ask: Ask, make_desk: MakeDesk) -> None:
-    account = AccountView(positions={"ESZ26-CME": Held(quantity=1, cost_e9=6_000 * E9)})
+    account = AccountView(positions={"ESZ26-CME": Held(quantity=1, cost_e9=6_000 * E9)}, version=1)
     found = failed(make_desk(), ask(account=account))
     assert "not known for ESZ26-CME" in found[CheckCode.DAILY_LOSS].message

@@ -30,7 +30,11 @@ BY_HAND = replace(AUTO, auto_trade_enabled=False)
 @pytest.mark.parametrize(
     ("state", "patch", "words"),
     [
-        (replace(BY_HAND, risk_enabled=False), {"auto_trade_enabled": True}, ["auto_trade_enabled", "risk_enabled is false"]),
+        (
+            replace(BY_HAND, risk_enabled=False),
+            {"auto_trade_enabled": True},
+            ["auto_trade_enabled", "risk_enabled is false"],
+        ),
         (replace(BY_HAND, system_state=SystemState.STARTING), {"auto_trade_enabled": True}, ["STARTING", "ONLINE"]),
         (replace(BY_HAND, trading_enabled=False), {"auto_trade_enabled": True}, ["trading_enabled is false"]),
         (AUTO, {"risk_enabled": False}, ["risk_enabled is false", "auto_trade_enabled off"]),

@@ -13,7 +13,7 @@ from minhos_mesh.market_data.domain.last_values import LastValues
 from minhos_mesh.market_data.domain.ring import TickRing
 from minhos_mesh.market_data.domain.validation import Reason, Rules, judge, reason_of
 from minhos_mesh.runtime.bars import Bar, BarBuilder
-from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray
+from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray, ticks_from
 
 RING_TICKS = 262_144
 BARS_KEPT = 10_000
@@ -153,17 +153,19 @@ class SymbolFeed:
     def ingest(self, ticks: TickArray, position: int, wall_ns: int) -> Ingested:
         """Takes records, the first of which stands at `position` in the source; those taken before are passed over.
 
+        A record without a time of receipt gets `wall_ns`, in a replay its event time.
+
         Raises PositionMismatch when records in between are missing.
         """
-        ticks = self._new_records(ticks, position)
+        if len(ticks) == 1 and self.epoch is not None and position == self.position + 1:
+            return self._ingest_one(ticks.tobytes(), wall_ns)
+        ticks = self._stamped(self._new_records(ticks, position), wall_ns)
         count, first = len(ticks), self.ring.newest + 1
-        if count == 0 or self.source is None:
+        if count == 0:
             return Ingested(first, first - 1, ())
-        replay = self.source.provenance is Provenance.REPLAY
         self.position += count
         self.read += count
-        if count == 1:
-            return self._ingest_one(ticks.tobytes(), None if replay else wall_ns)
+        replay = self.provenance is Provenance.REPLAY
         verdict = judge(ticks, self.last.event_time_ns, self._rules, None if replay else wall_ns)
         if verdict.accepted is not None:
             for reason, number in verdict.rejected.items():
@@ -179,9 +181,24 @@ class SymbolFeed:
             self._keep(closed)
         return Ingested(first, self.ring.newest, tuple(closed))
 
-    def _ingest_one(self, wire: bytes, wall_ns: int | None) -> Ingested:
+    def _stamped(self, ticks: TickArray, wall_ns: int) -> TickArray:
+        received = ticks["receive_time_ns"]
+        if received.all():
+            return ticks
+        stamped = ticks_from(ticks)
+        now = ticks["event_time_ns"] if self.provenance is Provenance.REPLAY else wall_ns
+        stamped["receive_time_ns"] = np.where(received == 0, now, received)
+        return stamped
+
+    def _ingest_one(self, wire: bytes, wall_ns: int) -> Ingested:
         row, sequence = RECORD.unpack(wire), self.ring.newest + 1
-        latest_ns = None if wall_ns is None else wall_ns + self._rules.future_after_ns
+        replay = self.provenance is Provenance.REPLAY
+        self.position += 1
+        self.read += 1
+        if row[5] == 0:
+            row = (*row[:5], row[3] if replay else wall_ns, *row[6:])
+            wire = RECORD.pack(*row)
+        latest_ns = None if replay else wall_ns + self._rules.future_after_ns
         reason = reason_of(row, self.last.event_time_ns, self._rules, latest_ns)
         if reason is not None:
             self.rejected[reason] = self.rejected.get(reason, 0) + 1

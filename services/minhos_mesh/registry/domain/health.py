@@ -192,8 +192,9 @@ def assess_service(facts: ServiceFacts) -> Assessment:
         return _assess_serving(facts, assessed)
     reasons = tuple(reason for _i, assessment in assessed for reason in assessment.reasons)
     states = {assessment.state for _i, assessment in assessed}
-    if facts.trouble is not None:
-        return Assessment(State.UNHEALTHY, (facts.trouble, *reasons))
+    if facts.trouble is not None:  # it says already what became of those that are gone
+        there = tuple(reason for reason in reasons if reason.cause not in (Cause.PROCESS_EXITED, Cause.CONNECTION_LOST))
+        return Assessment(State.UNHEALTHY, (facts.trouble, *there))
     if not assessed:
         return _assess_absent(facts)
     if State.STARTING in states:  # one that comes up outweighs those that go or are gone

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 
 from minhos_mesh.matching import session_open, trading_day
 from minhos_mesh.risk_manager.domain.breaker import AUTOMATIC, Breaker, loss_trips, trip
-from minhos_mesh.risk_manager.domain.checks import DUPLICATE_WINDOW_NS, RATE_WINDOW_NS, Case, evaluate
+from minhos_mesh.risk_manager.domain.checks import Case, evaluate
 from minhos_mesh.risk_manager.domain.daily import DayPeak, unrealized_e9
 from minhos_mesh.risk_manager.domain.errors import InvalidField, SymbolUnknown, VersionMismatch
 from minhos_mesh.risk_manager.domain.exposure import only_reduces, reach_by_symbol
 from minhos_mesh.risk_manager.domain.limits import RiskLimits, check_limits
 from minhos_mesh.risk_manager.domain.projection import LiveOrder, Projection, contradiction
-from minhos_mesh.risk_manager.domain.question import AccountView, Evidence, Provenance, Question, Terms, Verdict
+from minhos_mesh.risk_manager.domain.question import AccountView, Evidence, Provenance, Question, Verdict
+from minhos_mesh.risk_manager.domain.recent import Approval, RecentApprovals, Stage
 from minhos_mesh.risk_manager.domain.reservations import Reservation, ReservationBook, unseen_orders
 from minhos_mesh.runtime.instruments import InstrumentError, InstrumentSpec, spec_for
 from minhos_mesh.runtime.symbols import Symbol, SymbolError, parse_symbol
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Which times compare with each other: one replay of one recording, or everything that runs by the wall clock."""
-
-    provenance: Provenance
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Approval:
-    """An order that was let through, for the checks of rate and repetition."""
-
-    request_id: str
-    order_id: str
-    terms: Terms
-    time_ns: int
-    stage: Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +61,7 @@ class RiskDesk:
         self.breaker = breaker
         self.projection = Projection()
         self.reservations = ReservationBook()
-        self.approvals: deque[Approval] = deque(maxlen=100_000)
+        self.approvals = RecentApprovals()
         self.peaks: dict[Stage, DayPeak] = {}
         self.prices: dict[str, Evidence] = {}
         self.tally = Tally()
@@ -220,9 +201,8 @@ class RiskDesk:
     ) -> Case:
         symbol, spec, because = self._known(question.terms.symbol)
         day = trading_day(now_ns)
-        identical, order_known, count = self._repetition(question, stage, now_ns)
+        before = self.approvals.before(question, stage, now_ns)
         own = self.prices.get(question.terms.symbol)
-        always_open = evidence is not None and evidence.provenance.always_open
         return Case(
             terms=question.terms,
             symbol=symbol,
@@ -233,10 +213,10 @@ class RiskDesk:
             limits=self.limits,
             breaker=self.breaker,
             evidence=evidence,
-            session_open=always_open or session_open(now_ns),
-            orders_last_minute=count,
-            identical_age_ns=identical,
-            order_known=order_known,
+            session_open=_is_open(evidence, now_ns),
+            orders_last_minute=before.last_minute,
+            identical_age_ns=before.identical_age_ns,
+            order_known=before.order_known,
             view=view,
             reach=reach_by_symbol(view, extra, question.terms),
             reduces=only_reduces(view, extra, question.terms),
@@ -260,22 +240,6 @@ class RiskDesk:
             return symbol, spec_for(symbol, self._specs), ""
         except (SymbolError, InstrumentError) as error:
             return None, None, str(error)
-
-    def _repetition(self, question: Question, stage: Stage, now_ns: int) -> tuple[int | None, bool, int]:
-        """Return how long ago the same order was approved, whether its id was, and how many orders the last minute saw."""
-        identical: int | None = None
-        known, count = False, 0
-        for approval in reversed(self.approvals):
-            if approval.stage != stage or approval.time_ns > now_ns:
-                continue
-            age_ns = now_ns - approval.time_ns
-            if age_ns >= RATE_WINDOW_NS:
-                break
-            count += 1
-            known = known or (approval.order_id == question.order_id and approval.request_id != question.request_id)
-            if identical is None and age_ns < DUPLICATE_WINDOW_NS and approval.terms == question.terms:
-                identical = age_ns
-        return identical, known, count
 
     def _settle(self, decision: Decision, stage: Stage, view: AccountView, wall_ns: int) -> Decision:
         """Remember what was decided."""
@@ -306,6 +270,10 @@ class RiskDesk:
             account_version=view.version,
             expire_ns=wall_ns + self._approval_ns,
         )
-        self.approvals.append(approval)
+        self.approvals.add(approval)
         self.reservations.hold(reservation)
         return replace(decision, approval=approval, reservation=reservation)
+
+
+def _is_open(evidence: Evidence | None, now_ns: int) -> bool:
+    return (evidence is not None and evidence.provenance.always_open) or session_open(now_ns)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from minhos_mesh.matching import trading_day
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.daily import unrealized_e9
-from minhos_mesh.risk_manager.domain.desk import RiskDesk, Stage
+from minhos_mesh.risk_manager.domain.desk import RiskDesk
 from minhos_mesh.risk_manager.domain.exposure import value_e9
 from minhos_mesh.risk_manager.domain.limits import RiskLimits
+from minhos_mesh.risk_manager.domain.recent import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

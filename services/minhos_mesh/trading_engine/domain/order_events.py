@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -165,7 +166,7 @@ _KINDS: dict[str, type[Any]] = {
 
 def encode_event(event: OrderEvent) -> tuple[str, str]:
     """Give the kind of an event and its JSON body. Integers stay integers, enums are their names."""
-    return type(event).__name__, json.dumps(_plain(event), separators=(",", ":"))
+    return type(event).__name__, _encode(event)
 
 
 def decode_event(kind: str, body: str) -> OrderEvent:
@@ -188,7 +189,7 @@ def decode_event(kind: str, body: str) -> OrderEvent:
 
 def encode_order(order: Order) -> str:
     """Give the JSON body of an order as it stands."""
-    return json.dumps(_plain(order), separators=(",", ":"))
+    return _encode(order)
 
 
 def decode_order(body: str) -> Order:
@@ -210,7 +211,7 @@ def decode_order(body: str) -> Order:
 
 def encode_fill(fill: Fill) -> str:
     """Give the JSON body of a fill."""
-    return json.dumps(_plain(fill), separators=(",", ":"))
+    return _encode(fill)
 
 
 def decode_fill(body: str) -> Fill:
@@ -240,12 +241,17 @@ def fill_from_json(values: dict[str, Any]) -> Fill:
     return Fill(**{**values, "side": Side(values["side"]), "provenance": Provenance(values["provenance"])})
 
 
+def _encode(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), default=_plain)
+
+
 def _plain(value: object) -> object:
-    """Turn dataclasses and enums into what JSON can hold."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    """Turn what JSON does not know: a dataclass into its fields, an enum into its value."""
     if isinstance(value, enum.Enum):
         return value.value
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
+    return {name: getattr(value, name) for name in _fields(type(value))}
+
+
+@functools.cache
+def _fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))

@@ -85,15 +85,9 @@ def decide(
     signal: Signal, *, control: Control, exposure: Exposure, policy: SignalPolicy, now_ns: int
 ) -> SignalDecision:
     """Decide what one signal leads to. Trading state and risk are asked later, about the order."""
-    if signal.side is None:
-        return _nothing("the signal says hold")
-    if control.mode is TradingMode.MANUAL:
-        return _nothing("the mode is MANUAL")
-    if signal.confidence < policy.auto_confidence:
-        return _nothing(f"confidence {signal.confidence:.2f} is below {policy.auto_confidence:.2f}")
-    stale = _stale(signal, policy, now_ns)
-    if stale is not None:
-        return _nothing(stale)
+    left = leave(signal, control=control, policy=policy, now_ns=now_ns)
+    if left is not None or signal.side is None:
+        return left or _nothing("the signal says hold")
     held = exposure.toward * signal.side.sign
     decision = _against(signal.side, -held, policy) if held < 0 else _along(signal.side, held, policy)
     if control.mode is TradingMode.SEMI_AUTO and decision.action in (SignalAction.ENTER, SignalAction.REVERSE):
@@ -101,6 +95,18 @@ def decide(
             _reduce_only(signal.side, -held) if held < 0 else _nothing("the mode is SEMI_AUTO: people open positions")
         )
     return decision
+
+
+def leave(signal: Signal, *, control: Control, policy: SignalPolicy, now_ns: int) -> SignalDecision | None:
+    """Decide to do nothing about a signal whatever is held; None when it depends on that."""
+    if signal.side is None:
+        return _nothing("the signal says hold")
+    if control.mode is TradingMode.MANUAL:
+        return _nothing("the mode is MANUAL")
+    if signal.confidence < policy.auto_confidence:
+        return _nothing(f"confidence {signal.confidence:.2f} is below {policy.auto_confidence:.2f}")
+    stale = _stale(signal, policy, now_ns)
+    return None if stale is None else _nothing(stale)
 
 
 def _stale(signal: Signal, policy: SignalPolicy, now_ns: int) -> str | None:

@@ -1,0 +1,18 @@
+"""Asks market data for the last price, with the betterproto client: `python examples/price_betterproto.py $(minhos ports market_data)`."""
+
+import asyncio
+import sys
+
+from grpclib.client import Channel
+
+from minhos_dataclasses.market.v1 import GetMarketDataRequest, MarketDataProviderServiceStub
+
+
+async def main() -> None:
+    host, _, port = sys.argv[1].rpartition(":")
+    async with Channel(host, int(port)) as channel:
+        answer = await MarketDataProviderServiceStub(channel).get_market_data(GetMarketDataRequest(), timeout=2)
+        print(answer.symbol, (answer.quote.last_price_e9 or 0) / 1e9, answer.quote.provenance.name)
+
+
+asyncio.run(main())

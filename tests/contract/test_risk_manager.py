@@ -1,0 +1,445 @@
+"""The risk manager as its callers see it, over a real server, with its own store on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tests.contract.mesh_in_process import MeshInProcess, source_of
+
+from minhos_api.events.v1 import event_bus_service_pb2
+from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
+from minhos_api.market.v1 import provenance_pb2
+from minhos_api.order.v1 import order_terms_pb2 as terms_pb
+from minhos_api.order.v1 import position_pb2
+from minhos_api.risk.v1 import risk_check_pb2, risk_limits_pb2
+from minhos_api.risk.v1 import risk_manager_service_pb2 as pb
+from minhos_api.risk.v1.risk_manager_service_pb2_grpc import RiskManagerServiceStub
+from minhos_api.trading.v1 import order_pb2
+from minhos_api.trading.v1.trading_events_pb2 import OrderUpdated
+from minhos_mesh.event_bus import bootstrap as event_bus
+from minhos_mesh.market_data import bootstrap as market_data
+from minhos_mesh.matching import Side
+from minhos_mesh.risk_manager import bootstrap
+from minhos_mesh.risk_manager.bootstrap import desk_of
+from minhos_mesh.risk_manager.domain.desk import Decision
+from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
+from minhos_mesh.risk_manager.domain.question import Evidence, Held, Provenance
+from minhos_mesh.risk_manager.service import Alert, RiskManager, Writing
+from minhos_mesh.risk_manager.servicer import ERRORS, RiskManagerServicer
+from minhos_mesh.risk_manager.store import MIGRATIONS
+from minhos_mesh.risk_manager.translate import timestamp
+from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.clock import ManualClock
+from minhos_mesh.runtime.config import load
+from minhos_mesh.runtime.errors import read
+from minhos_mesh.runtime.events import make_event
+from minhos_mesh.runtime.server import MeshServer
+from minhos_mesh.runtime.storage import Connection, Database
+
+CONTRACT = "minhos_api.risk.v1.RiskManagerService"
+E9 = 1_000_000_000
+NQ = "NQZ26-CME"
+P = 25_000 * E9
+TICK = 250_000_000
+BUY, MARKET = terms_pb.SIDE_BUY, terms_pb.ORDER_TYPE_MARKET
+
+
+@dataclass
+class Heard:
+    """An announcer that keeps what was written, once it was."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+
+    def decided(self, decision: Decision) -> Writing:
+        return lambda _: self.decisions.append(decision)
+
+    def exceeded(self, alerts: Sequence[Alert], now_ns: int) -> Writing:
+        return lambda _: self.alerts.extend(alerts)
+
+
+class Risk:
+    """A risk manager on a folder that can be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = ManualClock()
+        self.heard = Heard()
+        self.overrides: dict[str, Any] = {}
+        self._folder = folder
+        self._stack = contextlib.AsyncExitStack()
+        self.manager: RiskManager
+        self.stub: Any = None
+
+    async def start(self) -> None:
+        database = await self._stack.enter_async_context(Database(self._folder / "risk.db", migrations=MIGRATIONS))
+        desk = desk_of(load(None, environment={}, overrides={"risk": self.overrides}))
+        self.manager = RiskManager(desk, database, self.heard, self.clock, replay=False)
+        await self.manager.recover()
+        server = await self._stack.enter_async_context(MeshServer([RiskManagerServicer(self.manager)], errors=ERRORS))
+        clients = Clients({CONTRACT: server.address})
+        self._stack.push_async_callback(clients.close)
+        self._stack.push_async_callback(self.manager.close)
+        self.stub = clients.stub(RiskManagerServiceStub)
+
+    async def kill(self) -> None:
+        await self.stop()
+        await self.start()
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+        self._stack = contextlib.AsyncExitStack()
+
+    def question(self, request_id: str, *, quantity: int = 1, **changes: Any) -> pb.CheckTradeRequest:
+        now = timestamp(self.clock.wall_ns())
+        request = pb.CheckTradeRequest(
+            request_id=request_id,
+            terms=terms_pb.OrderTerms(
+                symbol=NQ, side=terms_pb.SIDE_BUY, type=terms_pb.ORDER_TYPE_MARKET, quantity=quantity
+            ),
+            account=pb.AccountView(),
+            evidence=pb.MarketEvidence(
+                last_price_e9=P,
+                event_time=now,
+                decision_time=now,
+                sequence=1,
+                provenance=provenance_pb2.PROVENANCE_SIMULATED,
+            ),
+        )
+        for name, value in changes.items():
+            if value is None:
+                request.ClearField(name)  # type: ignore[arg-type]  # the tests name fields that exist
+            elif isinstance(value, bool | str):
+                setattr(request, name, value)
+            else:
+                getattr(request, name).CopyFrom(value)
+        return request
+
+    async def ask(self, request_id: str, **changes: Any) -> pb.CheckTradeResponse:
+        answer: pb.CheckTradeResponse = await self.stub.CheckTrade(self.question(request_id, **changes))
+        return answer
+
+
+@pytest.fixture
+async def risk(tmp_path: Path) -> AsyncIterator[Risk]:
+    risk = Risk(tmp_path)
+    await risk.start()
+    yield risk
+    await risk.stop()
+
+
+def failed(answer: pb.CheckTradeResponse) -> set[str]:
+    return {
+        risk_check_pb2.RiskCheckCode.Name(c.code).removeprefix("RISK_CHECK_CODE_")
+        for c in answer.checks
+        if not c.passed
+    }
+
+
+async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    told = read(caught.value)
+    return told.code, told.reason.removeprefix("ERROR_REASON_")
+
+
+def first_time(_: Connection) -> bool:
+    return True
+
+
+async def trade(risk: Risk, version: int, quantity: int, *, realized_e9: int = 0) -> None:
+    held = Held(quantity=quantity, cost_e9=quantity * P)
+    fact = TradeFact(
+        fill_id=f"f-{version}",
+        symbol=NQ,
+        held=held,
+        realized_e9=realized_e9,
+        commission_e9=0,
+        version=version,
+        time_ns=risk.clock.wall_ns(),
+    )
+    await risk.manager.on_trade(f"o-{version}", fact, first_time)
+
+
+def limits(**changes: Any) -> risk_limits_pb2.RiskLimits:
+    values = {
+        "max_order_quantity": 9,
+        "max_position": 9,
+        "max_open_positions": 2,
+        "max_exposure_e9": 10**16,
+        "max_daily_loss_e9": 500 * E9,
+        "max_drawdown_e9": 900 * E9,
+        "price_collar_ticks": 100,
+        "max_orders_per_minute": 7,
+        "trading_enabled": True,
+    }
+    message = risk_limits_pb2.RiskLimits(**{**values, **changes})
+    message.max_price_age.FromSeconds(5)
+    return message
+
+
+def set_limits(request_id: str, **changes: Any) -> pb.SetRiskLimitsRequest:
+    request = pb.SetRiskLimitsRequest(request_id=request_id, limits=limits(), actor="ann", reason="a test")
+    for name, value in changes.items():
+        getattr(request, name).CopyFrom(value) if name == "limits" else setattr(request, name, value)
+    return request
+
+
+async def test_approval_names_every_check_in_order_and_is_told_with_its_order(risk: Risk) -> None:
+    answer = await risk.ask("q-1", order_id="o-1")
+    assert answer.approved
+    assert [c.code for c in answer.checks] == [v for v in risk_check_pb2.RiskCheckCode.values() if v]
+    assert answer.approval_id
+    assert answer.expire_time.ToNanoseconds() == risk.clock.wall_ns() + 10 * E9
+    (decision,) = risk.heard.decisions
+    assert (decision.question.order_id, decision.verdict.approval_id) == ("o-1", answer.approval_id)
+
+
+async def test_refusal_is_an_answer_with_code_observed_limit_and_message(risk: Risk) -> None:
+    answer = await risk.ask("q-1", quantity=6)
+    assert not answer.approved
+    assert not answer.approval_id
+    assert failed(answer) == {"QUANTITY", "POSITION_LIMIT"}
+    (check,) = [c for c in answer.checks if c.code == risk_check_pb2.RISK_CHECK_CODE_QUANTITY]
+    assert (check.observed, check.limit) == ("6 contracts", "1 to 5 contracts")
+    assert check.message
+
+
+async def test_same_request_id_gives_the_first_answer_also_after_a_crash(risk: Risk) -> None:
+    first = await risk.ask("q-1", quantity=3)
+    await risk.kill()
+    risk.clock.advance(1)
+    assert await risk.ask("q-1", quantity=3) == first
+    assert len(risk.heard.decisions) == 1
+    assert await refused(risk.ask("q-1", quantity=2)) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_CONFLICT")
+
+
+async def test_same_request_id_at_once_is_decided_once(risk: Risk) -> None:
+    answers = await asyncio.gather(*[risk.ask("q-1", quantity=3) for _ in range(8)])
+    assert all(answer == answers[0] for answer in answers)
+    assert len(risk.heard.decisions) == 1
+
+
+async def test_questions_at_once_cannot_pass_one_limit(risk: Risk) -> None:
+    answers = await asyncio.gather(*[risk.ask(f"q-{n}", quantity=1 + n % 3) for n in range(20)])
+    let = sum(1 + n % 3 for n, answer in enumerate(answers) if answer.approved)
+    assert 0 < let <= 5
+    metrics = (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics
+    assert metrics.reserved[NQ] == let
+    assert metrics.checks == 20
+
+
+async def test_dry_run_holds_nothing_and_is_told_to_nobody(risk: Risk) -> None:
+    answer = await risk.ask("q-1", dry_run=True, account=None, evidence=risk.question("x").evidence)
+    assert answer.approved
+    assert not answer.approval_id
+    assert risk.heard.decisions == []
+    assert (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics.open_reservations == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "reason"),
+    [
+        ({"account": None}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+        ({"terms": None}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+        (
+            {"terms": terms_pb.OrderTerms(symbol=NQ, side=BUY, type=MARKET, quantity=0)},
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+        ),
+        ({"terms": terms_pb.OrderTerms(symbol=NQ, type=MARKET, quantity=1)}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+        ({"request_id": ""}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+        (
+            {"evidence": pb.MarketEvidence(provenance=provenance_pb2.PROVENANCE_REPLAY)},
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+        ),
+    ],
+)
+async def test_question_that_is_not_well_formed_is_an_error(
+    risk: Risk, changes: dict[str, Any], code: str, reason: str
+) -> None:
+    request = risk.question("q-1", **{k: v for k, v in changes.items() if k != "request_id"})
+    request.request_id = changes.get("request_id", "q-1")
+    assert await refused(risk.stub.CheckTrade(request)) == (grpc.StatusCode[code], reason)
+
+
+async def test_without_any_price_nothing_is_approved(risk: Risk) -> None:
+    answer = await risk.ask("q-1", evidence=None)
+    assert {"FRESH_PRICE", "PROVENANCE"} <= failed(answer)
+    price = Evidence(event_time_ns=risk.clock.wall_ns(), last_e9=P, provenance=Provenance.SIMULATED)
+    await risk.manager.on_price(NQ, price)
+    assert (await risk.ask("q-2", evidence=None)).approved
+
+
+async def test_reservation_survives_a_crash_and_is_released_by_the_order(risk: Risk) -> None:
+    await risk.ask("o-1", quantity=4)
+    await risk.kill()
+    assert failed(await risk.ask("q-2", quantity=2)) == {"POSITION_LIMIT"}
+    done = OrderFact(order_id="o-1", symbol=NQ, side=Side.BUY, leaves_quantity=4, live=False, done=True, version=3)
+    await risk.manager.on_order(done, first_time)
+    await risk.kill()
+    assert (await risk.ask("q-3", quantity=3)).approved
+
+
+async def test_projection_survives_a_crash_and_finds_contradictions(risk: Risk) -> None:
+    await trade(risk, 3, 2)
+    await risk.kill()
+    same = pb.AccountView(positions=[position_pb2.Position(symbol=NQ, quantity=2, cost_e9=2 * P)], version=3)
+    assert (await risk.ask("q-1", account=same)).approved
+    assert failed(await risk.ask("q-2", quantity=2, account=pb.AccountView(version=3))) == {"ACCOUNT_VIEW"}
+    metrics = (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics
+    assert metrics.positions[NQ] == 2
+
+
+async def test_breaker_is_latched_over_a_crash_until_a_person_resets_it(risk: Risk) -> None:
+    first = (await risk.stub.TripBreaker(pb.TripBreakerRequest(actor="ann", reason="strange fills"))).breaker
+    again = (await risk.stub.TripBreaker(pb.TripBreakerRequest(actor="bob", reason="me too"))).breaker
+    assert again == first
+    await risk.kill()
+    assert failed(await risk.ask("q-1")) == {"BREAKER"}
+    nameless = risk.stub.ResetBreaker(pb.ResetBreakerRequest(actor="", reason="x"))
+    assert await refused(nameless) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    request = pb.ResetBreakerRequest(actor="ann", reason="understood")
+    assert not (await risk.stub.ResetBreaker(request)).breaker.tripped
+    assert await refused(risk.stub.ResetBreaker(request)) == (grpc.StatusCode.FAILED_PRECONDITION, "STATE_CONFLICT")
+    await risk.kill()
+    assert (await risk.ask("q-2")).approved
+    assert [alert.breaker_tripped for alert in risk.heard.alerts] == [True]
+
+
+async def test_published_loss_trips_the_breaker_and_is_told_once(risk: Risk) -> None:
+    await trade(risk, 1, 0, realized_e9=-6_001 * E9)
+    await trade(risk, 2, 0, realized_e9=-100 * E9)
+    breaker = (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics.breaker
+    assert breaker.tripped
+    assert breaker.tripped_by == "risk_manager"
+    (alert,) = risk.heard.alerts
+    assert (alert.observed, alert.limit, alert.breaker_tripped) == ("6001.00 lost", "6000.00", True)
+
+
+async def test_limit_that_is_passed_is_told_once_until_it_holds_again(risk: Risk) -> None:
+    lost, fine = pb.AccountView(realized_today_e9=-5_500 * E9), pb.AccountView()
+    for number, account in enumerate([lost, lost, fine, lost]):
+        await risk.ask(f"q-{number}", quantity=1 + number % 2, account=account)
+    assert [alert.code.name for alert in risk.heard.alerts] == ["DAILY_LOSS", "DAILY_LOSS"]
+
+
+async def test_limits_change_by_version_and_survive_a_crash(risk: Risk) -> None:
+    first = await risk.stub.GetRiskLimits(pb.GetRiskLimitsRequest())
+    assert first.limits.max_daily_loss_e9 == 5_000 * E9
+    changed = await risk.stub.SetRiskLimits(set_limits("c-1", expected_version=first.version))
+    assert (changed.limits, changed.version) == (limits(), first.version + 1)
+    assert await risk.stub.SetRiskLimits(set_limits("c-1", expected_version=first.version)) == changed
+    assert await refused(risk.stub.SetRiskLimits(set_limits("c-1"))) == (
+        grpc.StatusCode.ALREADY_EXISTS,
+        "REQUEST_CONFLICT",
+    )
+    stale = set_limits("c-2", expected_version=first.version)
+    assert await refused(risk.stub.SetRiskLimits(stale)) == (grpc.StatusCode.ABORTED, "VERSION_MISMATCH")
+    await risk.kill()
+    again = await risk.stub.GetRiskLimits(pb.GetRiskLimitsRequest())
+    assert (again.limits, again.version) == (changed.limits, changed.version)
+
+
+async def test_configured_limits_hold_until_a_person_changes_them(risk: Risk) -> None:
+    risk.overrides = {"max_position": 7}
+    await risk.kill()
+    assert (await risk.stub.GetRiskLimits(pb.GetRiskLimitsRequest())).limits.max_position == 7
+    await risk.stub.SetRiskLimits(set_limits("c-1"))
+    risk.overrides = {"max_position": 8}
+    await risk.kill()
+    assert (await risk.stub.GetRiskLimits(pb.GetRiskLimitsRequest())).limits.max_position == 9
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"actor": ""}, {"reason": ""}, {"limits": limits(max_position=0)}, {"limits": limits(max_daily_loss_e9=0)}],
+)
+async def test_bad_limits_are_refused(risk: Risk, changes: dict[str, Any]) -> None:
+    call = risk.stub.SetRiskLimits(set_limits("c-1", **changes))
+    assert await refused(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "reason"),
+    [
+        ({"symbol": "XYZZ26-CME"}, "NOT_FOUND", "SYMBOL_UNKNOWN"),
+        ({"stop_price_e9": P}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+        ({"stop_price_e9": P - 1}, "INVALID_ARGUMENT", "PRICE_OFF_TICK"),
+        ({"entry_price_e9": 25_000}, "INVALID_ARGUMENT", "PRICE_SCALE"),
+        ({"risk_amount_e9": 0}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+    ],
+)
+async def test_bad_sizing_is_refused(risk: Risk, changes: dict[str, Any], code: str, reason: str) -> None:
+    values = {"symbol": NQ, "entry_price_e9": P, "stop_price_e9": P - 10 * E9, "risk_amount_e9": 400 * E9, **changes}
+    call = risk.stub.CalculatePositionSize(pb.CalculatePositionSizeRequest(**values))
+    assert await refused(call) == (grpc.StatusCode[code], reason)
+
+
+async def test_size_counts_the_multiplier_and_says_what_bounds_it(risk: Risk) -> None:
+    request = pb.CalculatePositionSizeRequest(
+        symbol=NQ, entry_price_e9=P, stop_price_e9=P - 10 * E9, risk_amount_e9=450 * E9
+    )
+    size = await risk.stub.CalculatePositionSize(request)
+    assert (size.quantity, size.loss_per_contract_e9) == (2, 200 * E9)
+    assert size.bounded_by == "bounded by 450.00 USD to risk, 200.00 per contract"
+
+
+async def test_watch_gives_the_metrics_then_each_change_and_resumes(risk: Risk) -> None:
+    call = risk.stub.WatchRisk(pb.WatchRiskRequest())
+    async with asyncio.timeout(5):
+        first = await call.read()
+        await risk.ask("q-1")
+        second = await call.read()
+    call.cancel()
+    assert (first.metrics.checks, second.metrics.checks) == (0, 1)
+    assert second.revision == first.revision + 1
+    resumed = risk.stub.WatchRisk(pb.WatchRiskRequest(after_revision=first.revision))
+    async with asyncio.timeout(5):
+        assert await resumed.read() == second
+    resumed.cancel()
+    lost = risk.stub.WatchRisk(pb.WatchRiskRequest(after_revision=1))
+    assert await refused(lost.read()) == (grpc.StatusCode.OUT_OF_RANGE, "POSITION_LOST")
+
+
+async def test_served_risk_manager_reads_prices_and_orders_and_publishes_its_decisions(tmp_path: Path) -> None:
+    config = load(None, environment={}, overrides={"market_data": {"symbols": [NQ]}}).resolved(datetime.now(UTC))
+    async with MeshInProcess(tmp_path, config) as mesh:
+        await mesh.serve("event_bus", event_bus.build)
+        await mesh.serve("market_data", market_data.build)
+        await mesh.serve("risk_manager", bootstrap.build)
+        clients = mesh.clients()
+        stub, bus = clients.stub(RiskManagerServiceStub), clients.stub(EventBusServiceStub)
+        watch: Any = stub.WatchRisk(pb.WatchRiskRequest())
+        await watch.read()
+        terms = terms_pb.OrderTerms(symbol=NQ, side=BUY, type=MARKET, quantity=4)
+        request = pb.CheckTradeRequest(request_id="o-1", terms=terms, account=pb.AccountView())
+        async with source_of(clients, NQ, Provenance.SIMULATED) as send:
+            await send(1, [(time.time_ns(), P, P + TICK)])
+            async with asyncio.timeout(5):
+                dry = pb.CheckTradeRequest(request_id="dry", terms=terms, dry_run=True)
+                while not (await stub.CheckTrade(dry)).approved:
+                    await asyncio.sleep(0.01)
+                assert (await stub.CheckTrade(request)).approved
+                assert (await watch.read()).metrics.reserved[NQ] == 4
+        done = OrderUpdated(
+            order=order_pb2.Order(order_id="o-1", terms=terms, state=order_pb2.ORDER_STATE_REJECTED, version=2)
+        )
+        event = make_event(done, subject=NQ, source="trading_engine", time_ns=time.time_ns())
+        await bus.Publish(event_bus_service_pb2.PublishRequest(events=[event]))
+        async with asyncio.timeout(5):
+            assert not (await watch.read()).metrics.reserved
+            listed = event_bus_service_pb2.ListEventsRequest(types=["risk.check_result"])
+            while not (told := (await bus.ListEvents(listed)).events):
+                await asyncio.sleep(0.01)
+        watch.cancel()
+        assert [(e.subject, e.correlation_id, e.source) for e in told] == [(NQ, "o-1", "risk_manager")]

@@ -1,0 +1,126 @@
+"""Decides how a benchmark runs a mesh: by the command line that everyone uses, in a data folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from minhos_api.registry.v1 import registry_service_pb2 as registry
+from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.paths import MeshPaths, registry_address
+
+UP_S: Final = 60.0
+DOWN_S: Final = 60.0
+MINHOS: Final = str(Path(sys.executable).with_name("minhos"))
+
+
+class MeshFailed(Exception):
+    """Expected when the mesh is broken: a command of it failed; the text is what it said."""
+
+
+@dataclass(slots=True)
+class RunningMesh:
+    """A mesh that is up."""
+
+    paths: MeshPaths
+    up_s: float
+    """How long `minhos up --detach` took, from nothing to all HEALTHY."""
+
+    def pids(self) -> dict[str, int]:
+        """Processes of the mesh by name, the keeper included."""
+        record = json.loads((self.paths.run_dir / "keeper.json").read_text(encoding="utf-8"))
+        keeper = psutil.Process(int(record["keeper"]["pid"] if "keeper" in record else record["pid"]))
+        known = {int(item["pid"]): str(item.get("name", item["pid"])) for item in record.get("processes", [])}
+        children = {
+            known.get(child.pid, f"process {child.pid}"): child.pid for child in keeper.children(recursive=True)
+        }
+        return {"keeper": keeper.pid, **children}
+
+    def pss_mib(self) -> float:
+        """Memory of all processes, MiB; what several share counts once."""
+        return sum(pss_mib(pid) for pid in self.pids().values())
+
+    async def service(self, name: str) -> registry.Service:
+        """A service as the registry sees it. Raises StopIteration for a wrong name."""
+        clients = Clients(registry=registry_address(self.paths))
+        try:
+            stub: Any = clients.stub(RegistryServiceStub)
+            listed = await stub.ListServices(registry.ListServicesRequest(), timeout=5.0)
+        finally:
+            await clients.close()
+        return next(service for service in listed.services if service.name == name)
+
+    async def addresses(self) -> dict[str, str]:
+        """Address by contract."""
+        clients = Clients(registry=registry_address(self.paths))
+        try:
+            stub: Any = clients.stub(RegistryServiceStub)
+            listed = await stub.ListServices(registry.ListServicesRequest(), timeout=5.0)
+        finally:
+            await clients.close()
+        return {
+            contract: service.instances[0].address
+            for service in listed.services
+            if service.instances
+            for contract in service.contracts
+        }
+
+
+def pss_mib(pid: int) -> float:
+    """Proportional set size of one process, MiB."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise MeshFailed(f"/proc/{pid}/smaps_rollup has no line Pss")
+
+
+async def serves(address: str) -> bool:
+    """Whether a server says SERVING."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        try:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            answer = await check(health_pb2.HealthCheckRequest(), timeout=1.0)
+        except grpc.aio.AioRpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _minhos(*arguments: str, timeout_s: float) -> None:
+    process = await asyncio.create_subprocess_exec(
+        MINHOS, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), timeout_s)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise MeshFailed(f"minhos {arguments[0]} did not end within {timeout_s:g} s") from None
+    if process.returncode != 0:
+        raise MeshFailed(f"minhos {' '.join(arguments)} ended with {process.returncode}:\n{said.decode()}")
+
+
+@contextlib.asynccontextmanager
+async def running_mesh(data_dir: Path, config: str = "") -> AsyncIterator[RunningMesh]:
+    """A mesh in a fresh data folder; `config` is the text of its configuration file. Raises MeshFailed."""
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    file = data_dir.with_suffix(".toml")
+    file.write_text(config, encoding="utf-8")
+    folder = ("--data-dir", str(data_dir))
+    begun = time.perf_counter()
+    try:
+        await _minhos("up", "--detach", *folder, "--config", str(file), timeout_s=UP_S)
+        yield RunningMesh(MeshPaths(data_dir), time.perf_counter() - begun)
+    finally:
+        await _minhos("down", *folder, timeout_s=DOWN_S)
