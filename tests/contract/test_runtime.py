@@ -33,6 +33,14 @@ REGISTRY = "minhos_api.registry.v1.RegistryService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+# The stubs of these packages leave their asynchronous side without types.
+health_stub: Any = health_pb2_grpc.HealthStub
+health_list_request: Any = vars(health_pb2)["HealthListRequest"]
+reflection_stub: Any = reflection_pb2_grpc.ServerReflectionStub
+channelz_stub: Any = channelz_pb2_grpc.ChannelzStub
+new_reflection_request: Any = reflection_pb2.ServerReflectionRequest
+
+
 async def unexpected(_self: Any, _request: Any, _context: Any) -> Any:
     raise AssertionError("this method is not called by the test")
 
@@ -83,12 +91,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def test_missing_method_is_named_before_anyone_can_call_it() -> None:
-    class Half(StateManagerServiceServicer):
-        async def GetState(self, request: pb.GetStateRequest, context: Any) -> pb.GetStateResponse:
-            return pb.GetStateResponse()
-
+    half: Any = type("Half", (StateManagerServiceServicer,), {"GetState": unexpected})
     with pytest.raises(ContractViolation) as caught:
-        MeshServer([Half()])
+        MeshServer([half()])
     assert caught.value.contract == STATE
     assert caught.value.missing == ("UpdateState", "WatchState", "GetPortfolio", "ListTrades", "ListAuditEntries")
     assert str(caught.value).startswith(f"Half does not serve {STATE} whole: UpdateState, WatchState")
@@ -141,7 +146,7 @@ async def test_each_loopback_address_serves(bind: str) -> None:
     except OSError:
         pytest.skip(f"this machine has no {bind}")
     async with MeshServer([], bind=bind) as server, grpc.aio.insecure_channel(server.address) as channel:
-        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        answer = await health_stub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
     assert answer.status == SERVING
 
 
@@ -150,16 +155,16 @@ async def test_each_loopback_address_serves(bind: str) -> None:
 
 async def test_health_is_told_for_the_process_and_each_contract() -> None:
     async with serving(state_servicer()) as (server, channel):
-        health = health_pb2_grpc.HealthStub(channel)
+        health = health_stub(channel)
         for name in ("", STATE):
             request = health_pb2.HealthCheckRequest(service=name)
             assert (await health.Check(request, timeout=5)).status == SERVING
         told = await refusal(health.Check(health_pb2.HealthCheckRequest(service="other"), timeout=5))
         assert told.code is grpc.StatusCode.NOT_FOUND
-        listed = await health.List(vars(health_pb2)["HealthListRequest"](), timeout=5)
+        listed = await health.List(health_list_request(), timeout=5)
         assert {name: item.status for name, item in listed.statuses.items()} == {"": SERVING, STATE: SERVING}
         await server.set_serving(serving=False)
-        listed = await health.List(vars(health_pb2)["HealthListRequest"](), timeout=5)
+        listed = await health.List(health_list_request(), timeout=5)
         assert {item.status for item in listed.statuses.values()} == {NOT_SERVING}
 
 
@@ -167,15 +172,15 @@ async def test_server_is_not_serving_until_it_is_told_to_and_for_ever_after_its_
     server = MeshServer([state_servicer()])
     await server.start()
     async with grpc.aio.insecure_channel(server.address) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=STATE), timeout=10)
+        watch = health_stub(channel).Watch(health_pb2.HealthCheckRequest(service=STATE), timeout=10)
         seen = [(await watch.read()).status]
         await server.set_serving(serving=True)
         seen.append((await watch.read()).status)
         await server.health.enter_graceful_shutdown()
         seen.append((await watch.read()).status)
         await server.set_serving(serving=True)
-        check = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
-        listed = await health_pb2_grpc.HealthStub(channel).List(vars(health_pb2)["HealthListRequest"](), timeout=5)
+        check = await health_stub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        listed = await health_stub(channel).List(health_list_request(), timeout=5)
         watch.cancel()
     await server.stop(0)
     assert seen == [NOT_SERVING, SERVING, NOT_SERVING]
@@ -184,8 +189,8 @@ async def test_server_is_not_serving_until_it_is_told_to_and_for_ever_after_its_
 
 
 async def reflected(channel: grpc.aio.Channel, **asked: Any) -> Any:
-    call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=5)
-    await call.write(reflection_pb2.ServerReflectionRequest(**asked))
+    call = reflection_stub(channel).ServerReflectionInfo(timeout=5)
+    await call.write(new_reflection_request(**asked))
     answer = await call.read()
     call.cancel()
     return answer
@@ -206,13 +211,14 @@ async def test_reflection_lists_everything_that_is_served_and_shows_it() -> None
 
 async def test_channelz_shows_the_server_and_its_calls() -> None:
     async with serving(state_servicer()) as (_, channel):
-        stub = channelz_pb2_grpc.ChannelzStub(channel)
+        stub = channelz_stub(channel)
         answer = await stub.GetServers(channelz_pb2.GetServersRequest(), timeout=5)
-        await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        await health_stub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
         later = await stub.GetServers(channelz_pb2.GetServersRequest(), timeout=5)
-    (before,), (after,) = answer.server, later.server
-    assert [ref.name for ref in before.listen_socket] == ["chttp2 listener ipv4:127.0.0.1:0"]
-    assert after.data.calls_started == before.data.calls_started + 2
+    names = {ref.name for item in answer.server for ref in item.listen_socket}
+    before, after = (sum(item.data.calls_started for item in told.server) for told in (answer, later))
+    assert "chttp2 listener ipv4:127.0.0.1:0" in names
+    assert after >= before + 2
 
 
 # Rules of the contract.
@@ -326,13 +332,15 @@ async def test_status_that_a_servicer_sets_itself_is_left_alone() -> None:
 @pytest.mark.parametrize("method", ["GetState", "WatchState"])
 async def test_defect_hides_its_text_and_is_logged_under_its_id(tmp_path: Path, method: str) -> None:
     log.configure("tester", "tester-1", tmp_path / "tester.log")
+    request_is_bad = True
 
     async def get(_request: Any, _context: Any) -> Any:
         raise KeyError("the secret 4711")
 
     async def watch(_request: Any, _context: Any) -> AsyncIterator[Any]:
-        raise KeyError("the secret 4711")
-        yield
+        if request_is_bad:
+            raise KeyError("the secret 4711")
+        yield pb.WatchStateResponse()
 
     async with serving(state_servicer(GetState=get, WatchState=watch)) as (server, channel):
         stub: Any = StateManagerServiceStub(channel)

@@ -39,6 +39,8 @@ CHILD = Path(__file__).with_name("runtime_child.py")
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 OWN = (("grpc.use_local_subchannel_pool", 1),)
 
+health_stub: Any = health_pb2_grpc.HealthStub
+"""Its package leaves the asynchronous side without types."""
 OnGoodbye = Callable[[], Any]
 
 
@@ -64,7 +66,7 @@ class FakeRegistry(RegistryServiceServicer):
         self.refuse: MeshError | None = None
         self.commands: asyncio.Queue[registry_pb.AttachResponse | None] = asyncio.Queue()
 
-    async def Attach(  # type: ignore[override] # an async generator is what grpc.aio takes
+    async def Attach(
         self, requests: AsyncIterator[registry_pb.AttachRequest], context: Any
     ) -> AsyncIterator[registry_pb.AttachResponse]:
         hello = await anext(requests)
@@ -93,7 +95,10 @@ class FakeRegistry(RegistryServiceServicer):
     async def _unused(self, _request: Any, _context: Any) -> Any:
         raise AssertionError("not called")
 
-    Resolve = ListServices = WatchServices = GetDependencyGraph = _unused
+    Resolve: Any = _unused
+    ListServices: Any = _unused
+    WatchServices: Any = _unused
+    GetDependencyGraph: Any = _unused
 
 
 @pytest.fixture
@@ -141,7 +146,7 @@ class Child:
 
     async def serving(self) -> grpc.aio.Channel:
         channel = await self.channel()
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        watch = health_stub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
         while (await watch.read()).status != SERVING:
             pass
         watch.cancel()
@@ -178,7 +183,7 @@ async def child(tmp_path: Path) -> AsyncIterator[Child]:
 
 async def health_of(channel: grpc.aio.Channel, name: str = "") -> Any:
     request = health_pb2.HealthCheckRequest(service=name)
-    return (await health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)).status
+    return (await health_stub(channel).Check(request, timeout=5)).status
 
 
 # The end.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +28,7 @@ from minhos_api.trading.v1 import trading_events_pb2 as trading_pb
 from minhos_mesh.event_bus.bootstrap import build as build_bus
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.clock import ManualClock
-from minhos_mesh.runtime.config import MeshConfig, load
+from minhos_mesh.runtime.config import MeshConfig, load, save
 from minhos_mesh.runtime.context import ServiceContext
 from minhos_mesh.runtime.errors import CallError, read
 from minhos_mesh.runtime.events import EventClient
@@ -532,3 +534,51 @@ async def test_without_a_bus_the_state_is_served_degraded_and_comes_online_with_
     await until(online)
     await mesh.stop()
     await mesh.stop_bus()
+
+
+class Process:
+    """A state manager in a process of its own, without a mesh around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = MeshPaths(folder)
+        self._paths.create()
+        save(config_of(), self._paths.config_file)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Any]:
+        """Its stub; the process is killed at the end, whatever it is doing."""
+        program = "import sys; from minhos_mesh.runtime.host import run_service; run_service(*sys.argv[1:])"
+        log = self._paths.log_file("state_manager")
+        log.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "state_manager", "state_manager-1", str(self._paths.data_dir)]
+        )
+        try:
+            clients = Clients({STATE: await self._address(log)})
+            yield clients.stub(StateManagerServiceStub)
+            process.kill()
+            await clients.close()
+        finally:
+            process.kill()
+            process.wait(10)
+
+    async def _address(self, log: Path) -> str:
+        async with asyncio.timeout(20):
+            while True:
+                for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+                    told = json.loads(line)
+                    if told["event"] == "service.bound":
+                        return str(told["address"])
+                await asyncio.sleep(0.01)
+
+
+async def test_answered_update_survives_kill_9_and_a_repeated_one_is_not_done_twice(tmp_path: Path) -> None:
+    process, answers = Process(tmp_path), list[Any]()
+    for life in range(3):
+        async with process.running() as stub:
+            for number, answer in enumerate(answers):
+                assert await stub.UpdateState(change(["flags"], f"r-{number}", flags={"life": str(number)})) == answer
+            held = await stub.GetState(pb.GetStateRequest())
+            assert not answers or held.state == answers[-1].state
+            answers.append(await stub.UpdateState(change(["flags"], f"r-{life}", flags={"life": str(life)})))
+    assert [answer.state.version for answer in answers] == [2, 3, 4]

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from minhos_api.brain.v1 import ai_brain_service_pb2 as brain_pb
-from minhos_api.brain.v1 import signal_pb2
+from minhos_api.brain.v1 import brain_events_pb2
 from minhos_api.brain.v1.ai_brain_service_pb2_grpc import AIBrainServiceStub
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb
@@ -92,22 +92,14 @@ def through(mesh: Mesh) -> int:
 
 
 def _signal(event: Any) -> tuple[Any, ...]:
-    signal = signal_pb2.Signal()
-    inner = _unpacked(event)
-    signal.CopyFrom(inner.signal)
+    told = brain_events_pb2.SignalGenerated()
+    assert event.payload.Unpack(told)
+    signal = told.signal
     reasons = tuple((reason.analysis, reason.code, reason.message, reason.score) for reason in signal.reasons)
     return (
         signal.through_sequence, signal.action, signal.confidence, signal.target_price_e9, signal.stop_price_e9,
         signal.decision_time.ToNanoseconds(), signal.quote.last_price_e9, reasons,
     )  # fmt: skip
-
-
-def _unpacked(event: Any) -> Any:
-    from minhos_api.brain.v1 import brain_events_pb2
-
-    generated = brain_events_pb2.SignalGenerated()
-    assert event.payload.Unpack(generated)
-    return generated
 
 
 def _fill(fill: Any) -> tuple[Any, ...]:

@@ -7,9 +7,9 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -23,16 +23,16 @@ class BareServer:
 
     process: asyncio.subprocess.Process
     channel: grpc.aio.Channel
+    echo: Any = field(init=False)
+    """One unary call: bytes that come back."""
+
+    def __post_init__(self) -> None:
+        self.echo = self.channel.unary_unary("/bare.Echo/Echo")
 
     @property
     def pid(self) -> int:
         """Its process."""
         return self.process.pid
-
-    async def echo(self, payload: bytes) -> bytes:
-        """One unary call."""
-        answer: bytes = await self.channel.unary_unary("/bare.Echo/Echo")(payload)
-        return answer
 
 
 @contextlib.asynccontextmanager
@@ -61,10 +61,9 @@ async def bare_servers(count: int) -> AsyncIterator[list[BareServer]]:
 
 async def time_of_calls(server: BareServer, count: int, payload: bytes = b"x" * 100) -> list[float]:
     """Milliseconds of unary calls, one after the other."""
-    call = server.channel.unary_unary("/bare.Echo/Echo")
     times: list[float] = []
     for _ in range(count):
         begun = time.perf_counter_ns()
-        await call(payload)
+        await server.echo(payload)
         times.append((time.perf_counter_ns() - begun) / 1e6)
     return times

@@ -18,7 +18,6 @@ from typing import Any, Final
 import psutil
 from rich.console import Console
 from rich.table import Table
-
 from tests.performance.results import Benchmark, Metric, Settings
 
 NAMES: Final = ("startup", "path")

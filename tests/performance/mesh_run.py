@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.keeper_client import keeper_state
 from minhos_mesh.runtime.paths import MeshPaths, registry_address
 
 UP_S: Final = 60.0
@@ -38,44 +38,37 @@ class RunningMesh:
     up_s: float
     """How long `minhos up --detach` took, from nothing to all HEALTHY."""
 
-    def pids(self) -> dict[str, int]:
-        """Processes of the mesh by name, the keeper included."""
-        record = json.loads((self.paths.run_dir / "keeper.json").read_text(encoding="utf-8"))
-        keeper = psutil.Process(int(record["keeper"]["pid"] if "keeper" in record else record["pid"]))
-        known = {int(item["pid"]): str(item.get("name", item["pid"])) for item in record.get("processes", [])}
-        children = {
-            known.get(child.pid, f"process {child.pid}"): child.pid for child in keeper.children(recursive=True)
-        }
-        return {"keeper": keeper.pid, **children}
+    def pids(self) -> list[int]:
+        """Processes of the mesh, the keeper included. Raises MeshFailed."""
+        state = keeper_state(self.paths.data_dir)
+        if state is None:
+            raise MeshFailed("the keeper of the mesh is gone")
+        return [state.pid, *(child.pid for child in psutil.Process(state.pid).children(recursive=True))]
 
     def pss_mib(self) -> float:
         """Memory of all processes, MiB; what several share counts once."""
-        return sum(pss_mib(pid) for pid in self.pids().values())
+        return sum(pss_mib(pid) for pid in self.pids())
 
     async def service(self, name: str) -> registry.Service:
         """A service as the registry sees it. Raises StopIteration for a wrong name."""
-        clients = Clients(registry=registry_address(self.paths))
-        try:
-            stub: Any = clients.stub(RegistryServiceStub)
-            listed = await stub.ListServices(registry.ListServicesRequest(), timeout=5.0)
-        finally:
-            await clients.close()
-        return next(service for service in listed.services if service.name == name)
+        return next(service for service in await self._services() if service.name == name)
 
     async def addresses(self) -> dict[str, str]:
         """Address by contract."""
-        clients = Clients(registry=registry_address(self.paths))
-        try:
-            stub: Any = clients.stub(RegistryServiceStub)
-            listed = await stub.ListServices(registry.ListServicesRequest(), timeout=5.0)
-        finally:
-            await clients.close()
         return {
             contract: service.instances[0].address
-            for service in listed.services
+            for service in await self._services()
             if service.instances
             for contract in service.contracts
         }
+
+    async def _services(self) -> list[registry.Service]:
+        clients = Clients(registry=registry_address(self.paths))
+        try:
+            listed = await clients.stub(RegistryServiceStub).ListServices(registry.ListServicesRequest(), timeout=5.0)
+        finally:
+            await clients.close()
+        return list(listed.services)
 
 
 def pss_mib(pid: int) -> float:
@@ -90,8 +83,8 @@ async def serves(address: str) -> bool:
     """Whether a server says SERVING."""
     async with grpc.aio.insecure_channel(address) as channel:
         try:
-            check = health_pb2_grpc.HealthStub(channel).Check
-            answer = await check(health_pb2.HealthCheckRequest(), timeout=1.0)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
         except grpc.aio.AioRpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

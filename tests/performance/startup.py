@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from minhos_mesh.runtime.catalogue import service_names
 from tests.performance.bare import bare_servers
 from tests.performance.mesh_run import MeshFailed, RunningMesh, pss_mib, running_mesh, serves
 from tests.performance.results import Benchmark, Metric, Reach, Settings
+
+from minhos_mesh.runtime.catalogue import service_names
 
 SETTLED_S: Final = 5.0
 """The memory of the mesh is taken after so long, when history is in and trading has begun."""

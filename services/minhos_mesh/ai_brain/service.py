@@ -19,8 +19,8 @@ from minhos_mesh.runtime.watch import RevisionLog, first_revision
 
 SIGNALS_HELD: Final = 1_000
 """Published signals that are held for lists; all of them stand in the journal of the bus."""
-PROGRESS_TICKS: Final = 4_096
-"""In a replay progress is told at least this often, so that whoever waits for it can go on."""
+PROGRESS_TICKS: Final = 512
+"""In a replay progress is told at least this often: others wait for it, and thinking about more would hold up heartbeats."""
 
 _LOG: Final = get_logger("ai_brain")
 

@@ -30,7 +30,6 @@ class Claim:
     version: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     pid: int | None = None
-    process_started: int | None = None
     presented: int | None = None
     """Token of the lease that it held before; None for a new process."""
 

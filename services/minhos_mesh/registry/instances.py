@@ -12,6 +12,7 @@ from minhos_mesh.registry.attachment import Attachment, Beat, Claim
 from minhos_mesh.registry.domain.directory import SETTLE_SECONDS, Present, Rotation
 from minhos_mesh.registry.domain.health import Serving, Silence
 from minhos_mesh.registry.domain.leases import InstanceKey, Lease, LeaseBook, StaleToken, Standing
+from minhos_mesh.registry.procfs import start_ticks
 from minhos_mesh.registry.store import InstanceRecord, RegistryStore
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
@@ -96,15 +97,21 @@ class Instances:
             record = self._record(claim, lease_id, ever_ready=before is not None and resumed and before.ever_ready)
             token = await self._store.admit(record, lambda: self._check(claim))
             now = self._clock.monotonic()
-            self._book, _lease = self._book.grant(key, lease_id=lease_id, token=token, presented=claim.presented, now=now)
+            self._book, _lease = self._book.grant(
+                key, lease_id=lease_id, token=token, presented=claim.presented, now=now
+            )
             self._evict(key, StaleToken(key, "attached again", shown=token - 1, newest=token))
             attachment = self._attachments[key] = Attachment(key, lease_id, token)
             present = replace(_present_of(replace(record, token=token)), versions=claim.versions)
-            if before is not None and resumed:  # what it said holds until it says otherwise: a new stream takes nothing away
+            if (
+                before is not None and resumed
+            ):  # what it said holds until it says otherwise: a new stream takes nothing away
                 present = replace(present, serving=before.serving, conditions=before.conditions)
                 present = replace(present, internal_errors=before.internal_errors)
             self._replace_gone(present)
-        _log.info("instance.attached", instance_key=str(key), address=present.address, fencing_token=token, resumed=resumed)
+        _log.info(
+            "instance.attached", instance_key=str(key), address=present.address, fencing_token=token, resumed=resumed
+        )
         self._listener.arrived(present, claim)
         self._listener.changed()
         return attachment
@@ -121,7 +128,7 @@ class Instances:
             attached_ns=self._clock.wall_ns(),
             needs=claim.needs,
             pid=claim.pid,
-            process_started=claim.process_started,
+            process_started=start_ticks(claim.pid) if claim.pid is not None else None,
             ever_ready=ever_ready,
         )
 
@@ -182,7 +189,9 @@ class Instances:
 
     def command_drain(self, service: str, reason: str) -> int:
         """Tells all attached instances of a service to leave; returns how many there are."""
-        return sum(1 for key, attachment in self._attachments.items() if key.service == service and attachment.drain(reason))
+        return sum(
+            1 for key, attachment in self._attachments.items() if key.service == service and attachment.drain(reason)
+        )
 
     # Going.
 
@@ -256,12 +265,14 @@ class Instances:
         now = self._clock.monotonic()
         if self._sweep_due is not None and now - self._sweep_due > STALL_SECONDS:
             _log.warning("registry.stalled", seconds=round(now - self._sweep_due, 2))
-            self._book = self._book.forgive(now - self._sweep_due)
+            self._book = self._book.forgive(now)
         self._book, expired = self._book.expire(now)
         for lease in expired:
             silent = now - lease.renewed
             self._lose(lease.key, Silence.EXPIRED, f"its lease ran out after {silent:.1f} s of silence", silent)
-            self._evict(lease.key, StaleToken(lease.key, "let its lease run out", shown=lease.token, newest=lease.token))
+            self._evict(
+                lease.key, StaleToken(lease.key, "let its lease run out", shown=lease.token, newest=lease.token)
+            )
         for key, lease in self._book.leases.items():
             present = self._present.get(key)
             if present is not None and lease.standing(now) is Standing.LATE and present.silence is Silence.LIVE:

@@ -29,7 +29,9 @@ _log = get_logger("registry.monitor")
 class HealthMonitor:
     """Looks at every instance for as long as it is there."""
 
-    def __init__(self, registry: Registry, tasks: OwnedTasks, *, check_s: float, own_key: InstanceKey | None = None) -> None:
+    def __init__(
+        self, registry: Registry, tasks: OwnedTasks, *, check_s: float, own_key: InstanceKey | None = None
+    ) -> None:
         """Checks come every `check_s` seconds, twice as often after an error; the registry asks itself nothing."""
         self._registry, self._tasks, self._check_s, self._own_key = registry, tasks, check_s, own_key
         self._watching: dict[tuple[InstanceKey, int], asyncio.Task[None]] = {}

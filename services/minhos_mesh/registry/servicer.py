@@ -96,9 +96,7 @@ class RegistryServicer(rpc.RegistryServiceServicer):
         found = self._registry.resolve(request.name)
         return pb.ResolveResponse(instances=[translate.instance_to(present) for present in found])
 
-    async def ListServices(
-        self, _request: pb.ListServicesRequest, _context: Any
-    ) -> pb.ListServicesResponse:
+    async def ListServices(self, _request: pb.ListServicesRequest, _context: Any) -> pb.ListServicesResponse:
         """See the contract."""
         return pb.ListServicesResponse(services=self._services(), revision=self._registry.changes.newest)
 

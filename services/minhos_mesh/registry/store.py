@@ -95,6 +95,7 @@ class StoredState:
     latest: tuple[HealthChange, ...]
     """The last health change of each service."""
 
+
 class RegistryStore:
     """The registry's tables in one SQLite file."""
 
@@ -226,7 +227,14 @@ def _write_instance(connection: Connection, record: InstanceRecord, token: int) 
 
 def _append_change(connection: Connection, change: HealthChange) -> None:
     reasons = [[r.cause.value, r.subject, r.text] for r in change.after.reasons]
-    row = (change.revision, change.service, change.before.value, change.after.state.value, json.dumps(reasons), change.time_ns)
+    row = (
+        change.revision,
+        change.service,
+        change.before.value,
+        change.after.state.value,
+        json.dumps(reasons),
+        change.time_ns,
+    )
     connection.execute("INSERT INTO health_changes VALUES (?, ?, ?, ?, ?, ?)", row)
     oldest = connection.execute(
         "SELECT revision FROM health_changes WHERE service = ? ORDER BY revision DESC LIMIT 1 OFFSET ?",

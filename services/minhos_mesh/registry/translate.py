@@ -23,7 +23,6 @@ from minhos_mesh.registry.domain.history import HealthChange
 from minhos_mesh.registry.domain.leases import InstanceKey
 from minhos_mesh.registry.outbox import Fact
 from minhos_mesh.registry.plan import Need
-from minhos_mesh.registry.procfs import start_ticks
 from minhos_mesh.registry.views import ServiceView
 
 _SAFE: Final = (descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS, descriptor_pb2.MethodOptions.IDEMPOTENT)
@@ -75,7 +74,6 @@ def claim_from(hello: pb.AttachHello) -> Claim:
         version=hello.version,
         versions=dict(hello.versions),
         pid=hello.pid or None,
-        process_started=start_ticks(hello.pid) if hello.pid else None,
         presented=hello.fencing_token if hello.HasField("fencing_token") else None,
     )
 

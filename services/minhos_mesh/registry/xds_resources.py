@@ -75,9 +75,7 @@ def listener(messages: EnvoyMessages, contract: str) -> PackedResource:
             "http_filters": [{"name": "router", "typed_config": _as_any(router)}],
         },
     )
-    return messages.pack(
-        LISTENER, {"name": contract, "api_listener": {"api_listener": _as_any(connection_manager)}}
-    )
+    return messages.pack(LISTENER, {"name": contract, "api_listener": {"api_listener": _as_any(connection_manager)}})
 
 
 def route_table(messages: EnvoyMessages, view: ContractView) -> PackedResource:

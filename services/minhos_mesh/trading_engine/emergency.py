@@ -28,6 +28,7 @@ from minhos_mesh.trading_engine.domain.positions import Position
 from minhos_mesh.trading_engine.ledger import Ledger
 from minhos_mesh.trading_engine.ports import TradingFact, Venue
 from minhos_mesh.trading_engine.reconcile import Reconciler
+from minhos_mesh.trading_engine.store import Changes
 
 _LOG: Final = get_logger("trading_engine.emergency")
 _DISK_S: Final = 2.0
@@ -69,6 +70,7 @@ class EmergencyStop:
         if flatten:
             unconfirmed += await self._within(_FLATTEN_S, self._flatten(flattening), "the flattening")
         unconfirmed += await self._within(_CANCEL_S, self._compare(flatten), "the positions")
+        unconfirmed += await self._within(_DISK_S, self._settle(), "writing it down")
         orders = [self._ledger.account.get(order_id) for order_id in open_before]
         canceled = tuple(order for order in orders if order is not None and order.state is OrderState.CANCELED)
         unconfirmed += [f"order {order.order_id} is {order.state.value}" for order in self._others()]
@@ -173,6 +175,11 @@ class EmergencyStop:
         order = await self._ledger.settle(created.order_id, RiskApproved(at_ns=now_ns, approval_id=None))
         await self._desk.send(order.order_id)
         return order
+
+    async def _settle(self) -> list[str]:
+        """Wait until everything that is answered is on disk."""
+        await asyncio.shield(self._ledger.record(Changes()))
+        return []
 
     async def _compare(self, flatten: bool) -> list[str]:
         """Say where the venue's positions differ from the engine's, or are not flat although they should be."""

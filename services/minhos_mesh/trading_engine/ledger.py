@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.storage import Connection
 from minhos_mesh.runtime.watch import RevisionLog, first_revision
 from minhos_mesh.trading_engine.domain.account import Account, OrderChange
 from minhos_mesh.trading_engine.domain.control import Control
@@ -22,6 +23,7 @@ from minhos_mesh.trading_engine.store import Changes, Store, VenueCursor
 @dataclass(slots=True)
 class _Waiting:
     changes: Changes
+    events: list[object] | None
     done: asyncio.Future[bool]
 
 
@@ -120,10 +122,8 @@ class Ledger:
         """Queue a step to be written. Raises StorageFailed once a step could not be written."""
         if self._broken is not None:
             raise StorageFailed(f"the store failed: {self._broken}")
-        if facts:
-            events = self._outgoing.prepare(facts)
-            changes = replace(changes, also=(*changes.also, lambda connection: self._outgoing.add(connection, events)))
-        waiting = _Waiting(changes, asyncio.get_running_loop().create_future())
+        events = self._outgoing.prepare(facts) if facts else None
+        waiting = _Waiting(changes, events, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._wake.set()
         return waiting.done
@@ -145,13 +145,22 @@ class Ledger:
             self._queue.clear()
             self._wake.clear()
             try:
-                written = await asyncio.shield(asyncio.ensure_future(self._store.write([w.changes for w in group])))
+                written = await asyncio.shield(
+                    asyncio.ensure_future(self._store.write([self._written(waiting) for waiting in group]))
+                )
             except Exception as error:
                 self._fail(group, error)
                 raise
             for waiting, was_written in zip(group, written, strict=True):
                 self._tell(waiting, was_written)
         self._wake.clear()
+
+    def _written(self, waiting: _Waiting) -> tuple[Changes, Callable[[Connection], None] | None]:
+        """Give what the store writes in one transaction for a step: its changes, and its events into the outbox."""
+        events = waiting.events
+        if not events:
+            return waiting.changes, None
+        return waiting.changes, lambda connection: self._outgoing.add(connection, events)
 
     def _fail(self, group: list[_Waiting], error: Exception) -> None:
         self._broken = error

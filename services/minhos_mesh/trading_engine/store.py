@@ -76,6 +76,10 @@ _ORDERS: Final = """
 MIGRATIONS: Final = (_ORDERS, OUTBOX_SCHEMA)
 
 
+Also = Callable[[Connection], None]
+"""What another part writes in the same transaction: events into the outbox."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandledSignal:
     """What was done about a signal; `order_id` is empty when nothing was."""
@@ -113,8 +117,6 @@ class Changes:
     signal: HandledSignal | None = None
     cursor: VenueCursor | None = None
     replay: ReplayPosition | None = None
-    also: tuple[Callable[[Connection], None], ...] = ()
-    """Writes of other parts that belong to the step: outgoing events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +137,13 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def write(self, steps: Sequence[Changes]) -> list[bool]:
-        """Write steps in one transaction; False for a step that began an order whose request id is known already.
+    async def write(self, steps: Sequence[tuple[Changes, Also | None]]) -> list[bool]:
+        """Write steps in one transaction, each with what another part writes along with it.
 
-        Such a step is left out whole. Raises StorageError when nothing could be written.
+        False for a step that began an order whose request id is known already; it is left out whole. Raises
+        StorageError when nothing could be written.
         """
-        return await self._database.write(lambda connection: [_write(connection, step) for step in steps])
+        return await self._database.write(lambda connection: [_write(connection, *step) for step in steps])
 
     async def load(self) -> Kept:
         """Read everything that the engine needs to go on."""
@@ -209,7 +212,7 @@ class Store:
         return None if row is None else decode_order(row[0])
 
 
-def _write(connection: Connection, step: Changes) -> bool:
+def _write(connection: Connection, step: Changes, also: Also | None) -> bool:
     for change in step.orders:
         if not _write_order(connection, change):
             return False
@@ -227,7 +230,7 @@ def _write(connection: Connection, step: Changes) -> bool:
     if step.replay is not None:
         replay = (step.replay.symbol, step.replay.epoch, step.replay.through)
         connection.execute("INSERT OR REPLACE INTO replay VALUES (?, ?, ?)", replay)
-    for also in step.also:
+    if also is not None:
         also(connection)
     return True
 

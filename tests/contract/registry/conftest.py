@@ -84,7 +84,9 @@ class RunningRegistry:
         self.parts.bound(self.server.address)
         await self.parts.start()
         await self.server.set_serving(serving=True)
-        self.channel = await self._stack.enter_async_context(grpc.aio.insecure_channel(self.server.address, options=OWN_CONNECTION))
+        self.channel = await self._stack.enter_async_context(
+            grpc.aio.insecure_channel(self.server.address, options=OWN_CONNECTION)
+        )
         self.registry = rpc.RegistryServiceStub(self.channel)
         self.health = health_rpc.HealthMonitorServiceStub(self.channel)
         self.supervisor = supervisor_rpc.SupervisorServiceStub(self.channel)
@@ -187,7 +189,7 @@ class Processes:
                 await stub.ListServices(pb.ListServicesRequest(), timeout=5, wait_for_ready=True)
             return str(said["address"])
 
-        return process, await eventually(answers, "the registry answers", 20.0)  # type: ignore[return-value] # as above
+        return process, await eventually(answers, "the registry answers", 20.0)
 
     def end(self) -> None:
         for process in self._running:

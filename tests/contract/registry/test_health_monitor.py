@@ -120,7 +120,9 @@ async def test_a_service_goes_through_the_states_of_its_life(mesh: Any, beating:
     watch.cancel()
 
 
-async def test_an_instance_that_left_is_forgotten_even_if_nobody_sees_its_process_end(mesh: Any, beating: Attach) -> None:
+async def test_an_instance_that_left_is_forgotten_even_if_nobody_sees_its_process_end(
+    mesh: Any, beating: Attach
+) -> None:
     sim = await beating("sierra_simulator", "sim-1", SIMULATOR)
     await until(mesh, "sierra_simulator", HEALTHY)
     await sim.stop()

@@ -27,8 +27,6 @@ STATE = "minhos_api.state.v1.StateManagerService"
 Attach = Callable[..., Any]
 
 
-
-
 async def refusal(mesh: Any, *messages: pb.AttachRequest) -> errors.CallError:
     call = mesh.registry.Attach()
     for message in messages:
@@ -72,7 +70,9 @@ async def test_the_registry_lists_all_services_of_the_mesh_running_or_not(mesh: 
     assert list(services["event_bus"].depends_on_services) == ["registry"]
 
 
-async def test_an_instance_whose_dependency_is_missing_is_admitted_and_gets_no_traffic(mesh: Any, attach: Attach) -> None:
+async def test_an_instance_whose_dependency_is_missing_is_admitted_and_gets_no_traffic(
+    mesh: Any, attach: Attach
+) -> None:
     state = await attach("state_manager", "state-1", STATE)
     await state.beat()
     service = (await mesh.services())["state_manager"]
@@ -183,7 +183,13 @@ HOSTILE: list[tuple[str, Callable[[Say], list[pb.AttachRequest]], str, str, str]
         "INVALID_FIELD",
         "hello.descriptor_set",
     ),
-    ("no descriptors", lambda said: [said(descriptor_set=b"")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.descriptor_set"),
+    (
+        "no descriptors",
+        lambda said: [said(descriptor_set=b"")],
+        "INVALID_ARGUMENT",
+        "INVALID_FIELD",
+        "hello.descriptor_set",
+    ),
     ("no contracts", lambda said: [said(contracts=[])], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.contracts"),
     (
         "a contract that is not in the offer",
@@ -208,10 +214,22 @@ HOSTILE: list[tuple[str, Callable[[Say], list[pb.AttachRequest]], str, str, str]
     ),
     ("a token never granted", lambda said: [said(fencing_token=77)], "FAILED_PRECONDITION", "LEASE_STALE", "token 77"),
     ("no service name", lambda said: [said(service="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.service"),
-    ("a name with spaces", lambda said: [said(service="Risk Manager")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.service"),
+    (
+        "a name with spaces",
+        lambda said: [said(service="Risk Manager")],
+        "INVALID_ARGUMENT",
+        "INVALID_FIELD",
+        "hello.service",
+    ),
     ("no instance id", lambda said: [said(instance_id="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.instance_id"),
     ("no address", lambda said: [said(address="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.address"),
-    ("a host name", lambda said: [said(address="localhost:80")], "INVALID_ARGUMENT", "INVALID_FIELD", "127.0.0.1:40112"),
+    (
+        "a host name",
+        lambda said: [said(address="localhost:80")],
+        "INVALID_ARGUMENT",
+        "INVALID_FIELD",
+        "127.0.0.1:40112",
+    ),
     ("an address outside", lambda said: [said(address="10.0.0.1:80")], "INVALID_ARGUMENT", "INVALID_FIELD", "loopback"),
     ("port 0", lambda said: [said(address="127.0.0.1:0")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.address"),
     (
@@ -221,7 +239,13 @@ HOSTILE: list[tuple[str, Callable[[Say], list[pb.AttachRequest]], str, str, str]
         "INVALID_FIELD",
         "allowed is hello as the first message",
     ),
-    ("hello twice", lambda said: [said(), said()], "INVALID_ARGUMENT", "INVALID_FIELD", "allowed is heartbeat or goodbye"),
+    (
+        "hello twice",
+        lambda said: [said(), said()],
+        "INVALID_ARGUMENT",
+        "INVALID_FIELD",
+        "allowed is heartbeat or goodbye",
+    ),
     ("an empty message", lambda said: [pb.AttachRequest()], "INVALID_ARGUMENT", "INVALID_FIELD", "message"),
     ("nothing at all", lambda said: [], "INVALID_ARGUMENT", "INVALID_FIELD", "allowed is hello"),
 ]
@@ -229,7 +253,13 @@ HOSTILE: list[tuple[str, Callable[[Say], list[pb.AttachRequest]], str, str, str]
 
 @pytest.mark.parametrize(("_name", "messages", "code", "reason", "text"), HOSTILE, ids=[row[0] for row in HOSTILE])
 async def test_a_hostile_attach_gets_a_clear_refusal(
-    _name: str, messages: Callable[[Say], list[pb.AttachRequest]], code: str, reason: str, text: str, mesh: Any, said: Say
+    _name: str,
+    messages: Callable[[Say], list[pb.AttachRequest]],
+    code: str,
+    reason: str,
+    text: str,
+    mesh: Any,
+    said: Say,
 ) -> None:
     told = await refusal(mesh, *messages(said))
     assert (told.code.name, told.reason) == (code, f"ERROR_REASON_{reason}")
@@ -264,9 +294,7 @@ async def test_many_that_attach_at_once_under_one_id_leave_one_owner(mesh: Any) 
     await mesh.eventually(lambda: in_rotation(mesh, "sierra_simulator"), "the owner is let in")
 
 
-async def test_an_owner_that_was_replaced_is_refused_with_both_tokens(
-    mesh: Any, attach: Attach, said: Say
-) -> None:
+async def test_an_owner_that_was_replaced_is_refused_with_both_tokens(mesh: Any, attach: Attach, said: Say) -> None:
     first = await attach("sierra_simulator", "sim-1", SIMULATOR)
     first.call.cancel()
 

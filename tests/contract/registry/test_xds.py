@@ -39,7 +39,9 @@ async def simulator(mesh: Any, processes: Any, instance_id: str) -> Any:
     return process
 
 
-async def call(client: Any, path: str = GET_STATUS, *, n: int = 1, timeout: float = 3.0, wait: bool = False) -> list[Any]:
+async def call(
+    client: Any, path: str = GET_STATUS, *, n: int = 1, timeout: float = 3.0, wait: bool = False
+) -> list[Any]:
     found = await client.ask("call", path=path, n=n, timeout=timeout, wait=wait)
     assert isinstance(found, list)
     return found

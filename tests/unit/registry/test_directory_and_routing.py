@@ -77,7 +77,7 @@ WANTED = [
 @pytest.mark.parametrize(("_name", "known", "routed"), WANTED, ids=[row[0] for row in WANTED])
 def test_a_route_stays_while_the_service_is_expected_back(_name: str, known: Known, routed: bool) -> None:
     view = routing_view({}, [known], [], now=1.0)
-    assert [bool(contract.clusters) for contract in view.contracts] == ([True] if routed else [])
+    assert [bool(contract.clusters) for contract in view.contracts] == [routed]
 
 
 def test_calls_to_a_lost_service_that_nobody_supervises_fail_at_once_after_a_while() -> None:

@@ -87,7 +87,12 @@ SERVICE_TABLE = [
     ("dependency stopped", svc(OK, needs=(DependencyFacts("b", S.STOPPED),)), S.DEGRADED, [C.DEPENDENCY_DOWN]),
     ("dependency starting", svc(OK, needs=(DependencyFacts("b", S.STARTING),)), S.DEGRADED, [C.DEPENDENCY_DOWN]),
     ("optional dependency down", svc(OK, needs=(DependencyFacts("b", S.STOPPED, required=False),)), S.HEALTHY, []),
-    ("dependency missing from the start", svc(FRESH, needs=(NEEDS_BUS_DOWN,)), S.STARTING, [C.DEPENDENCY_AWAITED, C.NOT_READY]),
+    (
+        "dependency missing from the start",
+        svc(FRESH, needs=(NEEDS_BUS_DOWN,)),
+        S.STARTING,
+        [C.DEPENDENCY_AWAITED, C.NOT_READY],
+    ),
 ]
 
 

@@ -109,8 +109,8 @@ def test_a_recovered_lease_keeps_its_token_and_runs_out_like_any_other() -> None
 
 
 def test_standing_still_of_the_registry_costs_nobody_the_lease() -> None:
-    book = granted(now=10.0).forgive(60.0)
-    assert book.expire(71.0) == (book, ())
+    book = granted(now=10.0).forgive(70.0)
+    assert book.expire(72.9) == (book, ())
 
 
 def test_a_short_lease_runs_out_before_it_is_late() -> None:

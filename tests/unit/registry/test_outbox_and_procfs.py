@@ -33,7 +33,9 @@ async def test_facts_wait_in_order_under_ids_that_stay(tmp_path: Path) -> None:
         assert [item.fact for item in await outbox.first(10)] == [fact(3)]
 
 
-async def test_the_oldest_facts_are_given_up_when_too_many_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_facts_are_given_up_when_too_many_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox_module, "KEPT_EVENTS", 3)
     async with Database(tmp_path / "r.db", migrations=MIGRATIONS) as database:
         outbox = Outbox(database)

@@ -14,7 +14,7 @@ import pytest
 from minhos_mesh.registry.attachment import Attachment, Beat, Claim
 from minhos_mesh.registry.domain.contract_gate import ContractShape
 from minhos_mesh.registry.domain.directory import Present
-from minhos_mesh.registry.domain.health import State
+from minhos_mesh.registry.domain.health import Serving, State
 from minhos_mesh.registry.domain.leases import InstanceKey, StaleToken
 from minhos_mesh.registry.domain.routing import EndpointHealth, RoutingView
 from minhos_mesh.registry.domain.supervision import Phase, Unit
@@ -36,7 +36,12 @@ def claim(service: str = "bus", instance_id: str = "bus-1", port: int = 4000, **
     contract = BUS if service == "bus" else ENGINE
     needs = (Need(BUS),) if service == "engine" else ()
     base = Claim(
-        InstanceKey(service, instance_id), "127.0.0.1", port, (contract,), {contract: ContractShape(contract, {})}, needs
+        InstanceKey(service, instance_id),
+        "127.0.0.1",
+        port,
+        (contract,),
+        {contract: ContractShape(contract, {})},
+        needs,
     )
     return replace(base, **fields)
 
@@ -81,14 +86,15 @@ Life = Callable[..., Any]
 
 
 @pytest.fixture
-async def life(tmp_path: Path) -> AsyncIterator[Life]:
+def life(tmp_path: Path) -> Life:
     clock, told = ManualClock(), list[Fact]()
 
     @asynccontextmanager
     async def one_life(there: Callable[[InstanceRecord], bool] = lambda _record: True) -> AsyncIterator[Core]:
         async with Database(tmp_path / "registry.db", migrations=MIGRATIONS) as database:
             failed: list[str] = []
-            tasks, board, views = OwnedTasks(lambda name, error: failed.append(f"{name} {error!r}")), ReadinessBoard(), []
+            tasks, board = OwnedTasks(lambda name, error: failed.append(f"{name} {error!r}")), ReadinessBoard()
+            views: list[RoutingView] = []
 
             def fact(present: Present, *_rest: Any) -> Fact:
                 made = Fact("service.started", present.key.service, b"", 0)
@@ -120,11 +126,13 @@ async def life(tmp_path: Path) -> AsyncIterator[Life]:
             registry.changed()
             tasks.start(registry.keep_time(), "time")
             await asyncio.sleep(0)
-            yield Core(registry, clock, board, views)
-            await tasks.close()
+            try:
+                yield Core(registry, clock, board, views)
+            finally:
+                await tasks.close()
             assert failed == []
 
-    yield one_life
+    return one_life
 
 
 async def test_a_silent_instance_gets_no_calls_after_two_seconds_and_is_gone_after_three(life: Life) -> None:
@@ -232,7 +240,7 @@ async def test_a_restart_that_was_asked_for_is_never_unhealthy(life: Life) -> No
         states = [core.state("bus")]
         steps: list[Callable[[], None]] = [
             lambda: notes.note(replace(unit, phase=Phase.STOPPING, cycling=True)),
-            lambda: core.registry.instances.note(attachment.key, attachment.token, serving=Beat(False) and _not_serving()),
+            lambda: core.registry.instances.note(attachment.key, attachment.token, serving=Serving.NOT_SERVING),
             lambda: core.registry.instances.goodbye(attachment, "restart"),
             lambda: core.registry.instances.detach(attachment),
             lambda: notes.note(replace(unit, pid=None, phase=Phase.BACKOFF, message="starts again")),
@@ -243,12 +251,6 @@ async def test_a_restart_that_was_asked_for_is_never_unhealthy(life: Life) -> No
             states.append(core.state("bus"))
         assert State.UNHEALTHY not in states, states
         assert states[-1] is State.STARTING
-
-
-def _not_serving() -> Any:
-    from minhos_mesh.registry.domain.health import Serving
-
-    return Serving.NOT_SERVING
 
 
 async def test_a_crash_loop_makes_calls_fail_at_once(life: Life) -> None:

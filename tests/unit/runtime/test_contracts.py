@@ -79,7 +79,7 @@ def test_descriptor_set_stands_alone_with_dependencies_first() -> None:
     for file in files.file:
         assert set(file.dependency) <= seen, file.name
         assert file.name not in seen
-        pool.Add(file)  # type: ignore[no-untyped-call] # the stubs leave it without types
+        pool.Add(file)
         seen.add(file.name)
     assert {str(method.name) for method in pool.FindServiceByName(STATE).methods} >= {"GetState", "UpdateState"}
     assert descriptor_set([RISK, STATE]) == descriptor_set([RISK, STATE])

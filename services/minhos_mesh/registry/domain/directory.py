@@ -158,9 +158,7 @@ def requirements(services: Mapping[str, Known]) -> Mapping[str, tuple[Requiremen
     for name, known in sorted(services.items()):
         for contract in known.contracts:
             providers.setdefault(contract, []).append(name)
-    return {
-        name: tuple(_requirements_of(known, providers)) for name, known in services.items()
-    }
+    return {name: tuple(_requirements_of(known, providers)) for name, known in services.items()}
 
 
 def provider_names(needs: Iterable[Requirement]) -> tuple[str, ...]:

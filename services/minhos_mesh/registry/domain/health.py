@@ -210,8 +210,7 @@ def assess_mesh(
     """
     states = {name: assess_service(facts).state for name, facts in services.items()}
     return {
-        name: assess_service(_with_dependencies(facts, needs.get(name, ()), states))
-        for name, facts in services.items()
+        name: assess_service(_with_dependencies(facts, needs.get(name, ()), states)) for name, facts in services.items()
     }
 
 
@@ -234,9 +233,7 @@ def suggested_action(reason: Reason) -> str:
 def _with_dependencies(
     facts: ServiceFacts, needs: tuple[Requirement, ...], states: Mapping[str, State]
 ) -> ServiceFacts:
-    dependencies = tuple(
-        DependencyFacts(need.name, dependency_state(need, states), need.required) for need in needs
-    )
+    dependencies = tuple(DependencyFacts(need.name, dependency_state(need, states), need.required) for need in needs)
     return replace(facts, dependencies=dependencies)
 
 
@@ -259,9 +256,7 @@ def _awaited(facts: ServiceFacts) -> tuple[Reason, ...]:
 
 def _assess_serving(facts: ServiceFacts, assessed: list[tuple[InstanceFacts, Assessment]]) -> Assessment:
     missing = [d for d in facts.dependencies if d.required and not d.state.serves]
-    reasons = tuple(
-        Reason(Cause.DEPENDENCY_DOWN, d.name, f"needs {d.name}, which is {d.state.value}") for d in missing
-    )
+    reasons = tuple(Reason(Cause.DEPENDENCY_DOWN, d.name, f"needs {d.name}, which is {d.state.value}") for d in missing)
     own: list[Reason] = []
     for instance, assessment in assessed:
         if assessment.state.serves:

@@ -154,10 +154,10 @@ class LeaseBook:
         gone = tuple(lease for lease in self.leases.values() if lease.standing(now) is Standing.EXPIRED)
         return (self._without(lease.key for lease in gone) if gone else self), gone
 
-    def forgive(self, seconds: float) -> LeaseBook:
-        """Moves every lease forward by the time the registry itself stood still and could take no heartbeats."""
-        moved = {key: replace(lease, renewed=lease.renewed + seconds) for key, lease in self.leases.items()}
-        return replace(self, leases=MappingProxyType(moved))
+    def forgive(self, now: float) -> LeaseBook:
+        """Gives every lease its full time again, because the registry itself stood still and could take no heartbeats."""
+        renewed = {key: replace(lease, renewed=now) for key, lease in self.leases.items()}
+        return replace(self, leases=MappingProxyType(renewed))
 
     def live(self, key: InstanceKey, now: float) -> Lease | None:
         """The lease of an instance, None when there is none or it has run out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from minhos_mesh.registry.domain.contract_gate import ContractShape
@@ -83,7 +83,7 @@ _HEALTH = {
 
 
 def routing_view(
-    contracts: Mapping[str, ContractShape], services: Iterable[Known], instances: Iterable[Present], now: float
+    contracts: Mapping[str, ContractShape], services: Collection[Known], instances: Iterable[Present], now: float
 ) -> RoutingView:
     """What discovery clients are told, for every contract that is known.
 
@@ -100,7 +100,7 @@ def routing_view(
             endpoints.setdefault(contract, []).append(Endpoint(instance.host, instance.port, _HEALTH[rotation]))
             if rotation is not Rotation.DRAINING:
                 expected.add(contract)
-    names = sorted({*contracts, *endpoints, *expected})
+    names = sorted({*contracts, *endpoints, *(c for known in services for c in known.contracts)})
     return RoutingView(
         tuple(_contract_view(name, contracts.get(name), name in expected) for name in names),
         tuple(ClusterView(n, tuple(sorted(endpoints.get(n, ()), key=Endpoint.sort_key))) for n in names),

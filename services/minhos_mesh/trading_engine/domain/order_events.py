@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -249,9 +248,10 @@ def _plain(value: object) -> object:
     """Turn what JSON does not know: a dataclass into its fields, an enum into its value."""
     if isinstance(value, enum.Enum):
         return value.value
-    return {name: getattr(value, name) for name in _fields(type(value))}
+    return {name: getattr(value, name) for name in _FIELDS[type(value)]}
 
 
-@functools.cache
-def _fields(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
+_FIELDS: dict[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in dataclasses.fields(kind))
+    for kind in (Order, OrderTerms, Origin, Fill, RiskCheck, *_KINDS.values())
+}

@@ -217,13 +217,12 @@ def _terms_match_request(order: Order, terms: OrderTerms) -> bool:
 
 def _with_terms(order: Order, event: VenueReported) -> Order:
     terms = order.terms
-    changed = replace(
-        terms,
-        quantity=terms.quantity if event.quantity is None else event.quantity,
-        limit_price_e9=terms.limit_price_e9 if event.limit_price_e9 is None else event.limit_price_e9,
-        stop_price_e9=terms.stop_price_e9 if event.stop_price_e9 is None else event.stop_price_e9,
-    )
-    return order if changed == terms else replace(order, terms=changed)
+    news: dict[str, Any] = {
+        name: told
+        for name in ("quantity", "limit_price_e9", "stop_price_e9")
+        if (told := getattr(event, name)) is not None and told != getattr(terms, name)
+    }
+    return replace(order, terms=replace(terms, **news)) if news else order
 
 
 def _working(order: Order) -> Order:

@@ -1,0 +1,175 @@
+"""How a mesh comes up and goes down: in the order of its contracts, or with a clear error and nothing left."""
+
+from __future__ import annotations
+
+import random
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from minhos_api.mesh.v1.contract_options_pb2 import DEPENDENCY_KIND_OPTIONAL
+from minhos_api.registry.v1 import registry_service_pb2 as registry_pb
+from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from tests.e2e.running_mesh import SERVICES, Mesh, processes_of
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def required(mesh: Mesh) -> set[tuple[str, str]]:
+    """(dependent, dependency), as the registry tells."""
+    graph = mesh.stub(RegistryServiceStub).GetDependencyGraph(registry_pb.GetDependencyGraphRequest())
+    return {(e.from_service, e.to_service) for e in graph.edges if e.kind != DEPENDENCY_KIND_OPTIONAL}
+
+
+def supervised(mesh: Mesh) -> dict[tuple[str, str], int]:
+    """Place in the registry's log of the first time that a service came into a phase."""
+    places: dict[tuple[str, str], int] = {}
+    for place, entry in enumerate(mesh.log_entries("registry")):
+        if entry["event"] == "supervision":
+            places.setdefault((entry["target"], entry["phase"]), place)
+    return places
+
+
+def first(mesh: Mesh, service: str, event: str) -> datetime:
+    """When a service first logged an event."""
+    return next(datetime.fromisoformat(e["timestamp"]) for e in mesh.log_entries(service) if e["event"] == event)
+
+
+def test_every_contract_of_the_design_is_an_edge_of_the_graph(mesh: Mesh) -> None:
+    assert required(mesh) >= {
+        ("event_bus", "registry"),
+        ("state_manager", "event_bus"),
+        ("market_data", "event_bus"),
+        ("sierra_client", "market_data"),
+        ("paper_venue", "market_data"),
+        ("risk_manager", "state_manager"),
+        ("ai_brain", "market_data"),
+        ("trading_engine", "risk_manager"),
+        ("trading_engine", "paper_venue"),
+    }
+
+
+def test_no_process_is_started_before_what_it_requires_serves(mesh: Mesh) -> None:
+    places = supervised(mesh)
+    edges = [(low, high) for low, high in required(mesh) if high != "registry"]
+    assert edges
+    for dependent, dependency in edges:
+        assert places[dependency, "SERVING"] < places[dependent, "STARTING"], f"{dependent} before {dependency}"
+
+
+def test_the_services_own_logs_say_the_same_order(mesh: Mesh) -> None:
+    for dependent, dependency in required(mesh):
+        assert first(mesh, dependency, "service.serving") < first(mesh, dependent, "service.bound")
+
+
+def test_each_service_began_exactly_once(mesh: Mesh) -> None:
+    for service in SERVICES:
+        assert [e["event"] for e in mesh.log_entries(service)].count("service.bound") == 1
+
+
+class TestDown:
+    """One mesh that goes up and down and up again in the same folder."""
+
+    @pytest.fixture(scope="class")
+    def twice(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+        made = Mesh(tmp_path_factory.mktemp("twice") / "data")
+        yield made
+        made.end()
+
+    def test_down_leaves_no_process_and_no_port(self, twice: Mesh) -> None:
+        twice.up()
+        assert len(processes_of(twice.data_dir)) == len(SERVICES) + 1
+        edges = required(twice)
+        said = twice.down()
+        assert "the mesh is down" in said
+        assert processes_of(twice.data_dir) == {}
+        twice.assert_no_port()
+        stopping = {line.split()[2]: place for place, line in enumerate(said.splitlines()) if " stopping " in line}
+        stopped = {line.split()[2]: place for place, line in enumerate(said.splitlines()) if " stopped " in line}
+        assert set(stopped) == SERVICES - {"registry"}
+        for dependent, dependency in edges:
+            if dependency != "registry":
+                assert stopped[dependent] < stopping[dependency]
+
+    def test_the_second_start_keeps_the_registrys_address_and_what_was_traded(self, twice: Mesh) -> None:
+        before = twice.registry
+        twice.up()
+        assert twice.registry == before
+        twice.down()
+        twice.assert_nothing_left()
+
+
+def test_a_service_that_cannot_start_is_told_with_the_end_of_its_log_and_nothing_is_left(own: Mesh) -> None:
+    store = own.paths.store_file("paper_venue")
+    store.parent.mkdir(parents=True)
+    store.write_bytes(random.Random(1).randbytes(9_000))
+    done = own.run("up", "--detach").refused("paper_venue", "the end of its log", str(store), "not a database")
+    assert done.code == 1
+    assert "trading_engine: is not started, for it requires paper_venue" in done.err
+    assert processes_of(own.data_dir) == {}
+    assert store.read_bytes() == random.Random(1).randbytes(9_000), "the broken file was touched"
+
+
+def test_a_service_that_never_serves_is_told_within_its_deadline_and_nothing_is_left(own: Mesh) -> None:
+    store = own.paths.store_file("risk_manager")
+    store.parent.mkdir(parents=True)
+    own.settings["MINHOS_REGISTRY__READY_DEADLINE_S"] = "1.5"
+    with closing(sqlite3.connect(store, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        done = own.run("up", "--detach").refused("risk_manager", "does not serve 1.5 s after its start")
+    assert done.code == 1
+    assert "trading_engine: is not started, for it requires risk_manager" in done.err
+    assert processes_of(own.data_dir) == {}
+
+
+def test_a_taken_port_is_told_before_anything_starts(own: Mesh) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        own.settings["MINHOS_MESH__PORT"] = str(port)
+        own.run("up", "--detach").refused(f"127.0.0.1:{port}", "taken by another program")
+        assert processes_of(own.data_dir) == {}
+        taken.getsockname()  # it still listens: nobody took it over
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("MINHOS_RISK__MAX_POSITON", "3", ("risk.max_positon", "was max_position meant?")),
+        ("MINHOS_RISC__MAX_POSITION", "3", ("MINHOS_RISC__MAX_POSITION", "was risk meant?")),
+        ("MINHOS_RISK__MAX_POSITION", "many", ("risk.max_position", "many")),
+        ("MINHOS_RISK__MAX_POSITION", "0", ("risk.max_position", "0")),
+        ("MINHOS_MESH__BIND", "0.0.0.0", ("mesh.bind", "loopback", "0.0.0.0")),
+        ("MINHOS_MESH__BIND", "192.168.1.10", ("mesh.bind", "loopback", "192.168.1.10")),
+        ("MINHOS_MESH__PORT", "70000", ("mesh.port", "70000")),
+    ],
+)
+def test_a_wrong_setting_in_the_environment_is_told(own: Mesh, name: str, value: str, words: tuple[str, ...]) -> None:
+    own.settings[name] = value
+    own.run("up", "--detach").refused(*words)
+    assert not own.data_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[risk]\nmax_positon = 3\n", ("minhos.toml", "risk.max_positon", "was max_position meant?")),
+        ("[risks]\nmax_position = 3\n", ("minhos.toml", "risks", "was risk meant?")),
+        ('[mesh]\nbind = "0.0.0.0"\n', ("minhos.toml", "mesh.bind", "loopback")),
+        ('[risk]\nmax_position = "many"\n', ("minhos.toml", "risk.max_position", "many")),
+        ("[risk\n", ("minhos.toml", "is not TOML")),
+        ('[instruments.ZZ]\ntick = "0.5"\n', ("minhos.toml", "instruments.ZZ", "multiplier")),
+    ],
+)
+def test_a_mistake_in_minhos_toml_is_told(own: Mesh, text: str, words: tuple[str, ...]) -> None:
+    own.home().joinpath("minhos.toml").write_text(text, encoding="utf-8")
+    own.run("up", "--detach").refused(*words)
+    assert not own.data_dir.exists()
+
+
+def test_a_configuration_file_that_is_not_there_is_told(own: Mesh, tmp_path: Path) -> None:
+    own.run("up", "--detach", "--config", str(tmp_path / "other.toml")).refused("other.toml", "no such file")

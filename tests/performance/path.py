@@ -1,0 +1,126 @@
+"""Measures the way of a tick through brain, engine, risk and venue to the delivered fill event, beside one raw call."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from tests.performance.bare import BareServer, bare_servers, time_of_calls
+from tests.performance.mesh_run import MeshFailed, RunningMesh, running_mesh
+from tests.performance.path_market import TurningMarket, history
+from tests.performance.path_probe import STAGES, Probe, Way, probing
+from tests.performance.results import Benchmark, Metric, Reach, Settings, percentile
+
+from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.config import load_saved
+from minhos_mesh.runtime.context import ServiceContext
+
+TICKS_PER_S: Final = 500
+STEP_S: Final = 0.1
+"""How often the brain looks, and so how often a tick leads to a trade."""
+ROUND_S: Final = 12.0
+WARM_S: Final = 3.0
+CALLS: Final = 1_000
+REFERENCE: Final = "one raw grpc.aio unary call"
+SHARE: Final = 0.8
+"""A round in which fewer of the turning ticks led to a fill is no measurement."""
+CONFIG: Final = f"""
+[feed]
+kind = "none"
+[brain]
+step_s = {STEP_S}
+min_confidence = 0.5
+[engine]
+mode = "FULL_AUTO"
+auto_threshold = 0.5
+[risk]
+max_orders_per_minute = 1000000
+max_daily_loss = "1000000000"
+max_drawdown = "1000000000"
+max_exposure = "1000000000"
+[paper_venue]
+initial_cash = "1000000000"
+"""
+
+
+async def run(settings: Settings) -> Sequence[Metric]:
+    """Alternates ticks through the mesh and calls to a bare server; a first round of each does not count."""
+    rounds: list[list[Way]] = []
+    raw: list[list[float]] = []
+    async with bare_servers(1) as (bare,), running_mesh(settings.folder / "mesh", CONFIG) as mesh:
+        context = await _context(mesh)
+        try:
+            async with probing(context, context.config.primary()) as probe:
+                await _measure(probe, bare, settings, rounds, raw)
+        finally:
+            await context.clients.close()
+    return _metrics(rounds, raw)
+
+
+async def _context(mesh: RunningMesh) -> ServiceContext:
+    """What the benchmark needs to be a client of the mesh."""
+    config = load_saved(mesh.paths.config_file)
+    return ServiceContext("benchmark", "benchmark-1", config, mesh.paths, Clients(await mesh.addresses()))
+
+
+async def _measure(
+    probe: Probe, bare: BareServer, settings: Settings, rounds: list[list[Way]], raw: list[list[float]]
+) -> None:
+    market = TurningMarket(round(STEP_S * 1e9))
+    await probe.send(history(time.time_ns()), [])
+    for number in range(settings.rounds + 1):
+        if number % 2:
+            calls = await time_of_calls(bare, CALLS)
+        await probe.run(market, TICKS_PER_S, ROUND_S if number else WARM_S)
+        await probe.settle()
+        turned, ways = len(probe.ways), probe.take_done()
+        if not number % 2:
+            calls = await time_of_calls(bare, CALLS)
+        if not ways:
+            raise MeshFailed(
+                f"of {turned} ticks that turn the brain over none led to a fill; {probe.refused} orders were refused"
+            )
+        totals = [way.total_ms for way in ways]
+        settings.say(
+            f"{f'round {number}' if number else 'warm up'}: {len(ways)} fills of {turned} turns,"
+            f" p50 {percentile(totals, 0.5):.2f} ms, p99 {percentile(totals, 0.99):.2f} ms; raw call {percentile(calls, 0.5):.3f} ms"
+        )
+        if number:
+            if len(ways) < SHARE * turned:
+                raise MeshFailed(f"only {len(ways)} of {turned} ticks that turn the brain over led to a fill")
+            rounds.append(ways)
+            raw.append(calls)
+
+
+def _metrics(rounds: Sequence[Sequence[Way]], raw: Sequence[Sequence[float]]) -> list[Metric]:
+    totals = [[way.total_ms for way in ways] for ways in rounds]
+    halves = [percentile(calls, 0.5) for calls in raw]
+    metrics = [
+        Metric(
+            "tick in -> fill event out, p50",
+            "ms",
+            [percentile(of, 0.5) for of in totals],
+            f"{REFERENCE}, p50",
+            halves,
+            Reach(6.0),
+        ),
+        Metric(
+            "tick in -> fill event out, p99",
+            "ms",
+            [percentile(of, 0.99) for of in totals],
+            f"{REFERENCE}, p99",
+            [percentile(calls, 0.99) for calls in raw],
+            Reach(25.0),
+        ),
+    ]
+    seen = [[stages for way in ways if (stages := way.stages_ms()) is not None] for ways in rounds]
+    for index, name in enumerate(STAGES):
+        values = [statistics.median(stages[index] for stages in of) for of in seen if of]
+        if values:
+            metrics.append(Metric(f"  {name}, p50", "ms", values, f"{REFERENCE}, p50", halves))
+    return metrics
+
+
+BENCHMARK: Final = Benchmark("path", "tick in to fill event out at 500 ticks/s through the whole mesh", 5, run)
