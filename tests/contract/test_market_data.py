@@ -22,7 +22,7 @@ from minhos_mesh.market_data import bootstrap
 from minhos_mesh.market_data.announcer import BusAnnouncer
 from minhos_mesh.market_data.domain.feed import LastQuote
 from minhos_mesh.market_data.domain.validation import Rules
-from minhos_mesh.market_data.service import NO_TICKS, MarketDataService, Settings
+from minhos_mesh.market_data.service import NO_TICKS, REPLAY_WAITS, MarketDataService, Settings
 from minhos_mesh.market_data.servicer import ERRORS, MarketDataIngestServicer, MarketDataProviderServicer
 from minhos_mesh.market_data.translate import StreamEncoder
 from minhos_mesh.runtime import errors
@@ -444,6 +444,9 @@ async def test_a_replay_waits_for_its_lossless_readers_and_loses_nothing() -> No
         feeding = asyncio.create_task(source.feed(10_000))
         feed = mesh.service.find(NQ).feed
         await until(lambda: feed.sequence == 1_024)
+        mesh.service.look_for_readers()
+        says = f"the replay waits: {NQ} at sequence 1024 for 2 more lossless readers"
+        assert mesh.conditions.held() == {REPLAY_WAITS: says}
         one = asyncio.create_task(
             take(mesh.market.subscribe(policy=SlowReader.LOSSLESS, resume={NQ: FROM_START}), ticks_up_to(10_000))
         )
@@ -458,6 +461,8 @@ async def test_a_replay_waits_for_its_lossless_readers_and_loses_nothing() -> No
         )
         assert (await soon(feeding)).through_sequence == 10_000
         assert sequences(await one) == list(range(1, 10_001))
+        mesh.service.look_for_readers()
+        assert not mesh.conditions.held()
         assert sequences(await two) == list(range(1_025, 10_001))
 
 
@@ -680,6 +685,7 @@ async def test_no_tick_for_too_long_is_a_condition_and_a_tick_ends_it(mesh: Mesh
     async with mesh.source() as source, mesh.source(symbol=ES, provenance=REPLAY) as replay:
         await source.feed(1)
         await replay.feed(1)
+        mesh.service.look_for_ticks()
         mesh.clock.advance(299.0)
         mesh.service.look_for_ticks()
         assert not mesh.conditions.held()

@@ -90,7 +90,7 @@ async def until(condition: Callable[[], bool]) -> None:
 # Contracts are served whole.
 
 
-def test_missing_method_is_named_before_anyone_can_call_it() -> None:
+async def test_missing_method_is_named_before_anyone_can_call_it() -> None:
     half: Any = type("Half", (StateManagerServiceServicer,), {"GetState": unexpected})
     with pytest.raises(ContractViolation) as caught:
         MeshServer([half()])
@@ -99,19 +99,19 @@ def test_missing_method_is_named_before_anyone_can_call_it() -> None:
     assert str(caught.value).startswith(f"Half does not serve {STATE} whole: UpdateState, WatchState")
 
 
-def test_misspelt_method_does_not_count() -> None:
+async def test_misspelt_method_does_not_count() -> None:
     served = dict.fromkeys(contract(STATE).methods, unexpected)
     served["GetPortolio"] = served.pop("GetPortfolio")
     with pytest.raises(ContractViolation, match="GetPortfolio missing"):
         MeshServer([type("Misspelt", (StateManagerServiceServicer,), served)()])
 
 
-def test_method_of_a_parent_counts() -> None:
+async def test_method_of_a_parent_counts() -> None:
     parent = type("Parent", (StateManagerServiceServicer,), dict.fromkeys(contract(STATE).methods, unexpected))
     assert MeshServer([type("Child", (parent,), {})()]).contracts == [STATE]
 
 
-def test_object_without_a_contract_is_refused() -> None:
+async def test_object_without_a_contract_is_refused() -> None:
     with pytest.raises(ContractViolation, match="its generated base class"):
         MeshServer([object()])
 
@@ -120,7 +120,7 @@ def test_object_without_a_contract_is_refused() -> None:
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::", "10.0.0.1", "192.168.1.7", "example.org", ""])
-def test_anything_but_loopback_is_refused(bind: str) -> None:
+async def test_anything_but_loopback_is_refused(bind: str) -> None:
     with pytest.raises(BindError, match="only loopback may be listened on"):
         MeshServer([], bind=bind)
 

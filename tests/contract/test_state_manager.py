@@ -547,12 +547,8 @@ class Process:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Any]:
         """Its stub; the process is killed at the end, whatever it is doing."""
-        program = "import sys; from minhos_mesh.runtime.host import run_service; run_service(*sys.argv[1:])"
         log = self._paths.log_file("state_manager")
-        log.unlink(missing_ok=True)
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, "state_manager", "state_manager-1", str(self._paths.data_dir)]
-        )
+        process = self._started(log)
         try:
             clients = Clients({STATE: await self._address(log)})
             yield clients.stub(StateManagerServiceStub)
@@ -561,6 +557,12 @@ class Process:
         finally:
             process.kill()
             process.wait(10)
+
+    def _started(self, log: Path) -> subprocess.Popen[bytes]:
+        log.unlink(missing_ok=True)
+        program = "import sys; from minhos_mesh.runtime.host import run_service; run_service(*sys.argv[1:])"
+        arguments = ("state_manager", "state_manager-1", str(self._paths.data_dir))
+        return subprocess.Popen([sys.executable, "-c", program, *arguments])
 
     async def _address(self, log: Path) -> str:
         async with asyncio.timeout(20):

@@ -26,6 +26,7 @@ from minhos_api.trading.v1 import order_pb2
 from minhos_api.trading.v1 import order_service_pb2 as orders_pb2
 from minhos_api.trading.v1 import trading_control_service_pb2 as control_pb2
 from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb2
+from minhos_api.venue.v1 import venue_service_pb2 as venue_pb2
 from minhos_mesh.runtime.errors import CallError, read
 from minhos_mesh.runtime.events import make_event
 
@@ -541,6 +542,23 @@ async def test_an_order_in_the_middle_of_its_risk_check_does_not_slip_through_a_
     assert order.state in (CANCELED, DENIED)
     assert list((await stopping).unconfirmed) == []
     assert peers.venue.submissions == []
+
+
+async def test_an_order_that_reaches_the_venue_behind_the_stop_is_cancelled_there(peers: Peers, engine: Stubs) -> None:
+    peers.venue.on_submit = "late"
+    order = await place(engine)
+    await until(lambda: peers.venue.submissions)
+    stopping = asyncio.create_task(stop(engine))
+
+    async def latched() -> bool:
+        answer = await engine.control.GetTradingState(control_pb2.GetTradingStateRequest())
+        return bool(answer.status.emergency_stop.latched)
+
+    await until(latched)
+    peers.venue.let_in.set()
+    await reaches(engine, order.order_id, CANCELED)
+    assert list((await stopping).unconfirmed) == []
+    assert [order.state for order in peers.venue.orders.values()] == [venue_pb2.VENUE_ORDER_STATE_CANCELED]
 
 
 async def test_only_a_person_with_a_reason_clears_the_stop_and_trading_stays_halted(engine: Stubs) -> None:

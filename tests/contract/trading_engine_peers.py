@@ -91,7 +91,11 @@ class FakeRisk(risk_grpc.RiskManagerServiceServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not part of this stand-in")
 
     _unused_any: Any = _unused
-    GetRiskMetrics = GetRiskLimits = CalculatePositionSize = TripBreaker = ResetBreaker = WatchRisk = _unused_any
+
+    async def GetRiskLimits(self, request: Any, context: Any) -> Any:
+        return risk_pb2.GetRiskLimitsResponse(version=1)
+
+    GetRiskMetrics = CalculatePositionSize = TripBreaker = ResetBreaker = WatchRisk = _unused_any
 
 
 class FakeMarket(market_grpc.MarketDataProviderServiceServicer):
@@ -111,9 +115,10 @@ class FakeMarket(market_grpc.MarketDataProviderServiceServicer):
 
 
 class FakeVenue(venue_grpc.VenueServiceServicer):
-    """A venue in memory. `on_submit` says what happens to an order: fill, rest, reject, lose, swallow or hang.
+    """A venue in memory. `on_submit` says what happens to an order: fill, rest, reject, refuse, lose, swallow or late.
 
-    lose: it is taken and the answer never comes; swallow: it is never taken and the answer never comes.
+    lose: it is taken and the answer never comes; swallow: it is never taken and the answer never comes; late: it is
+    taken once `let_in` is set.
     """
 
     def __init__(self) -> None:
@@ -127,6 +132,7 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
         self.log: list[venue_pb2.WatchOrdersResponse] = []
         self.submissions: list[venue_pb2.SubmitOrderRequest] = []
         self.first_revision = 0
+        self.let_in = asyncio.Event()
         self._news = asyncio.Event()
 
     async def SubmitOrder(self, request: venue_pb2.SubmitOrderRequest, context: Any) -> Any:
@@ -136,6 +142,8 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
             return venue_pb2.SubmitOrderResponse(order=known)
         if self.on_submit == "swallow":
             await asyncio.sleep(60)
+        if self.on_submit == "late":
+            await self.let_in.wait()
         if self.on_submit == "refuse":
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "closed for the day")
         state = _V.VENUE_ORDER_STATE_REJECTED if self.on_submit == "reject" else _V.VENUE_ORDER_STATE_WORKING

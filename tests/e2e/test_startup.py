@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -72,36 +71,22 @@ def test_each_service_began_exactly_once(mesh: Mesh) -> None:
         assert [e["event"] for e in mesh.log_entries(service)].count("service.bound") == 1
 
 
-class TestDown:
-    """One mesh that goes up and down and up again in the same folder."""
-
-    @pytest.fixture(scope="class")
-    def twice(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-        made = Mesh(tmp_path_factory.mktemp("twice") / "data")
-        yield made
-        made.end()
-
-    def test_down_leaves_no_process_and_no_port(self, twice: Mesh) -> None:
-        twice.up()
-        assert len(processes_of(twice.data_dir)) == len(SERVICES) + 1
-        edges = required(twice)
-        said = twice.down()
-        assert "the mesh is down" in said
-        assert processes_of(twice.data_dir) == {}
-        twice.assert_no_port()
-        stopping = {line.split()[2]: place for place, line in enumerate(said.splitlines()) if " stopping " in line}
-        stopped = {line.split()[2]: place for place, line in enumerate(said.splitlines()) if " stopped " in line}
-        assert set(stopped) == SERVICES - {"registry"}
-        for dependent, dependency in edges:
-            if dependency != "registry":
-                assert stopped[dependent] < stopping[dependency]
-
-    def test_the_second_start_keeps_the_registrys_address_and_what_was_traded(self, twice: Mesh) -> None:
-        before = twice.registry
-        twice.up()
-        assert twice.registry == before
-        twice.down()
-        twice.assert_nothing_left()
+def test_down_ends_dependents_first_and_leaves_nothing_and_up_begins_where_it_was(own: Mesh) -> None:
+    own.up()
+    assert len(processes_of(own.data_dir)) == len(SERVICES) + 1
+    edges, address = required(own), own.registry
+    said = own.down()
+    assert "the mesh is down" in said
+    own.assert_nothing_left()
+    place = {(line.split()[2], line.split()[3]): n for n, line in enumerate(said.splitlines()) if " s  " in line}
+    assert {service for service, phase in place if phase == "stopped"} == SERVICES - {"registry"}
+    for dependent, dependency in edges:
+        if dependency != "registry":
+            assert place[dependent, "stopped"] < place[dependency, "stopping"]
+    own.up()
+    assert own.registry == address
+    own.down()
+    own.assert_nothing_left()
 
 
 def test_a_service_that_cannot_start_is_told_with_the_end_of_its_log_and_nothing_is_left(own: Mesh) -> None:

@@ -141,6 +141,7 @@ async def test_fills_that_happen_while_the_engine_is_dead_are_booked_once(peers:
     async with engine_process(peers) as engine:
         order = await place(engine.stubs, "r-1", quantity=3)
         assert order is not None
+        await becomes(engine.stubs, "r-1", order_pb2.ORDER_STATE_WORKING)
         peers.venue.fill(order.order_id, 1)
         await becomes(engine.stubs, "r-1", order_pb2.ORDER_STATE_PARTIALLY_FILLED)
         await engine.kill()

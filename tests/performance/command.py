@@ -18,6 +18,7 @@ from typing import Any, Final
 import psutil
 from rich.console import Console
 from rich.table import Table
+from tests.performance.mesh_run import MeshFailed
 from tests.performance.results import Benchmark, Metric, Settings
 
 NAMES: Final = ("startup", "path")
@@ -95,7 +96,11 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if asked.name is None:
         parser.error("NAME is missing: --list shows the names")
-    _run(load(asked.name), asked.rounds, asked.json, out)
+    try:
+        _run(load(asked.name), asked.rounds, asked.json, out)
+    except MeshFailed as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

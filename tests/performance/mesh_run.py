@@ -16,7 +16,9 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from minhos_api.registry.v1 import registry_service_pb2 as registry
+from minhos_api.registry.v1 import supervisor_service_pb2 as supervisor
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from minhos_api.registry.v1.supervisor_service_pb2_grpc import SupervisorServiceStub
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.keeper_client import keeper_state
 from minhos_mesh.runtime.paths import MeshPaths, registry_address
@@ -61,6 +63,16 @@ class RunningMesh:
             if service.instances
             for contract in service.contracts
         }
+
+    async def stop(self, service: str) -> None:
+        """Stops one service for good."""
+        clients = Clients(registry=registry_address(self.paths))
+        try:
+            stub = clients.stub(SupervisorServiceStub)
+            async for _ in stub.StopService(supervisor.StopServiceRequest(service=service), timeout=DOWN_S):
+                pass
+        finally:
+            await clients.close()
 
     async def _services(self) -> list[registry.Service]:
         clients = Clients(registry=registry_address(self.paths))
@@ -116,4 +128,5 @@ async def running_mesh(data_dir: Path, config: str = "") -> AsyncIterator[Runnin
         await _minhos("up", "--detach", *folder, "--config", str(file), timeout_s=UP_S)
         yield RunningMesh(MeshPaths(data_dir), time.perf_counter() - begun)
     finally:
-        await _minhos("down", *folder, timeout_s=DOWN_S)
+        if keeper_state(data_dir) is not None:
+            await _minhos("down", *folder, timeout_s=DOWN_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -60,7 +61,7 @@ class Way:
         )  # fmt: skip
         if not all(stops):
             return None
-        return tuple((late - early) / 1e6 for early, late in zip(stops, stops[1:], strict=False))
+        return tuple((late - early) / 1e6 for early, late in itertools.pairwise(stops))
 
 
 @dataclass(slots=True)
@@ -76,6 +77,8 @@ class Probe:
     """By signal id."""
     acknowledged: int = 0
     refused: int = 0
+    refusal: str = ""
+    """Why the last refused order was refused."""
 
     async def send(self, ticks: TickArray, turning: list[int]) -> None:
         """Sends ticks that follow each other; the turning ones are stamped."""
@@ -128,6 +131,7 @@ class Probe:
             way.approved = _ns(order.update_time)
         elif order.state in {order_pb2.ORDER_STATE_DENIED, order_pb2.ORDER_STATE_REJECTED}:
             self.refused += 1
+            self.refusal = order.reason_message
 
     async def on_fill(self, event: event_pb2.Event, payload: trading_events_pb2.TradeExecuted) -> None:
         """A fill came."""

@@ -44,15 +44,21 @@ class Metric:
     """What it stands beside."""
     reference_values: Sequence[float] = ()
     reach: Reach | None = None
+    over_all: float | None = None
+    """The value over all rounds taken together, for a tail that one round is too short for; the median is not taken then."""
+    reference_over_all: float | None = None
+    """The same of the reference."""
 
     @property
     def value(self) -> float:
         """Median of the rounds."""
-        return statistics.median(self.values)
+        return statistics.median(self.values) if self.over_all is None else self.over_all
 
     @property
     def reference_value(self) -> float | None:
         """Median of the reference's rounds."""
+        if self.reference_over_all is not None:
+            return self.reference_over_all
         return statistics.median(self.reference_values) if self.reference_values else None
 
     @property

@@ -27,8 +27,9 @@ class LiveFeed:
         """The session of the source that is connected."""
         self.ended = False
         """Whether the source said that no more records will come."""
-        self.last_tick_s = clock.monotonic()
-        """When the last batch came, or the service began."""
+        self.ticked = True
+        """Whether something came since it was looked last; `silent_since_s` begins when nothing did."""
+        self.silent_since_s = clock.monotonic()
         self.wakers: set[Callable[[], None]] = set()
         self._clock = clock
         self._replay_readers, self._grace_s = replay_readers, grace_s
@@ -67,7 +68,7 @@ class LiveFeed:
         while at < count:
             step = min(self._room_now(owner) or await self._room_for(owner), count - at)
             self.feed.ingest(ticks[at : at + step] if step < count else ticks, position + at, self._clock.wall_ns())
-            self.last_tick_s = self._clock.monotonic()
+            self.ticked = True
             for wake in self.wakers:
                 wake()
             at += step
@@ -94,6 +95,19 @@ class LiveFeed:
         if self._lossless_seen < self._replay_readers:
             read_through = 0
         return min(ring.capacity, max(0, ring.capacity - ring.newest + read_through))
+
+    @property
+    def readers_missing(self) -> int:
+        """Lossless readers that have not come yet and for which a replay now waits; 0 when it does not wait for them."""
+        missing = self._replay_readers - self._lossless_seen
+        return max(0, missing) if self.room() == 0 else 0
+
+    def silent_for(self) -> float:
+        """Seconds without a tick, as far as was looked: call it about once a second."""
+        now = self._clock.monotonic()
+        if self.ticked:
+            self.ticked, self.silent_since_s = False, now
+        return now - self.silent_since_s
 
     def hold(self, reader: SymbolReader) -> None:
         """The source is to wait for this reader."""

@@ -18,6 +18,7 @@ from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
 
 NO_TICKS = "NO_TICKS"
+REPLAY_WAITS = "REPLAY_WAITS"
 ALWAYS_OPEN = frozenset({Provenance.SIMULATED})
 
 
@@ -127,19 +128,33 @@ class MarketDataService:
             for session in (*self._readers, *self._sources):
                 session.second_passed()
             self.look_for_ticks()
+            self.look_for_readers()
 
     def look_for_ticks(self) -> None:
         """Holds the condition NO_TICKS while a symbol in an open session has had no tick for too long."""
-        now, limit = self._clock.monotonic(), self._settings.max_tick_age_s
+        limit = self._settings.max_tick_age_s
+        ages = {symbol: live.silent_for() for symbol, live in self._feeds.items()}
         silent = [
-            f"{symbol} for {now - live.last_tick_s:.0f} s"
-            for symbol, live in self._feeds.items()
-            if now - live.last_tick_s >= limit and self._ticks_are_due(live)
+            f"{symbol} for {age:.0f} s"
+            for symbol, age in ages.items()
+            if age >= limit and self._ticks_are_due(self._feeds[symbol])
         ]
         if silent:
             self._conditions.set(NO_TICKS, f"no tick of {', '.join(silent)} in an open session")
         else:
             self._conditions.clear(NO_TICKS)
+
+    def look_for_readers(self) -> None:
+        """Holds the condition REPLAY_WAITS while a replay cannot go on because a lossless reader has not come yet."""
+        waiting = [
+            f"{symbol} at sequence {live.feed.sequence} for {live.readers_missing} more lossless readers"
+            for symbol, live in self._feeds.items()
+            if live.readers_missing
+        ]
+        if waiting:
+            self._conditions.set(REPLAY_WAITS, f"the replay waits: {', '.join(waiting)}")
+        else:
+            self._conditions.clear(REPLAY_WAITS)
 
     def _ticks_are_due(self, live: LiveFeed) -> bool:
         provenance = live.feed.provenance

@@ -100,11 +100,13 @@ class ReaderSession(Conversation):
         return await self.until(self._collect)
 
     def _collect(self) -> list[bytes]:
-        messages = list(self._answers)
-        self._answers.clear()
-        for symbol, reader in list(self._readers.items()):
+        messages: list[bytes] = []
+        if self._answers:
+            messages.extend(self._answers)
+            self._answers.clear()
+        for symbol, reader in tuple(self._readers.items()):
             try:
-                messages += [self._encoder.piece(reader.feed, piece) for piece in reader.take()]
+                messages.extend([self._encoder.piece(reader.feed, piece) for piece in reader.take()])
             except LosslessRefused as refusal:
                 self._drop(symbol)
                 messages.append(self._encoder.answer(Subscribed(symbol, refusal)))

@@ -29,7 +29,7 @@ from minhos_mesh.market_data.ports import Beat, Subscribed
 from minhos_mesh.market_data.service import Standing
 from minhos_mesh.market_data.sessions import SymbolUnknown
 from minhos_mesh.runtime.bars import Bar
-from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, encode_wire, in_field, message_or_batch
+from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, batch_in_field, message_or_batch
 
 BATCHES_KEPT = 16
 """Encoded batches that are kept for readers that want the same range."""
@@ -194,6 +194,8 @@ class StreamEncoder:
     def __init__(self) -> None:
         self._batches: _Newest[tuple[str, TickRange]] = _Newest()
         self._quotes: _Newest[tuple[str, int, int]] = _Newest()
+        self._last_key: tuple[str, TickRange] | None = None
+        self._last_batch = b""
         self.batches_encoded = 0
         """Batches that were encoded and not taken from those kept."""
 
@@ -221,13 +223,17 @@ class StreamEncoder:
 
     def _batch(self, feed: SymbolFeed, ticks: TickRange) -> bytes:
         key = (feed.symbol, ticks)
+        if key == self._last_key:
+            return self._last_batch
         made = self._batches.get(key)
-        if made is not None:
-            return made
-        self.batches_encoded += 1
-        wire = feed.ring.wire(ticks.first, ticks.last)
-        batch = encode_wire(feed.symbol, int(feed.provenance or 0), ticks.epoch, ticks.first, wire)
-        return self._batches.put(key, in_field(_TICKS, batch))
+        if made is None:
+            self.batches_encoded += 1
+            wire = feed.ring.wire(ticks.first, ticks.last)
+            provenance = int(feed.provenance or 0)
+            made = batch_in_field(_TICKS, feed.symbol, provenance, ticks.epoch, ticks.first, wire)
+            self._batches.put(key, made)
+        self._last_key, self._last_batch = key, made
+        return made
 
     def answer(self, answer: Subscribed) -> bytes:
         """See `Encoder`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,13 +61,26 @@ class _Client:
     wake: asyncio.Event
     up_to_date: bool = False
     """Whether everything it should have was sent."""
+    name: str = ""
+    withheld: tuple[str, ...] = ()
+    """Resources that it does not take."""
 
 
 class AggregatedDiscovery:
     """Holds the newest snapshot and serves it to every discovery stream."""
 
-    def __init__(self, messages: EnvoyMessages, *, generation: str) -> None:
-        """`generation` tells the versions of this registry process from those of its predecessors."""
+    def __init__(
+        self,
+        messages: EnvoyMessages,
+        *,
+        generation: str,
+        on_withheld: Callable[[Mapping[str, tuple[str, ...]]], None] = lambda _withheld: None,
+    ) -> None:
+        """`generation` tells the versions of this registry process from those of its predecessors.
+
+        `on_withheld` is told by client which resources it refused as they are now, whenever that changes.
+        """
+        self._on_withheld = on_withheld
         self._messages = messages
         self._generation = generation
         self._pushes = 0
@@ -144,6 +157,7 @@ class AggregatedDiscovery:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the registry is stopping")
         finally:
             self._clients.discard(client)
+            self._note_withheld(client, ())
             self._progress.set()
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
@@ -155,21 +169,21 @@ class AggregatedDiscovery:
                 self._stats = replace(self._stats, responses=self._stats.responses + 1)
                 await write(self._encode(response))
             client.up_to_date = not client.wake.is_set()
+            self._note_withheld(client, client.stream.withheld(self._snapshot))
             self._progress.set()
             if not reader.done() and not self._closing:
                 await client.wake.wait()
 
     async def _read(self, requests: AsyncIterator[Any], client: _Client) -> None:
-        name = ""
         async for message in requests:
-            name = message.node.id or name
+            client.name = message.node.id or client.name
             before = client.stream.accepted
             refusal = client.stream.receive(_decode(message))
             accepted = client.stream.accepted - before
             if accepted:
                 self._stats = replace(self._stats, acknowledged=self._stats.acknowledged + accepted)
             if refusal is not None:
-                self._note_refusal(ClientRefusal(name, refusal))
+                self._note_refusal(ClientRefusal(client.name, refusal))
             client.wake.set()
 
     def _note_refusal(self, refused: ClientRefusal) -> None:
@@ -183,6 +197,12 @@ class AggregatedDiscovery:
             withheld=list(refused.refusal.names),
             text=refused.refusal.text,
         )
+
+    def _note_withheld(self, client: _Client, withheld: tuple[str, ...]) -> None:
+        if client.withheld == withheld:
+            return
+        client.withheld = withheld
+        self._on_withheld({c.name: c.withheld for c in self._clients if c.withheld})
 
     def _encode(self, response: Response) -> Any:
         return self._messages.discovery_response(

@@ -120,6 +120,17 @@ class DiscoveryStream:
         """Whether the client has acknowledged or refused all that it was sent."""
         return all(subscription.acknowledged for subscription in self._subscriptions.values())
 
+    def withheld(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """Names of resources that the client refused as they are now, so that it works with older ones or none."""
+        return tuple(
+            sorted(
+                name
+                for type_url, subscription in self._subscriptions.items()
+                for name, value in subscription.refused
+                if name in subscription.names and _is(snapshot.resources.get(type_url, {}).get(name), value)
+            )
+        )
+
     def subscribed(self, type_url: str) -> frozenset[str]:
         """The names the client asked for, of one type."""
         subscription = self._subscriptions.get(type_url)
@@ -209,6 +220,10 @@ class DiscoveryStream:
     def _routes_settled(self) -> bool:
         routes = self._subscriptions.get(RDS)
         return routes is None or routes.acknowledged
+
+
+def _is(resource: PackedResource | None, value: bytes) -> bool:
+    return resource is not None and resource.value == value
 
 
 def _check_names(names: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +13,9 @@ from google.protobuf import descriptor_pb2
 
 from minhos_mesh.registry import translate
 from minhos_mesh.registry.ads import AggregatedDiscovery
+from minhos_mesh.registry.domain.contract_gate import ContractShape
 from minhos_mesh.registry.domain.directory import Present
-from minhos_mesh.registry.domain.health import Serving
+from minhos_mesh.registry.domain.health import Condition, Serving
 from minhos_mesh.registry.domain.leases import InstanceKey
 from minhos_mesh.registry.domain.supervision import SupervisionPolicy
 from minhos_mesh.registry.envoy import EnvoyMessages
@@ -109,15 +110,18 @@ def fixed_port(context: ServiceContext) -> int:
 def _wire(context: ServiceContext, database: Database) -> _Parts:
     settings, clock = context.config.registry, context.clock
     messages = EnvoyMessages.from_file()
-    discovery = AggregatedDiscovery(messages, generation=f"{clock.wall_ns() // 1_000_000}")
+    discovery = AggregatedDiscovery(
+        messages,
+        generation=f"{clock.wall_ns() // 1_000_000}",
+        on_withheld=lambda withheld: _note_withheld(context, withheld),
+    )
     store, outbox, board = RegistryStore(database), Outbox(database), ReadinessBoard()
     specs = specs_of(planned_services(context.config))
-    known = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set(all_contracts()))
     registry = Registry(
         store=store,
         outbox=outbox,
         clock=clock,
-        contracts=translate.shapes_of(known),
+        contracts=_mesh_contracts(),
         specs=specs,
         facts=FactMakers(translate.health_facts, translate.started_fact, translate.stopped_fact),
         publish=lambda view: discovery.publish(build_resources(messages, view)),
@@ -128,6 +132,9 @@ def _wire(context: ServiceContext, database: Database) -> _Parts:
         own_service=REGISTRY,
     )
     own_key = InstanceKey(REGISTRY, context.instance_id)
+    context.conditions.listen(
+        lambda: registry.instances.note(own_key, 0, conditions=_conditions(context.conditions.held()))
+    )
     HealthMonitor(registry, context.tasks, check_s=settings.check_s, own_key=own_key)
     supervisor = Supervisor(
         plan=make_plan(specs),
@@ -141,6 +148,11 @@ def _wire(context: ServiceContext, database: Database) -> _Parts:
         on_change=UnitNotes(registry).note,
     )
     return _Parts(registry, discovery, supervisor, EventPublisher(registry, outbox, REGISTRY))
+
+
+def _mesh_contracts() -> Mapping[str, ContractShape]:
+    known = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set(all_contracts()))
+    return translate.shapes_of(known)
 
 
 async def _still_there(record: InstanceRecord) -> bool:
@@ -171,6 +183,19 @@ def _own_instance(context: ServiceContext, address: str) -> Present:
         serving=Serving.SERVING,
         ever_ready=True,
     )
+
+
+def _note_withheld(context: ServiceContext, withheld: Mapping[str, tuple[str, ...]]) -> None:
+    """A client that does not take what it is told works with an older view of the mesh; people should see that."""
+    if not withheld:
+        context.conditions.clear("DISCOVERY_REFUSED")
+        return
+    told = "; ".join(f"{client} does not take {', '.join(names)}" for client, names in sorted(withheld.items()))
+    context.conditions.set("DISCOVERY_REFUSED", told)
+
+
+def _conditions(held: Mapping[str, str]) -> tuple[Condition, ...]:
+    return tuple(Condition(code, text) for code, text in sorted(held.items()))
 
 
 def _note_address(paths: MeshPaths, address: str) -> None:

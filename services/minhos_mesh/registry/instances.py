@@ -17,6 +17,8 @@ from minhos_mesh.registry.store import InstanceRecord, RegistryStore
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
 
+MAX_INSTANCES: Final = 256
+"""Instances that may be attached at once."""
 STALL_SECONDS: Final = 0.5
 """A sweep that comes later than this means that the registry stood still; nobody loses a lease for that."""
 REMEMBERED_SECONDS: Final = 60.0
@@ -25,6 +27,16 @@ LEAVING_SECONDS: Final = 5.0
 """How long an instance that said goodbye is told of when nobody sees its process end."""
 
 _log = get_logger("registry.instances")
+
+
+class TooManyInstances(Exception):
+    """Expected of a broken or hostile client only: more instances attach than a mesh can have."""
+
+    def __init__(self, seen: int) -> None:
+        super().__init__(f"{seen} instances are attached: allowed are {MAX_INSTANCES}")
+        self.limit = "attached instances"
+        self.seen = seen
+        self.allowed = MAX_INSTANCES
 
 
 class Listener(Protocol):
@@ -89,8 +101,10 @@ class Instances:
         self._listener.changed()
 
     async def attach(self, claim: Claim) -> Attachment:
-        """Grants a lease, on disk when it returns. Raises InstanceHeld or StaleToken."""
+        """Grants a lease, on disk when it returns. Raises InstanceHeld, StaleToken or TooManyInstances."""
         key, lease_id = claim.key, secrets.token_hex(8)
+        if len(self._attachments) >= MAX_INSTANCES and key not in self._attachments:
+            raise TooManyInstances(len(self._attachments))
         async with self._granting:
             before = self._present.get(key)
             resumed = before is not None and not before.gone and before.token == claim.presented

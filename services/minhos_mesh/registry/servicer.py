@@ -15,6 +15,7 @@ from minhos_mesh.registry.attach_session import MessageOutOfPlace, hold
 from minhos_mesh.registry.domain.contract_gate import ContractViolation
 from minhos_mesh.registry.domain.graph import graph_of
 from minhos_mesh.registry.domain.leases import InstanceHeld, StaleToken
+from minhos_mesh.registry.instances import TooManyInstances
 from minhos_mesh.registry.plan import UnknownService
 from minhos_mesh.registry.service import Registry, ServiceUnknown
 from minhos_mesh.registry.supervision_ports import NotSupervised, StartFailed, StopFailed
@@ -45,6 +46,11 @@ ERRORS: Final[ErrorTable] = {
         grpc.StatusCode.FAILED_PRECONDITION,
         reasons.ERROR_REASON_LEASE_STALE,
         attributes=("instance_id", "fencing_token", "newest"),
+    ),
+    TooManyInstances: ErrorRow(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reasons.ERROR_REASON_LIMIT_REACHED,
+        attributes=("limit", "seen", "allowed"),
     ),
     ServiceUnknown: ErrorRow(
         grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SERVICE_UNKNOWN, attributes=("service", "nearest")

@@ -26,6 +26,11 @@ from minhos_mesh.registry.plan import Need
 from minhos_mesh.registry.views import ServiceView
 
 _SAFE: Final = (descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS, descriptor_pb2.MethodOptions.IDEMPOTENT)
+MAX_CONDITIONS: Final = 32
+"""Conditions of one instance that are told on; further ones are cut."""
+MAX_CODE: Final = 64
+MAX_SENTENCE: Final = 500
+"""Characters of a condition's code and sentence that are told on."""
 
 
 def timestamp(nanoseconds: int) -> timestamp_pb2.Timestamp:
@@ -49,7 +54,8 @@ def said_from(request: pb.AttachRequest) -> Said:
             return claim_from(request.hello)
         case "heartbeat":
             beat = request.heartbeat
-            conditions = tuple(Condition(code, text) for code, text in sorted(beat.conditions.items()))
+            told = sorted(beat.conditions.items())[:MAX_CONDITIONS]
+            conditions = tuple(Condition(code[:MAX_CODE], text[:MAX_SENTENCE]) for code, text in told)
             return Beat(beat.serving, conditions, beat.internal_errors)
         case "goodbye":
             return Goodbye(request.goodbye.reason)

@@ -89,6 +89,21 @@ class BarBuilder:
         if row[21] != _TRADE:
             return self._add_span([start, 0, 0, 0, 0, 0, 0, 0, 0, sequence, sequence])
         price, size, side = row[7], row[13] if row[19] & _SIZE else 0, row[23]
+        span = self._span
+        if span is not None and span[0] == start and span[_TRADES]:
+            span[_LAST] = sequence
+            if price > span[2]:
+                span[2] = price
+            elif price < span[3]:
+                span[3] = price
+            span[4] = price
+            span[5] += size
+            if side == _SELL:
+                span[6] += size
+            elif side == _BUY:
+                span[7] += size
+            span[_TRADES] += 1
+            return None
         sold, bought = size if side == _SELL else 0, size if side == _BUY else 0
         return self._add_span([start, price, price, price, price, size, sold, bought, 1, sequence, sequence])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -189,7 +190,7 @@ class MarketSubscription:
         self._hang_up()
 
     def silent_for(self, now: float) -> float:
-        """Seconds that the next message has been waited for at a time of the event loop; 0 when none is waited for."""
+        """Seconds that the next message has been waited for at a monotonic time; 0 when none is waited for."""
         return 0.0 if self._waiting_since is None else now - self._waiting_since
 
     async def progress(self, symbol: str, sequence: int) -> None:
@@ -279,6 +280,10 @@ class MarketSubscription:
                 await self._disconnect(f"{error.code().name}: {error.details()}")
                 continue
             if isinstance(message, TickBatchView):
+                known = self._positions.get(message.symbol)
+                if known is not None and (message.epoch, message.first_sequence) == (known.epoch, known.sequence + 1):
+                    self._positions[message.symbol] = Position(message.epoch, message.last_sequence)
+                    return message
                 self._take_ticks(message)
             elif message is not None:
                 await self._take(message)
@@ -289,7 +294,7 @@ class MarketSubscription:
             call = self._call or await self._connect()
             if self._policy is SlowReader.LOSSLESS and not self._reports_progress:
                 await self._say_done_with_what_was_given()
-            self._waiting_since = asyncio.get_running_loop().time()
+            self._waiting_since = time.monotonic()
             message: Any = await call.read()
             self._waiting_since = None
         except (asyncio.CancelledError, asyncio.InvalidStateError):
@@ -396,11 +401,10 @@ class MarketSubscription:
 
 async def _watch_over(owner: weakref.ref[MarketSubscription], call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
     """Cancels a call that is silent while it is waited for, or whose subscription nobody holds any more."""
-    loop = asyncio.get_running_loop()
     while not call.done():
         await asyncio.sleep(SILENCE_S / 3)
         subscription = owner()
-        if subscription is None or subscription.silent_for(loop.time()) > SILENCE_S:
+        if subscription is None or subscription.silent_for(time.monotonic()) > SILENCE_S:
             call.cancel()
         del subscription
 

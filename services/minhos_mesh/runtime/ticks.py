@@ -36,6 +36,7 @@ _TYPES = {
     FieldDescriptor.TYPE_ENUM: "enum",
 }
 _POSITION = struct.Struct("<BQBI")
+_TAG_AND_LENGTH = struct.Struct("BB")
 _SEQUENCE_TAG, _COUNT_TAG = (4 << 3) | 1, (5 << 3) | 5
 
 
@@ -154,6 +155,16 @@ def encode_wire(symbol: str, provenance: int, epoch: int, first_sequence: int, w
     """A TickBatch of ticks that are already laid out, as they stand in an array of `new_ticks`."""
     position = _POSITION.pack(_SEQUENCE_TAG, first_sequence, _COUNT_TAG, len(wire) // TICK_BYTES)
     return _head(symbol, provenance, epoch) + position + wire
+
+
+def batch_in_field(number: int, symbol: str, provenance: int, epoch: int, first_sequence: int, wire: bytes) -> bytes:
+    """A message whose one field `number` (1 to 15) is the batch that `encode_wire` would give."""
+    head, size = _head(symbol, provenance, epoch), len(wire)
+    position = _POSITION.pack(_SEQUENCE_TAG, first_sequence, _COUNT_TAG, size // TICK_BYTES)
+    length = len(head) + _POSITION.size + size
+    if length < 128:
+        return _TAG_AND_LENGTH.pack((number << 3) | 2, length) + head + position + wire
+    return in_field(number, head + position + wire)
 
 
 def encode_batch(symbol: str, provenance: int, epoch: int, first_sequence: int, ticks: TickArray) -> bytes:

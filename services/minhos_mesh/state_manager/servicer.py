@@ -57,9 +57,7 @@ class StateManagerServicer(StateManagerServiceServicer):
         state = await self._manager.update(translate.update_from_pb(request))
         return pb.UpdateStateResponse(state=translate.state_to_pb(state))
 
-    async def WatchState(
-        self, request: pb.WatchStateRequest, context: Any
-    ) -> AsyncIterator[pb.WatchStateResponse]:
+    async def WatchState(self, request: pb.WatchStateRequest, context: Any) -> AsyncIterator[pb.WatchStateResponse]:
         after = request.after_revision if request.HasField("after_revision") else None
         async for revision, state in self._manager.watch(after, self._heartbeat_s):
             told = None if state is None else translate.state_to_pb(state)

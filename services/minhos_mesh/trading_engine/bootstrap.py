@@ -81,13 +81,16 @@ class Wiring:
         outgoing = OutboxEvents(self.outbox, self.events, self._view)
         self.ledger = Ledger(self.account, control, self.store, outgoing, context.clock)
         self.ledger.cursor = kept.cursor
+        self.ledger.shown_replay = {position.symbol: position for position in kept.replay}
         self.risk = RemoteRisk(context.clients.stub(RiskManagerServiceStub))
         self.market = RemoteMarket(context.clients.stub(MarketDataProviderServiceStub))
         self.venue = RemoteVenue(context.clients.stub(VenueServiceStub), timeout_s=config.engine.venue_timeout_s)
-        self._wire(kept)
+        self._wire_orders()
+        self._wire_engine()
 
-    def _wire(self, kept: Kept) -> None:
-        context, config = self.context, self.context.config
+    def _wire_orders(self) -> None:
+        """Wire the way of orders: desk, reconciliation, the venue's news."""
+        context = self.context
         self.progress = ProgressBoard()
         self.reconciler = Reconciler(
             ledger=self.ledger, store=self.store, venue=self.venue, conditions=context.conditions
@@ -110,6 +113,10 @@ class Wiring:
             conditions=context.conditions,
             on_info=self._on_info,
         )
+
+    def _wire_engine(self) -> None:
+        """Wire what acts and what is served."""
+        context, config = self.context, self.context.config
         self.signals = SignalDesk(
             ledger=self.ledger,
             store=self.store,
@@ -117,7 +124,6 @@ class Wiring:
             progress=self.progress,
             rules=SignalDeskRules(policy=policy_of(config)),
             clock=context.clock,
-            replay={position.symbol: position for position in kept.replay},
         )
         self.engine = TradingEngine(
             ledger=self.ledger,

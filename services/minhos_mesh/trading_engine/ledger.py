@@ -17,7 +17,7 @@ from minhos_mesh.trading_engine.domain.order_events import OrderCreated, OrderEv
 from minhos_mesh.trading_engine.domain.orders import Order, Provenance
 from minhos_mesh.trading_engine.domain.positions import Position
 from minhos_mesh.trading_engine.ports import Outgoing, TradingFact
-from minhos_mesh.trading_engine.store import Changes, Store, VenueCursor
+from minhos_mesh.trading_engine.store import Changes, ReplayPosition, Store, VenueCursor
 
 
 @dataclass(slots=True)
@@ -45,6 +45,7 @@ class Ledger:
         self.shown_orders: dict[str, Order] = {order.order_id: order for order in account.orders.values()}
         self.shown_positions: dict[str, Position] = dict(account.positions)
         self.shown_control = control
+        self.shown_replay: dict[str, ReplayPosition] = {}
         self._store = store
         self._outgoing = outgoing
         self._clock = clock
@@ -178,6 +179,8 @@ class Ledger:
             if waiting.changes.control is not None:
                 self.shown_control = waiting.changes.control
                 self.controls.append(waiting.changes.control)
+            if waiting.changes.replay is not None:
+                self.shown_replay[waiting.changes.replay.symbol] = waiting.changes.replay
         if not waiting.done.done():
             waiting.done.set_result(was_written)
 

@@ -175,7 +175,7 @@ class TradingEngine:
             commission_e9=sum(position.commission_e9 for position in positions),
             unrealized_e9=sum(worth) if len(worth) == len(shown) else None,
             version=max((position.version for position in positions), default=0),
-            replay={symbol: position.through for symbol, position in self._signals.replay.items()},
+            replay={symbol: position.through for symbol, position in self.ledger.shown_replay.items()},
         )
 
     async def performance(self, since_ns: int | None) -> Performance:

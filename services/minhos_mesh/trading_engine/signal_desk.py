@@ -44,9 +44,7 @@ class SignalDesk:
         progress: ProgressBoard,
         rules: SignalDeskRules,
         clock: Clock,
-        replay: dict[str, ReplayPosition],
     ) -> None:
-        self.replay = replay
         self._ledger = ledger
         self._store = store
         self._desk = desk
@@ -147,7 +145,6 @@ class SignalDesk:
 
     def _reached(self, symbol: str, epoch: int, sequence: int) -> None:
         position = ReplayPosition(symbol=symbol, epoch=epoch, through=sequence)
-        self.replay[symbol] = position
         self._ledger.record(Changes(replay=position))
 
 

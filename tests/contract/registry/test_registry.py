@@ -277,6 +277,15 @@ async def test_a_second_process_under_the_same_id_is_refused_and_the_first_lives
     assert (await first.beat()).HasField("beat")
 
 
+async def test_more_instances_than_a_mesh_can_have_are_refused(
+    mesh: Any, attach: Attach, said: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minhos_mesh.registry.instances.MAX_INSTANCES", 1)
+    await attach("sierra_simulator", "sim-0", SIMULATOR)
+    told = await refusal(mesh, said())
+    assert (told.code.name, told.reason) == ("RESOURCE_EXHAUSTED", "ERROR_REASON_LIMIT_REACHED")
+
+
 async def test_many_that_attach_at_once_under_one_id_leave_one_owner(mesh: Any) -> None:
     streams = [mesh.stream() for _ in range(8)]
 

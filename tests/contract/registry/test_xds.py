@@ -242,6 +242,14 @@ async def test_a_refusal_is_counted_logged_and_shown_and_the_rest_is_sent_again(
     (refused,) = discovery.refusals()
     assert (refused.client, refused.refusal.names) == ("by-hand", (RISK,))
     assert refused.refusal.text == f"{RISK}: LB policy not supported"
+    health = (await mesh.services())["registry"]
+    assert list(health.reasons) == [f"by-hand does not take {RISK}"]
+    stream.call.cancel()
+
+    async def healthy() -> bool:
+        return not (await mesh.services())["registry"].reasons
+
+    await mesh.eventually(healthy, "the client that refused is gone")
 
 
 async def test_only_changes_are_pushed_and_a_contract_that_gets_served_gets_its_route(

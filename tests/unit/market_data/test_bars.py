@@ -15,7 +15,7 @@ TICKS = st.lists(
         st.integers(0, 90_000_000_000),  # ns since the tick before
         st.integers(1, 400),  # price in steps
         st.integers(0, 50),  # size
-        st.integers(0, 2),  # side
+        st.integers(0, 3),  # side, one of them not known here
         st.sampled_from([1, 1, 1, 2]),  # kind
         st.booleans(),  # has a size
     ),

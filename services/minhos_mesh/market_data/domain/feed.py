@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,8 +50,7 @@ class Source:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ingested:
+class Ingested(NamedTuple):
     """What became of a batch."""
 
     first_sequence: int
