@@ -26,12 +26,15 @@ def history(until_ns: int, seed: int = 1) -> TickArray:
 
 
 class TurningMarket:
-    """Makes ticks in order; the first one of each step jumps to the other side of the middle, the rest stay near it."""
+    """Makes ticks in order; the first one of each step jumps to the other side of the middle, the rest stay near it.
+
+    Steps are counted from the begin of each minute, as the brain does.
+    """
 
     def __init__(self, step_ns: int, seed: int = 2) -> None:
         self._step_ns = step_ns
         self._random = np.random.default_rng(seed)
-        self._step = 0
+        self._step = (0, 0)
         self._up = False
 
     def ticks(self, times_ns: list[int]) -> tuple[TickArray, list[int]]:
@@ -40,7 +43,7 @@ class TurningMarket:
         prices = MIDDLE + self._random.integers(-1, 2, len(times))
         turning: list[int] = []
         for index, time_ns in enumerate(times_ns):
-            step = time_ns // self._step_ns
+            step = time_ns // MINUTE_NS, time_ns % MINUTE_NS // self._step_ns
             if step != self._step:
                 self._step, self._up = step, not self._up
                 prices[index] = MIDDLE + (JUMP if self._up else -JUMP)

@@ -20,6 +20,7 @@ from minhos_mesh.registry.domain.leases import InstanceKey
 from minhos_mesh.registry.domain.supervision import SupervisionPolicy
 from minhos_mesh.registry.envoy import EnvoyMessages
 from minhos_mesh.registry.health_servicer import HealthMonitorServicer
+from minhos_mesh.registry.liveness import Liveness
 from minhos_mesh.registry.log_tail import LogTails
 from minhos_mesh.registry.mesh_services import EVERYWHERE, planned_services, specs_of
 from minhos_mesh.registry.monitor import HealthMonitor
@@ -69,6 +70,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
             context.tasks.start(parts.publisher.run(), "registry-publisher")
             parts.discovery.open()
             await supervision.enter_async_context(parts.supervisor)
+            context.tasks.start(_liveness(context, parts).run(), "registry-liveness")
 
         async def drain() -> None:
             await supervision.aclose()
@@ -94,6 +96,11 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
             attach=False,
             bound=bound,
         )
+
+
+def _liveness(context: ServiceContext, parts: _Parts) -> Liveness:
+    deadline_s = context.config.registry.liveness_deadline_s
+    return Liveness(parts.registry.instances.of_service, parts.supervisor, context.clock, deadline_s=deadline_s)
 
 
 def fixed_port(context: ServiceContext) -> int:

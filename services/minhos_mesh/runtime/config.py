@@ -217,6 +217,8 @@ class RegistrySection(Section):
     """How often an instance tells that it lives."""
     lease_s: float = Field(1.5, gt=0.1, le=60)
     """A lease ends when nothing was heard for this long."""
+    liveness_deadline_s: float = Field(10.0, gt=1)
+    """A process that lives and has been silent for this long is killed and started again."""
     check_s: float = Field(10.0, gt=0.1)
     """How often every instance is asked for its health."""
 
