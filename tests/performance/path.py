@@ -23,7 +23,7 @@ from minhos_mesh.sierra_files.layout import SUFFIX
 from minhos_mesh.sierra_files.writer import ScidWriter
 
 TICKS_PER_S: Final = 500
-STEP_S: Final = 0.52
+STEP_S: Final = 60 / 115
 """How often the brain looks, and so how often a tick leads to a trade; risk refuses the same order within a second."""
 ROUND_S: Final = 27.0
 WARM_S: Final = 6.0
@@ -35,7 +35,7 @@ CONFIG: Final = f"""
 [feed]
 kind = "none"
 [brain]
-step_s = {STEP_S}
+step_s = {STEP_S:.9f}
 min_confidence = 0.5
 [engine]
 mode = "FULL_AUTO"
@@ -88,7 +88,7 @@ async def _measure(
         await probe.settle()
         calls = before + await time_of_calls(bare, CALLS // 2)
         turned, ways = len(probe.ways), probe.take_done()
-        if len(ways) < SHARE * turned:
+        if not ways or (number and len(ways) < SHARE * turned):
             raise MeshFailed(
                 f"only {len(ways)} of {turned} ticks that turn the brain over led to a fill;"
                 f" {probe.refused} orders were refused: {probe.refusal or 'none'}"

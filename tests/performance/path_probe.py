@@ -26,12 +26,12 @@ from minhos_mesh.runtime.ticks import bytes_or_message, encode_batch, in_field
 INGEST: Final = "minhos_api.market.v1.MarketDataIngestService"
 SIMULATED: Final = provenance_pb2.PROVENANCE_SIMULATED
 STAGES: Final = (
-    "tick sent -> signal on disk at the bus",
-    "signal on disk -> order written",
-    "order written -> approved by risk and written",
-    "approved -> filled at the venue",
-    "filled -> fill event on disk at the bus",
-    "fill event on disk -> delivered",
+    "tick sent -> signal stored by the bus",
+    "signal stored -> order made",
+    "order made -> approved by risk",
+    "approved -> filled by the venue",
+    "filled -> fill event stored by the bus",
+    "fill event stored -> delivered",
 )
 
 

@@ -1,14 +1,15 @@
-"""Wires the risk manager: its store with inbox and outbox, limits from the configuration, facts and prices."""
+"""Wires the risk manager: its store with inbox and outbox, limits from the configuration, facts, prices and the state."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Final
 
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.desk import RiskDesk
 from minhos_mesh.risk_manager.domain.limits import RiskLimits
-from minhos_mesh.risk_manager.feed import OutboxAnnouncer, follow_account, follow_prices
+from minhos_mesh.risk_manager.feed import OutboxAnnouncer, follow_account, follow_prices, follow_state
 from minhos_mesh.risk_manager.service import RiskManager
 from minhos_mesh.risk_manager.servicer import ERRORS, RiskManagerServicer
 from minhos_mesh.risk_manager.store import MIGRATIONS
@@ -17,7 +18,11 @@ from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.events import EventClient
 from minhos_mesh.runtime.market import MarketClient
 from minhos_mesh.runtime.outbox import Outbox
+from minhos_mesh.runtime.state import StateFollower
 from minhos_mesh.runtime.storage import Database
+
+STATE_WAIT_S: Final = 5.0
+"""How long the start waits for the first state; without it the service refuses what is no reduction, DEGRADED."""
 
 
 def desk_of(config: MeshConfig) -> RiskDesk:
@@ -64,5 +69,9 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
             outbox.start(context.tasks)
             follow_account(risk, events)
             context.tasks.start(follow_prices(risk, MarketClient(context), config.symbols()), "risk-market")
+            state = StateFollower(context)
+            follow_state(risk, state)
+            with contextlib.suppress(TimeoutError):  # the follower's condition tells it
+                await state.wait_first(STATE_WAIT_S)
 
         yield ServiceParts(servicers=[RiskManagerServicer(risk)], errors=ERRORS, start=start, drain=risk.close)

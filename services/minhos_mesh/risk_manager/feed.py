@@ -1,4 +1,4 @@
-"""Decides how facts and prices reach the risk manager, and how its decisions reach the bus."""
+"""Decides how facts, prices and the state of the system reach the risk manager, and how its decisions reach the bus."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from minhos_api.events.v1 import event_pb2
 from minhos_api.trading.v1 import trading_events_pb2
 from minhos_mesh.risk_manager import translate
 from minhos_mesh.risk_manager.domain.desk import Decision
+from minhos_mesh.risk_manager.domain.limits import Switches
 from minhos_mesh.risk_manager.service import Alert, RiskManager, Writing
 from minhos_mesh.runtime.events import EventClient, PayloadHandler, Reading
 from minhos_mesh.runtime.inbox import Inbox
 from minhos_mesh.runtime.market import MarketClient, MarketKind, MarketQuote, Snapshot
 from minhos_mesh.runtime.outbox import Outbox
+from minhos_mesh.runtime.state import StateFollower, StateView
 from minhos_mesh.runtime.storage import Connection
 
 CONSUMER = "risk_manager"
@@ -78,3 +80,13 @@ async def follow_prices(risk: RiskManager, market: MarketClient, symbols: tuple[
             quote = update.quote if isinstance(update, Snapshot) else update
             if isinstance(quote, MarketQuote):
                 await risk.on_price(quote.symbol, translate.price_from_quote(quote))
+
+
+def follow_state(risk: RiskManager, state: StateFollower) -> None:
+    """Take over what the state of the system lets through, now and at every change."""
+
+    def heard(view: StateView) -> None:
+        risk.on_switches(Switches(trading_enabled=view.trading_enabled, risk_enabled=view.risk_enabled))
+
+    state.listen(heard)
+    state.start()

@@ -15,7 +15,7 @@ from minhos_mesh.risk_manager.domain.breaker import Breaker, reset, trip
 from minhos_mesh.risk_manager.domain.daily import DayPeak
 from minhos_mesh.risk_manager.domain.desk import Decision, RiskDesk
 from minhos_mesh.risk_manager.domain.errors import RequestConflict
-from minhos_mesh.risk_manager.domain.limits import RiskLimits, breaker_loss_e9
+from minhos_mesh.risk_manager.domain.limits import RiskLimits, Switches, breaker_loss_e9
 from minhos_mesh.risk_manager.domain.metrics import Metrics, measure
 from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
 from minhos_mesh.risk_manager.domain.question import CheckCode, Evidence, Provenance, Question, Verdict
@@ -251,7 +251,7 @@ class RiskManager:
         async for revision, metrics in self._log.follow(after, heartbeat_s):
             yield revision, metrics
 
-    # What the bus and the market bring.
+    # What the bus, the market and the state manager bring.
 
     async def on_order(self, fact: OrderFact, first_time: Callable[[Connection], bool]) -> None:
         """Take in a change of an order; `first_time` remembers the event in the same transaction."""
@@ -274,6 +274,12 @@ class RiskManager:
         self._desk.prices[symbol] = price
         if symbol in self._desk.projection.positions:
             await self._watch_loss()
+
+    def on_switches(self, switches: Switches) -> None:
+        """Take in what the state of the system lets through from now on."""
+        if switches != self._desk.switches:
+            _LOG.info("risk.switches", trading_enabled=switches.trading_enabled, risk_enabled=switches.risk_enabled)
+        self._desk.switches = switches
 
     async def _write_facts(self, first_time: Callable[[Connection], bool], released: tuple[str, ...]) -> None:
         # What is booked twice changes nothing, so memory may be ahead of an event that comes again after a crash.

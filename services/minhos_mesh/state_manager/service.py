@@ -164,11 +164,14 @@ class StateManager:
     async def watch(self, after: int | None, heartbeat_s: float) -> AsyncIterator[tuple[int, State | None]]:
         """The state, then each change, or the changes behind a revision; None is a heartbeat.
 
+        A reader that resumes and has missed nothing gets a heartbeat at once, so that it knows that it is heard.
         The revision is the version of the state. Raises MeshError OUT_OF_RANGE when it is no longer held.
         """
         if after is None:
             after = self._log.newest
             yield after, self.state
+        elif after == self._log.newest:
+            yield after, None
         async for revision, state in self._log.follow(after, heartbeat_s):
             yield revision, state
 

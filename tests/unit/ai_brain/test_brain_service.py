@@ -10,6 +10,7 @@ from minhos_mesh.ai_brain.domain.decide import Told, band
 from minhos_mesh.ai_brain.domain.findings import Action, InsufficientData, StalePrice
 from minhos_mesh.ai_brain.domain.indicators import Periods
 from minhos_mesh.ai_brain.service import (
+    PROGRESS_TICKS,
     AnalysisRecord,
     Brain,
     Fact,
@@ -83,7 +84,7 @@ async def test_progress_of_a_replay_comes_behind_the_signals_it_closes(walk: Wal
     journal = Journal()
     await brain(journal, replay=True).add(NQ, 7, REPLAY, walk(9_000, seed=2), 1)
     progress = [fact.through_sequence for fact in journal.facts if isinstance(fact, Progressed)]
-    assert progress == [4_096, 8_192, 9_000]
+    assert progress == [*range(PROGRESS_TICKS, 9_000, PROGRESS_TICKS), 9_000]
     through = 0
     for fact in journal.facts:
         if isinstance(fact, SignalRecord):
@@ -168,7 +169,7 @@ async def test_what_is_not_stored_is_not_shown(walk: Walk) -> None:
     made = brain(journal, replay=True)
     adding = asyncio.create_task(made.add(NQ, 7, REPLAY, walk(4_000, seed=2), 1))
     await asyncio.sleep(0)
-    assert made.counters[NQ].ticks == 4_000
+    assert made.counters[NQ].ticks == PROGRESS_TICKS
     assert (len(made.held), made.current(NQ), made.counters[NQ].told_sequence) == (0, None, 0)
     journal.open.set()
     await adding

@@ -18,6 +18,8 @@ from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray,
 
 RING_TICKS = 262_144
 BARS_KEPT = 10_000
+FEW = 16
+"""Up to so many ticks are taken one by one, which is faster and gives the same."""
 
 
 class Provenance(IntEnum):
@@ -159,10 +161,14 @@ class SymbolFeed:
         """
         if len(ticks) == 1 and self.epoch is not None and position == self.position + 1:
             return self._ingest_one(ticks.tobytes(), wall_ns)
-        ticks = self._stamped(self._new_records(ticks, position), wall_ns)
+        ticks = self._new_records(ticks, position)
         count, first = len(ticks), self.ring.newest + 1
-        if count == 0:
-            return Ingested(first, first - 1, ())
+        if count <= FEW:
+            wire = ticks.tobytes()
+            parts = [wire[at : at + TICK_BYTES] for at in range(0, len(wire), TICK_BYTES)]
+            closed_by_each = [self._ingest_one(part, wall_ns).closed for part in parts]
+            return Ingested(first, self.ring.newest, tuple(bar for bars in closed_by_each for bar in bars))
+        ticks = self._stamped(ticks, wall_ns)
         self.position += count
         self.read += count
         replay = self.provenance is Provenance.REPLAY

@@ -10,7 +10,7 @@ from minhos_mesh.matching import OrderType
 from minhos_mesh.matching.order import LIMITED, STOPPED
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.exposure import Reach, value_e9
-from minhos_mesh.risk_manager.domain.limits import RiskLimits
+from minhos_mesh.risk_manager.domain.limits import RiskLimits, Switches
 from minhos_mesh.risk_manager.domain.question import (
     AccountView,
     CheckCode,
@@ -43,6 +43,8 @@ class Case:
     now_ns: int
     day: date
     limits: RiskLimits
+    switches: Switches | None
+    """What the state of the system lets through; None when it was never heard."""
     breaker: Breaker
     evidence: Evidence | None
     session_open: bool
@@ -183,11 +185,27 @@ def check_session(case: Case) -> CheckResult:
 
 
 def check_trading_enabled(case: Case) -> CheckResult:
-    """Trading is enabled."""
-    code, enabled = CheckCode.TRADING_ENABLED, case.limits.trading_enabled
-    observed = "enabled" if enabled else "disabled"
-    freed = _freed(code, case, observed, "enabled") if not enabled else None
-    return freed or _result(code, enabled, observed, "enabled", "Trading is switched off; only reductions pass")
+    """Trading is enabled by the limits and by the state of the system; a state that was never heard enables nothing."""
+    code, off = CheckCode.TRADING_ENABLED, _switched_off(case)
+    observed = f"off: {', '.join(off)}" if off else "enabled"
+    freed = _freed(code, case, observed, "enabled") if off else None
+    return freed or _result(
+        code, not off, observed, "enabled", f"Trading is switched off ({', '.join(off)}); only reductions pass"
+    )
+
+
+def _switched_off(case: Case) -> list[str]:
+    switches = case.switches
+    state = (
+        [(False, "the state manager has never been heard")]
+        if switches is None
+        else [
+            (switches.trading_enabled, "trading_enabled of the state is false"),
+            (switches.risk_enabled, "risk_enabled of the state is false"),
+        ]
+    )
+    named = [(case.limits.trading_enabled, "trading_enabled of the risk limits is false"), *state]
+    return [text for enabled, text in named if not enabled]
 
 
 def check_breaker(case: Case) -> CheckResult:

@@ -12,7 +12,7 @@ from minhos_mesh.risk_manager.domain.checks import Case, evaluate
 from minhos_mesh.risk_manager.domain.daily import DayPeak, unrealized_e9
 from minhos_mesh.risk_manager.domain.errors import InvalidField, SymbolUnknown, VersionMismatch
 from minhos_mesh.risk_manager.domain.exposure import only_reduces, reach_by_symbol
-from minhos_mesh.risk_manager.domain.limits import RiskLimits, check_limits
+from minhos_mesh.risk_manager.domain.limits import RiskLimits, Switches, check_limits
 from minhos_mesh.risk_manager.domain.projection import LiveOrder, Projection, contradiction
 from minhos_mesh.risk_manager.domain.question import AccountView, Evidence, Provenance, Question, Verdict
 from minhos_mesh.risk_manager.domain.recent import Approval, RecentApprovals, Stage
@@ -59,6 +59,8 @@ class RiskDesk:
         self.limits = limits
         self.limits_version = limits_version
         self.breaker = breaker
+        self.switches: Switches | None = None
+        """What the state of the system lets through; None until it was heard."""
         self.projection = Projection()
         self.reservations = ReservationBook()
         self.approvals = RecentApprovals()
@@ -211,6 +213,7 @@ class RiskDesk:
             now_ns=now_ns,
             day=day,
             limits=self.limits,
+            switches=self.switches,
             breaker=self.breaker,
             evidence=evidence,
             session_open=_is_open(evidence, now_ns),

@@ -28,6 +28,15 @@ class RiskLimits:
     trading_enabled: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switches:
+    """What the state of the system lets through, as its owner told it last."""
+
+    trading_enabled: bool
+    risk_enabled: bool
+    """Off means that no limit holds, so that nothing but a reduction may pass."""
+
+
 _LEAST_ONE = (
     "max_order_quantity",
     "max_position",
