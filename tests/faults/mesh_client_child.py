@@ -24,6 +24,7 @@ from minhos_api.order.v1 import order_terms_pb2 as terms_pb
 from minhos_api.trading.v1 import order_service_pb2 as orders_pb
 from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_mesh.runtime.clients import Clients, bootstrap_xds
+from minhos_mesh.runtime.log import configure
 from minhos_mesh.runtime.market import Gap, MarketClient, Snapshot, TickBatchView
 from minhos_mesh.runtime.market_updates import EpochChanged
 
@@ -129,6 +130,7 @@ def now() -> Timestamp:
 
 
 async def main(registry: str, symbol: str) -> None:
+    configure(SOURCE, SOURCE, None)  # standard output is for what is told below
     bootstrap_xds(registry, "fault-test")
     clients, stopping = Clients(registry=registry), asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopping.set)

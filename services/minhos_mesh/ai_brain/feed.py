@@ -51,7 +51,9 @@ class BrainFeed:
     def _subscribe(self) -> MarketSubscription:
         if self._replay:
             start = dict.fromkeys(self._symbols, FROM_START)
-            return self._market.subscribe(self._symbols, policy=SlowReader.LOSSLESS, resume=start)
+            return self._market.subscribe(
+                self._symbols, policy=SlowReader.LOSSLESS, resume=start, reports_progress=True
+            )
         return self._market.subscribe(self._symbols, bars_back=BARS_BACK)
 
     async def _take(self, subscription: MarketSubscription, batch: TickBatchView) -> None:

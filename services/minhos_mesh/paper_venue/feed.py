@@ -45,7 +45,9 @@ class MarketFeed:
             return self._client.subscribe(self._symbols, {MarketKind.TICKS}, SlowReader.GAP)
         places = {symbol: self._venue.place(symbol) for symbol in self._symbols}
         resume = {symbol: Position(*place) if place is not None else FROM_START for symbol, place in places.items()}
-        return self._client.subscribe(self._symbols, {MarketKind.TICKS}, SlowReader.LOSSLESS, resume=resume)
+        return self._client.subscribe(
+            self._symbols, {MarketKind.TICKS}, SlowReader.LOSSLESS, resume=resume, reports_progress=True
+        )
 
     async def _take(self, update: MarketUpdate) -> None:
         if isinstance(update, TickBatchView):

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+from tests.contract.both_stubs.comparing import Outcome, by_betterproto, by_grpcio, method_of, stub_class
+from tests.contract.both_stubs.serving import ServedMesh
+
+
+@pytest.fixture(scope="package")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedMesh]:
+    """All services of the mesh, for all tests of this folder."""
+    mesh = ServedMesh(tmp_path_factory.mktemp("both_stubs"))
+    with mesh.serving():
+        yield mesh
+
+
+# The fixtures of pytest-grpc, with the served mesh in the place of its own server.
+
+
+@pytest.fixture(scope="module")
+def contract(request: pytest.FixtureRequest) -> str:
+    """The contract of a test: parametrize it indirectly."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def grpc_server() -> None:
+    """No server of pytest-grpc: its servers have threads and no asyncio."""
+
+
+@pytest.fixture(scope="module")
+def grpc_addr(served: ServedMesh, contract: str) -> str:
+    """Where the contract is served."""
+    return served.addresses[contract]
+
+
+@pytest.fixture(scope="module")
+def grpc_stub_cls(contract: str) -> Callable[..., Any]:
+    """The generated grpcio stub of the contract."""
+    kind: Callable[..., Any] = stub_class(contract)
+    return kind
+
+
+@dataclass(frozen=True)
+class Both:
+    """One contract, called with both stubs."""
+
+    contract: str
+    address: str
+    stub: Any
+
+    def outcomes(self, method: str, *requests: Message, **options: Any) -> tuple[Outcome, Outcome]:
+        """What grpcio saw and what betterproto saw."""
+        described, given = method_of(self.contract, method), self._requests(method, requests)
+        return (
+            by_grpcio(self.stub, described, given, **options),
+            by_betterproto(self.address, described, given, **options),
+        )
+
+    def same(self, method: str, *requests: Message, **options: Any) -> Outcome:
+        """What both saw."""
+        first, second = self.outcomes(method, *requests, **options)
+        assert first == second
+        return first
+
+    def _requests(self, method: str, requests: Sequence[Message]) -> Sequence[Message]:
+        return requests or [method_of(self.contract, method).input_type._concrete_class()]
+
+
+@pytest.fixture
+def both(contract: str, grpc_addr: str, grpc_stub: Any) -> Both:
+    """Both stubs of the contract."""
+    return Both(contract, grpc_addr, grpc_stub)
