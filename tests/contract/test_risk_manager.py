@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from tests.contract.mesh_in_process import MeshInProcess, source_of
+from tests.contract.state_peer import STATE, FakeState
 
 from minhos_api.events.v1 import event_bus_service_pb2
 from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
@@ -31,6 +32,7 @@ from minhos_mesh.matching import Side
 from minhos_mesh.risk_manager import bootstrap
 from minhos_mesh.risk_manager.bootstrap import desk_of
 from minhos_mesh.risk_manager.domain.desk import Decision
+from minhos_mesh.risk_manager.domain.limits import Switches
 from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
 from minhos_mesh.risk_manager.domain.question import Evidence, Held, Provenance
 from minhos_mesh.risk_manager.service import Alert, RiskManager, Writing
@@ -43,7 +45,9 @@ from minhos_mesh.runtime.config import load
 from minhos_mesh.runtime.errors import read
 from minhos_mesh.runtime.events import make_event
 from minhos_mesh.runtime.server import MeshServer
+from minhos_mesh.runtime.state import CONDITION
 from minhos_mesh.runtime.storage import Connection, Database
+from minhos_mesh.state_manager import bootstrap as state_manager
 
 CONTRACT = "minhos_api.risk.v1.RiskManagerService"
 E9 = 1_000_000_000
@@ -83,6 +87,7 @@ class Risk:
         database = await self._stack.enter_async_context(Database(self._folder / "risk.db", migrations=MIGRATIONS))
         desk = desk_of(load(None, environment={}, overrides={"risk": self.overrides}))
         self.manager = RiskManager(desk, database, self.heard, self.clock, replay=False)
+        self.manager.on_switches(Switches(trading_enabled=True, risk_enabled=True))
         await self.manager.recover()
         server = await self._stack.enter_async_context(MeshServer([RiskManagerServicer(self.manager)], errors=ERRORS))
         clients = Clients({CONTRACT: server.address})
@@ -415,6 +420,7 @@ async def test_served_risk_manager_reads_prices_and_orders_and_publishes_its_dec
     config = load(None, environment={}, overrides={"market_data": {"symbols": [NQ]}}).resolved(datetime.now(UTC))
     async with MeshInProcess(tmp_path, config) as mesh:
         await mesh.serve("event_bus", event_bus.build)
+        await mesh.serve("state_manager", state_manager.build)
         await mesh.serve("market_data", market_data.build)
         await mesh.serve("risk_manager", bootstrap.build)
         clients = mesh.clients()
@@ -443,3 +449,91 @@ async def test_served_risk_manager_reads_prices_and_orders_and_publishes_its_dec
                 await asyncio.sleep(0.01)
         watch.cancel()
         assert [(e.subject, e.correlation_id, e.source) for e in told] == [(NQ, "o-1", "risk_manager")]
+
+
+class Beside:
+    """A served risk manager beside a real bus and market data, and a state manager that can be killed."""
+
+    def __init__(self, mesh: MeshInProcess) -> None:
+        self.state = FakeState()
+        self._mesh = mesh
+        self._server: MeshServer | None = None
+        self._port = 0
+
+    async def serve_state(self) -> None:
+        self._server = MeshServer([self.state], port=self._port)
+        await self._server.start()
+        self._port = self._server.port
+        self._mesh.targets[STATE] = self._server.address
+
+    async def kill_state(self) -> None:
+        if self._server is not None:
+            await self._server.stop(0)
+        self._server = None
+
+    async def serve_risk(self) -> None:
+        await self._mesh.serve("event_bus", event_bus.build)
+        await self._mesh.serve("market_data", market_data.build)
+        self.context = await self._mesh.serve("risk_manager", bootstrap.build)
+        self._stub = self._mesh.clients().stub(RiskManagerServiceStub)
+
+    async def switched(self, *, named: str) -> None:
+        """Wait until the check says what is off; the empty text when nothing is."""
+        request = pb.CheckTradeRequest(
+            request_id="dry",
+            terms=terms_pb.OrderTerms(symbol=NQ, side=BUY, type=MARKET, quantity=1),
+            dry_run=True,
+        )
+        async with asyncio.timeout(10):
+            while True:
+                answer = await self._stub.CheckTrade(request)
+                (check,) = [c for c in answer.checks if c.code == risk_check_pb2.RISK_CHECK_CODE_TRADING_ENABLED]
+                if check.passed is not bool(named) and named in check.message:
+                    return
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def beside(tmp_path: Path) -> AsyncIterator[Beside]:
+    config = load(None, environment={}, overrides={"market_data": {"symbols": [NQ]}}).resolved(datetime.now(UTC))
+    async with MeshInProcess(tmp_path, config) as mesh:
+        beside = Beside(mesh)
+        await beside.serve_state()
+        yield beside
+        await beside.kill_state()
+
+
+async def test_served_risk_manager_refuses_by_the_state_from_the_first_question_on(beside: Beside) -> None:
+    beside.state.change(trading_enabled=False, auto_trade_enabled=False)
+    await beside.serve_risk()
+    await beside.switched(named="trading_enabled of the state is false")
+    beside.state.change(trading_enabled=True)
+    await beside.switched(named="")
+    beside.state.change(risk_enabled=False)
+    await beside.switched(named="risk_enabled of the state is false")
+
+
+async def test_state_manager_killed_and_back_leaves_the_last_state_in_force(beside: Beside) -> None:
+    beside.state.change(trading_enabled=False, auto_trade_enabled=False)
+    await beside.serve_risk()
+    await beside.kill_state()
+    async with asyncio.timeout(10):
+        while CONDITION not in beside.context.conditions.held():
+            await asyncio.sleep(0.01)
+    await beside.switched(named="trading_enabled of the state is false")
+    beside.state.change(trading_enabled=True)
+    await beside.serve_state()
+    await beside.switched(named="")
+    assert CONDITION not in beside.context.conditions.held()
+
+
+async def test_state_that_was_never_heard_approves_nothing_until_it_is(
+    beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "STATE_WAIT_S", 0.1)
+    await beside.kill_state()
+    await beside.serve_risk()
+    assert "has not been heard" in beside.context.conditions.held()[CONDITION]
+    await beside.switched(named="the state manager has never been heard")
+    await beside.serve_state()
+    await beside.switched(named="")

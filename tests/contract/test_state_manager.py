@@ -395,6 +395,15 @@ async def test_watch_gives_a_snapshot_then_changes_and_resumes(mesh: Mesh) -> No
     again.cancel()
 
 
+async def test_watch_that_resumes_and_missed_nothing_is_told_so_at_once(mesh: Mesh) -> None:
+    newest = (await mesh.state()).version
+    call = mesh.stub.WatchState(pb.WatchStateRequest(after_revision=newest))
+    async with asyncio.timeout(2):
+        beat = await call.read()
+    call.cancel()
+    assert (beat.HasField("state"), beat.revision) == (False, newest)
+
+
 @pytest.mark.parametrize("revision", [-1, 1, 99])
 async def test_watch_behind_a_revision_that_is_not_held_is_out_of_range_with_the_oldest(
     mesh: Mesh, revision: int

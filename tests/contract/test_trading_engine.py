@@ -22,6 +22,7 @@ from tests.contract.trading_engine_peers import (
 
 from minhos_api.brain.v1 import brain_events_pb2
 from minhos_api.risk.v1 import risk_limits_pb2
+from minhos_api.state.v1 import state_manager_service_pb2 as state_pb2
 from minhos_api.trading.v1 import order_pb2
 from minhos_api.trading.v1 import order_service_pb2 as orders_pb2
 from minhos_api.trading.v1 import trading_control_service_pb2 as control_pb2
@@ -29,6 +30,7 @@ from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb2
 from minhos_api.venue.v1 import venue_service_pb2 as venue_pb2
 from minhos_mesh.runtime.errors import CallError, read
 from minhos_mesh.runtime.events import make_event
+from minhos_mesh.trading_engine import bootstrap
 
 FILLED = order_pb2.ORDER_STATE_FILLED
 DENIED = order_pb2.ORDER_STATE_DENIED
@@ -614,8 +616,9 @@ async def test_signals_turn_the_position_and_never_build_it_up(peers: Peers, eng
     for number, buy in enumerate((True, True, False, False, True), start=1):
         peers.bus.signal(signal(number, buy=buy))
         await _handled(peers, number)
+    await until(lambda: len(peers.venue.submissions) == 3)
+    await holds(engine, 1)
     assert [request.terms.quantity for request in peers.venue.submissions] == [1, 2, 2]
-    assert await held(engine) == 1
 
 
 @pytest.mark.parametrize(("confidence", "buy"), [(0.74, True), (0.9, None)])
@@ -648,6 +651,131 @@ async def test_a_hold_cannot_be_executed(engine: Stubs) -> None:
     request = engine_pb2.ExecuteTradeRequest(request_id="e-1", signal=signal(1, buy=None), actor="ann")
     told = await refusal(engine.trading.ExecuteTrade(request))
     assert (told.code, told.violations[0].field) == (grpc.StatusCode.INVALID_ARGUMENT, "signal.action")
+
+
+# Signals and the state of the system.
+
+
+async def status_of(engine: Stubs) -> control_pb2.TradingStatus:
+    answer = await engine.control.GetTradingState(control_pb2.GetTradingStateRequest())
+    status: control_pb2.TradingStatus = answer.status
+    return status
+
+
+async def in_force(engine: Stubs, **wanted: Any) -> control_pb2.TradingStatus:
+    """The trading status once its fields have these values."""
+
+    async def look() -> control_pb2.TradingStatus | None:
+        status = await status_of(engine)
+        return status if all(getattr(status, name) == value for name, value in wanted.items()) else None
+
+    status: control_pb2.TradingStatus = await until(look)
+    return status
+
+
+async def holds(engine: Stubs, contracts: int) -> None:
+    """Wait until so many contracts are held."""
+
+    async def look() -> bool:
+        return await held(engine) == contracts
+
+    await until(look)
+
+
+OFF = "signals are not acted on: auto_trade_enabled of the state is false"
+NEVER_HEARD = "signals are not acted on: the state manager has never been heard"
+
+
+async def test_without_auto_trade_a_signal_is_left_until_it_is_on_again(peers: Peers, engine: Stubs) -> None:
+    peers.state.change(auto_trade_enabled=False)
+    status = await in_force(engine, reason=OFF)
+    assert status.state == control_pb2.TRADING_STATE_ACTIVE
+    peers.bus.signal(signal(1))
+    await until(lambda: 1 in peers.bus.acked)
+    assert (peers.risk.questions, peers.venue.submissions, peers.bus.nacked) == ([], [], [])
+    by_hand = await place(engine)
+    await reaches(engine, by_hand.order_id, FILLED)
+    peers.state.change(auto_trade_enabled=True)
+    await in_force(engine, reason="")
+    peers.bus.signal(signal(2, buy=False))
+    await holds(engine, -1)
+
+
+async def test_threshold_and_quantity_are_those_of_the_state_and_not_of_the_configuration(peers: Peers) -> None:
+    peers.state.change(auto_threshold=0.85, order_quantity=3)
+    async with peers.engine(auto_threshold=0.5, order_quantity=1) as engine:
+        assert (await status_of(engine)).auto_threshold == 0.85
+        peers.bus.signal(signal(1, confidence=0.84))
+        await _handled(peers, 1)
+        assert peers.venue.submissions == []
+        peers.bus.signal(signal(2, confidence=0.85))
+        await holds(engine, 3)
+        peers.state.change(auto_threshold=0.6, order_quantity=2)
+        await in_force(engine, auto_threshold=0.6)
+        peers.bus.signal(signal(3, confidence=0.6, buy=False))
+        await holds(engine, -2)
+        request = engine_pb2.ExecuteTradeRequest(request_id="e-1", signal=signal(4), actor="ann")
+        assert (await engine.trading.ExecuteTrade(request)).order.terms.quantity == 2
+
+
+async def test_a_change_of_the_state_is_told_to_who_watches_trading(peers: Peers, engine: Stubs) -> None:
+    call = engine.control.WatchTradingState(control_pb2.WatchTradingStateRequest())
+    first = await call.read()
+    peers.state.change(flags={"theme": "dark"})
+    peers.state.change(auto_threshold=0.9)
+    peers.state.change(auto_trade_enabled=False)
+    second, third = await call.read(), await call.read()
+    call.cancel()
+    assert (first.status.auto_threshold, second.status.auto_threshold) == (0.75, 0.9)
+    assert (third.status.reason, third.revision) == (OFF, first.revision + 2)
+
+
+async def test_a_dead_state_manager_leaves_its_last_word_in_force_and_is_followed_again(
+    peers: Peers, engine: Stubs
+) -> None:
+    peers.state.change(order_quantity=2)
+    await until(lambda: peers.state.asked)
+    await peers.kill("state")
+    await until(lambda: "STATE_AWAY" in engine.conditions.held())
+    peers.bus.signal(signal(1))
+    await holds(engine, 2)
+    peers.state.change(auto_trade_enabled=False)
+    await peers.serve("state")
+    await in_force(engine, reason=OFF)
+    assert "STATE_AWAY" not in engine.conditions.held()
+    peers.bus.signal(signal(2, buy=False))
+    await until(lambda: 2 in peers.bus.acked)
+    assert len(peers.venue.submissions) == 1
+
+
+async def test_an_engine_that_never_heard_the_state_acts_on_no_signal_but_obeys_people(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "STATE_PATIENCE_S", 0.1)
+    await peers.kill("state")
+    async with peers.engine() as engine:
+        status = await status_of(engine)
+        assert (status.reason, status.HasField("auto_threshold")) == (NEVER_HEARD, False)
+        assert "STATE_AWAY" in engine.conditions.held()
+        peers.bus.signal(signal(1))
+        await until(lambda: 1 in peers.bus.acked)
+        assert peers.risk.questions == []
+        order = await place(engine, quantity=2)
+        await reaches(engine, order.order_id, FILLED)
+        sized = engine_pb2.ExecuteTradeRequest(request_id="e-1", signal=signal(2), actor="ann")
+        told = await refusal(engine.trading.ExecuteTrade(sized))
+        assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "ERROR_REASON_DEPENDENCY_UNAVAILABLE")
+        assert "name a quantity" in told.message
+        answer = await stop(engine, flatten=True)
+        assert list(answer.unconfirmed) == []
+        assert (await status_of(engine)).reason == "smoke"
+
+
+async def test_a_reason_of_the_state_is_not_shown_where_no_machine_trades(peers: Peers, engine: Stubs) -> None:
+    peers.state.change(auto_trade_enabled=False)
+    await in_force(engine, reason=OFF)
+    await set_mode(engine, control_pb2.TRADING_MODE_MANUAL)
+    assert (await status_of(engine)).reason == ""
 
 
 async def test_an_old_signal_is_left(peers: Peers, engine: Stubs) -> None:
@@ -697,6 +825,25 @@ async def test_a_replay_waits_for_the_venue_before_it_decides(peers: Peers) -> N
         await until(through)
     events = [event for event in peers.bus.events if event.type in ("order.updated", "trade.executed")]
     assert {event.event_time.seconds for event in events} == {1_600_000_100}
+
+
+async def test_a_replay_waits_for_the_first_settled_state_before_its_first_signal(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "STATE_PATIENCE_S", 0.1)
+    peers.venue.provenance = REPLAY
+    peers.state.change(system_state=state_pb2.SYSTEM_STATE_STARTING, auto_trade_enabled=False)
+    await peers.kill("state")
+    async with peers.engine(provenance="REPLAY"):
+        peers.bus.signal(signal(100, provenance=REPLAY, seconds=1_600_000_100))
+        peers.venue.progress(100)
+        await until(lambda: peers.bus.opened)
+        await peers.serve("state")
+        await until(lambda: peers.state.asked)
+        assert (peers.bus.acked, peers.bus.told("trading.progressed"), peers.venue.submissions) == (set(), [], [])
+        peers.state.change(system_state=state_pb2.SYSTEM_STATE_ONLINE, auto_trade_enabled=True)
+        await until(lambda: peers.bus.acked)
+        assert (len(peers.venue.submissions), peers.bus.nacked) == (1, [])
 
 
 async def test_a_fill_before_the_signal_counts_in_its_decision(peers: Peers) -> None:

@@ -1,16 +1,17 @@
-"""Stand-ins of risk, venue, market data and bus for the trading engine: small servers of the real contracts."""
+"""Stand-ins of risk, venue, market data, state and bus for the trading engine: small servers of the real contracts."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import grpc
+from tests.contract.state_peer import STATE, FakeState
 
 from minhos_api.brain.v1 import brain_events_pb2, signal_pb2
 from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb2
@@ -29,6 +30,7 @@ from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineS
 from minhos_api.venue.v1 import venue_service_pb2 as venue_pb2
 from minhos_api.venue.v1 import venue_service_pb2_grpc as venue_grpc
 from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.config import MeshConfig, load
 from minhos_mesh.runtime.context import ServiceContext
 from minhos_mesh.runtime.events import make_event, payload_of
@@ -368,6 +370,7 @@ CONTRACTS = {
     "minhos_api.venue.v1.VenueService": "venue",
     "minhos_api.market.v1.MarketDataProviderService": "market",
     "minhos_api.events.v1.EventBusService": "bus",
+    STATE: "state",
 }
 
 
@@ -432,6 +435,8 @@ class Stubs:
     orders: Any
     control: Any
     address: str
+    conditions: Conditions = field(default_factory=Conditions)
+    """What the engine says of its own health; empty for one in another process."""
 
 
 class Peers:
@@ -440,6 +445,7 @@ class Peers:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.risk, self.venue, self.market, self.bus = FakeRisk(), FakeVenue(), FakeMarket(), FakeBus()
+        self.state = FakeState()
         self.targets: dict[str, str] = {}
         self._servers: dict[str, MeshServer] = {}
 
@@ -460,7 +466,7 @@ class Peers:
             await server.stop(0)
 
     async def __aenter__(self) -> Self:
-        for name in ("risk", "venue", "market", "bus"):
+        for name in ("risk", "venue", "market", "bus", "state"):
             await self.serve(name)
         return self
 
@@ -505,6 +511,7 @@ class Peers:
                         orders=reader.stub(OrderServiceStub),
                         control=reader.stub(TradingControlServiceStub),
                         address=server.address,
+                        conditions=context.conditions,
                     )
                 finally:
                     await context.tasks.close()

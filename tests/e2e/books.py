@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import grpc
 import pytest
+from tests.e2e.running_mesh import Mesh
 
 from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb
 from minhos_api.events.v1 import event_pb2
@@ -23,7 +24,6 @@ from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineServiceStub
 from minhos_api.venue.v1 import venue_service_pb2 as venue_pb
 from minhos_api.venue.v1.venue_service_pb2_grpc import VenueServiceStub
-from tests.e2e.running_mesh import Mesh
 
 NEVER_SENT: Final = frozenset({order_pb2.ORDER_STATE_NEW, order_pb2.ORDER_STATE_DENIED})
 OVER: Final = frozenset(

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.e2e.running_mesh import Mesh, started
 
 SAMPLE = "MNQU21-CME.scid"

@@ -34,7 +34,7 @@ _POLL_S: Final = 0.02
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, within_s: float = 20.0) -> T:
+def until(condition: Callable[[], T | None], what: str, within_s: float = 20.0) -> T:
     """The first truthy answer of a condition; fails with `what` after the deadline."""
     deadline, pause = time.monotonic() + within_s, threading.Event()
     while True:

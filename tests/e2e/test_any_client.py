@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.running_mesh import SERVICES, Mesh
 
 from minhos_mesh.runtime.contracts import all_contracts
-from tests.e2e.running_mesh import SERVICES, Mesh
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -66,10 +65,10 @@ def grpcurl(address: str, *arguments: str, options: tuple[str, ...] = ()) -> str
 
 
 @pytest.fixture(scope="module")
-def served(mesh: Mesh) -> Iterator[dict[str, tuple[str, list[str]]]]:
+def served(mesh: Mesh) -> dict[str, tuple[str, list[str]]]:
     """Address and contracts of each service."""
     tool("grpcurl")
-    yield {name: (s.instances[0].address, list(s.contracts)) for name, s in mesh.services().items()}
+    return {name: (s.instances[0].address, list(s.contracts)) for name, s in mesh.services().items()}
 
 
 def test_every_contract_is_served_and_is_called_below(served: dict[str, tuple[str, list[str]]]) -> None:

@@ -12,6 +12,9 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
+from tests.e2e.books import events
+from tests.e2e.recording import make_recording
+from tests.e2e.running_mesh import Mesh, processes_of
 
 from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb
 from minhos_api.events.v1 import event_pb2
@@ -23,9 +26,6 @@ from minhos_api.order.v1 import order_terms_pb2 as terms_pb
 from minhos_api.trading.v1 import order_service_pb2 as orders_pb
 from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_mesh.runtime.errors import CallError, read
-from tests.e2e.books import events
-from tests.e2e.recording import make_recording
-from tests.e2e.running_mesh import Mesh, processes_of
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from tests.e2e.running_mesh import SERVICES, STATES, Mesh, alive, until
 
 from minhos_mesh.runtime.contracts import all_contracts
-from tests.e2e.running_mesh import SERVICES, STATES, Mesh, alive, until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -98,7 +98,9 @@ def test_an_order_by_hand_is_filled_and_shown_with_its_whole_id(mesh: Mesh) -> N
 
     def filled() -> dict[str, Any] | None:
         found = mesh.json("orders", "--count", "100")["orders"]
-        return next((o for o in found if o["order_id"] == placed["order_id"] and o["state"] == "ORDER_STATE_FILLED"), None)
+        return next(
+            (o for o in found if o["order_id"] == placed["order_id"] and o["state"] == "ORDER_STATE_FILLED"), None
+        )
 
     order = until(filled, "the order is filled")
     assert order["filled_quantity"] == "1"

@@ -7,6 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.e2e.books import Book, assert_books_agree, events, fill_of, settled
+from tests.e2e.recording import BAD, MINUTES, TRADES, make_recording
+from tests.e2e.running_mesh import Mesh, started, until
 
 from minhos_api.brain.v1 import ai_brain_service_pb2 as brain_pb
 from minhos_api.brain.v1 import brain_events_pb2
@@ -14,9 +17,6 @@ from minhos_api.brain.v1.ai_brain_service_pb2_grpc import AIBrainServiceStub
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb
 from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineServiceStub
-from tests.e2e.books import Book, assert_books_agree, events, fill_of, settled
-from tests.e2e.recording import BAD, MINUTES, TRADES, make_recording
-from tests.e2e.running_mesh import Mesh, started, until
 
 pytestmark = pytest.mark.timeout(240)
 

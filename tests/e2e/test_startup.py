@@ -10,11 +10,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from tests.e2e.running_mesh import SERVICES, Mesh, processes_of
 
 from minhos_api.mesh.v1.contract_options_pb2 import DEPENDENCY_KIND_OPTIONAL
 from minhos_api.registry.v1 import registry_service_pb2 as registry_pb
+from minhos_api.registry.v1 import supervisor_service_pb2 as supervisor_pb
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
-from tests.e2e.running_mesh import SERVICES, Mesh, processes_of
+from minhos_api.registry.v1.supervisor_service_pb2_grpc import SupervisorServiceStub
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -85,8 +87,20 @@ def test_down_ends_dependents_first_and_leaves_nothing_and_up_begins_where_it_wa
             assert place[dependent, "stopped"] < place[dependency, "stopping"]
     own.up()
     assert own.registry == address
+    assert_a_stopped_service_is_told(own)
     own.down()
     own.assert_nothing_left()
+
+
+def assert_a_stopped_service_is_told(mesh: Mesh) -> None:
+    stub = mesh.stub(SupervisorServiceStub)
+    steps = list(stub.StopService(supervisor_pb.StopServiceRequest(service="trading_engine")))
+    assert steps[-1].progress.phase == supervisor_pb.SupervisionProgress.PHASE_STOPPED
+    refused = mesh.run("orders").refused("does not run at the moment", "minhos status")
+    assert len(refused.err.splitlines()) == 1, refused.err
+    mesh.run("wait", "--timeout", "1").refused("trading_engine is STOPPED")
+    stopped = [service for service in mesh.json("status")["services"] if service["state"] == "STOPPED"]
+    assert [(service["name"], service["instances"]) for service in stopped] == [("trading_engine", [])]
 
 
 def test_a_service_that_cannot_start_is_told_with_the_end_of_its_log_and_nothing_is_left(own: Mesh) -> None:

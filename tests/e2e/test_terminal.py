@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from fcntl import ioctl
 
 import pytest
-
 from tests.e2e.running_mesh import SERVICES, Mesh, environment, processes_of
 
 pytestmark = pytest.mark.timeout(90)
@@ -51,7 +50,9 @@ class Terminal:
         """Reads until everything of `patterns` was shown."""
         deadline = time.monotonic() + within_s
         while not all(re.search(pattern, self.text) for pattern in patterns):
-            assert self._read(deadline), f"not shown: {[p for p in patterns if not re.search(p, self.text)]}\n{self.text[-4000:]}"
+            assert self._read(deadline), (
+                f"not shown: {[p for p in patterns if not re.search(p, self.text)]}\n{self.text[-4000:]}"
+            )
 
     def type(self, keys: bytes) -> None:
         """What the person types."""

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.e2e.running_mesh import Mesh, processes_of, started
 
 from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
-from tests.e2e.running_mesh import Mesh, processes_of, started
 
 pytestmark = pytest.mark.timeout(90)
 

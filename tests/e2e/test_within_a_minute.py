@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
-from minhos_api.risk.v1 import risk_events_pb2
 from tests.e2e.books import assert_books_agree, count_events, events, settled
 from tests.e2e.running_mesh import Mesh, until
+
+from minhos_api.risk.v1 import risk_events_pb2
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -21,7 +21,9 @@ def test_a_signal_a_risk_decision_and_a_fill_come_within_a_minute_of_up(mesh: Me
 
 
 def test_the_signal_became_an_order_and_the_order_a_fill(mesh: Mesh) -> None:
-    by_signal = until(lambda: [o for o in mesh.json("orders", "--count", "1000")["orders"] if o.get("signal_id")], "an order")
+    by_signal = until(
+        lambda: [o for o in mesh.json("orders", "--count", "1000")["orders"] if o.get("signal_id")], "an order"
+    )
     signal_ids = {item.payload.value for item in events(mesh, "ai.signal_generated")}
     assert signal_ids
     first = by_signal[-1]

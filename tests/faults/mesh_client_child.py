@@ -31,7 +31,10 @@ from minhos_mesh.runtime.market_updates import EpochChanged
 SOURCE: Final = "fault_test"
 _PAUSE_S: Final = 0.1
 _AGAIN_S: Final = 0.05
-_NOT_ANSWERED: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+AGAIN: Final = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.FAILED_PRECONDITION}
+)
+"""No answer, or not now, as when no price has come yet: the same is asked again."""
 
 
 def tell(what: str, **values: Any) -> None:
@@ -109,7 +112,7 @@ async def insist(call: Callable[[], Awaitable[Any]], what: str) -> Any:
             return await call()
         except grpc.aio.AioRpcError as error:
             tell("failed", call=what, code=error.code().name, message=error.details())
-            if error.code() not in _NOT_ANSWERED:
+            if error.code() not in AGAIN:
                 return None
         await asyncio.sleep(_AGAIN_S)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import importlib
 import json
 import os
@@ -115,7 +116,7 @@ def _run(benchmark: Benchmark, rounds: int | None, json_file: Path | None, out: 
     told: dict[str, Any] = {"bench": benchmark.name, "machine": machine(), "versions": versions()}
     say = Console(stderr=True, highlight=False, style="dim")
     with tempfile.TemporaryDirectory(prefix="minhos-bench-") as folder:
-        settings = Settings(rounds or benchmark.rounds, Path(folder), say.print)
+        settings = Settings(rounds or benchmark.rounds, Path(folder), functools.partial(say.print, soft_wrap=True))
         metrics = asyncio.run(_awaited(benchmark, settings))
     told["results"] = [metric.as_json() for metric in metrics]
     out.print(table(benchmark, metrics))

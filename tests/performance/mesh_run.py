@@ -47,9 +47,9 @@ class RunningMesh:
             raise MeshFailed("the keeper of the mesh is gone")
         return [state.pid, *(child.pid for child in psutil.Process(state.pid).children(recursive=True))]
 
-    def pss_mib(self) -> float:
-        """Memory of all processes, MiB; what several share counts once."""
-        return sum(pss_mib(pid) for pid in self.pids())
+    def pss_mb(self) -> float:
+        """Memory of all processes, MB; what several share counts once."""
+        return sum(pss_mb(pid) for pid in self.pids())
 
     async def service(self, name: str) -> registry.Service:
         """A service as the registry sees it. Raises StopIteration for a wrong name."""
@@ -83,11 +83,11 @@ class RunningMesh:
         return list(listed.services)
 
 
-def pss_mib(pid: int) -> float:
-    """Proportional set size of one process, MiB."""
+def pss_mb(pid: int) -> float:
+    """Proportional set size of one process, MB (10^6 bytes)."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
         if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
+            return int(line.split()[1]) * 1024 / 1e6
     raise MeshFailed(f"/proc/{pid}/smaps_rollup has no line Pss")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.performance.bare import bare_servers
-from tests.performance.mesh_run import MeshFailed, RunningMesh, pss_mib, running_mesh, serves
+from tests.performance.mesh_run import MeshFailed, RunningMesh, pss_mb, running_mesh, serves
 from tests.performance.results import Benchmark, Metric, Reach, Settings
 
 from minhos_mesh.runtime.catalogue import service_names
@@ -29,15 +29,16 @@ async def run(settings: Settings) -> Sequence[Metric]:
     for number in range(settings.rounds + 1):
         async with running_mesh(settings.folder / f"mesh-{number}") as mesh:
             await asyncio.sleep(SETTLED_S if number else 0.0)
-            held, killed = mesh.pss_mib(), KILLED[number % len(KILLED)]
+            held, killed = mesh.pss_mb(), KILLED[number % len(KILLED)]
             returned = await time_to_return(mesh, killed) if number else 0.0
         begun = time.perf_counter()
         async with bare_servers(len(service_names())) as servers:
             spawned = time.perf_counter() - begun
-            bare_held = sum(pss_mib(server.pid) for server in servers)
+            bare_held = sum(pss_mb(server.pid) for server in servers)
+        again = f"; {killed} back after {returned:.2f} s" if number else ""
         settings.say(
-            f"{f'round {number}' if number else 'warm up'}: mesh {mesh.up_s:.2f} s, {held:.0f} MiB;"
-            f" bare {spawned:.2f} s, {bare_held:.0f} MiB; {killed} back after {returned:.2f} s"
+            f"{f'round {number}' if number else 'warm up'}: mesh {mesh.up_s:.2f} s, {held:.0f} MB;"
+            f" bare {spawned:.2f} s, {bare_held:.0f} MB{again}"
         )
         if number:
             up.append(mesh.up_s)
@@ -48,7 +49,7 @@ async def run(settings: Settings) -> Sequence[Metric]:
     beside = f"{len(service_names())} bare grpc.aio servers, one process each"
     return [
         Metric("nothing to all HEALTHY", "s", up, beside, bare_up, Reach(2.0)),
-        Metric("memory of all processes (PSS)", "MiB", memory, beside, bare_memory, Reach(300.0)),
+        Metric("memory of all processes (PSS)", "MB", memory, beside, bare_memory, Reach(300.0)),
         Metric("SIGKILL of a service to SERVING again", "s", back, reach=Reach(1.0)),
     ]
 

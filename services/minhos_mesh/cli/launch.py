@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from minhos_mesh.cli import interrupts
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.runtime import config as configuration
 from minhos_mesh.runtime.config import MeshConfig
@@ -47,7 +48,10 @@ def resolve(config_file: Path | None, feed: FeedChoice) -> MeshConfig:
 
 
 def launch(paths: MeshPaths, config: MeshConfig) -> PendingKeeper:
-    """Begins to start the keeper, which starts the registry. Raises CommandFailed when a mesh runs or its port is taken."""
+    """Begins to start the keeper, which starts the registry, and holds interrupts back until someone watches over it.
+
+    Raises CommandFailed when a mesh runs or its port is taken.
+    """
     running = keeper_state(paths.data_dir)
     if running is not None:
         raise CommandFailed(
@@ -58,6 +62,7 @@ def launch(paths: MeshPaths, config: MeshConfig) -> PendingKeeper:
     configuration.save(config, paths.config_file)
     if not orphans(paths):
         _check_port(paths, config)
+    interrupts.hold()
     return PendingKeeper(paths.data_dir, paths.config_file)
 
 

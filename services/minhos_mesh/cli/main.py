@@ -20,6 +20,8 @@ app: Final = typer.Typer(
 )
 order_app: Final = typer.Typer(help="Place and cancel orders.", no_args_is_help=True)
 app.add_typer(order_app, name="order")
+state_app: Final = typer.Typer(help="Show or change the state of the system.", invoke_without_command=True)
+app.add_typer(state_app, name="state")
 
 DataDir = Annotated[
     Path,
@@ -287,3 +289,32 @@ def emergency_stop(
         if clear
         else commands.emergency_stop(paths, reason, flatten=flatten, as_json=json)
     )
+
+
+@state_app.callback()
+def state(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+    """Show or change what may change while the mesh runs: whether it trades, by itself, from when on, and how much."""
+    if context.invoked_subcommand is not None:
+        return
+    from minhos_mesh.cli import state as commands
+    from minhos_mesh.cli.mesh import execute
+
+    execute(commands.show_state(paths_of(data_dir), as_json=json))
+
+
+@state_app.command("set", context_settings={"ignore_unknown_options": True})
+def state_set(
+    key: Annotated[
+        str,
+        typer.Argument(help="trading_enabled, auto_trade_enabled, risk_enabled, auto_threshold or order_quantity."),
+    ],
+    value: Annotated[str, typer.Argument(help="true or false, a confidence like 0.8, or contracts.")],
+    reason: Reason = "",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Change one key of the state."""
+    from minhos_mesh.cli import state as commands
+    from minhos_mesh.cli.mesh import execute
+
+    execute(commands.set_state(paths_of(data_dir), key, value, reason, as_json=json))

@@ -15,8 +15,9 @@ import typer
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_mesh.cli.failure import CommandFailed, fail
+from minhos_mesh.cli.launch import orphans
 from minhos_mesh.runtime import errors
-from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.clients import Clients, bootstrap_xds
 from minhos_mesh.runtime.config import ConfigError
 from minhos_mesh.runtime.keeper_client import KeeperError, keeper_state
 from minhos_mesh.runtime.paths import MeshPaths, registry_address
@@ -25,6 +26,10 @@ T = TypeVar("T")
 
 ANSWER_S: Final = 5.0
 """How long the registry may take to answer a command."""
+
+
+_NO_ROUTE: Final = "No matching route"
+"""How gRPC says that the registry knows nobody who serves a contract."""
 
 
 class NotRunning(CommandFailed):
@@ -52,15 +57,16 @@ class Link:
 def running_registry(paths: MeshPaths) -> str:
     """Address of the registry. Raises NotRunning."""
     address = registry_address(paths)
-    if address is None or keeper_state(paths.data_dir) is None:
+    if address is None or (keeper_state(paths.data_dir) is None and not orphans(paths)):
         raise NotRunning(paths.data_dir)
     return address
 
 
 @contextlib.asynccontextmanager
 async def connected(paths: MeshPaths) -> AsyncIterator[Link]:
-    """A way to the services, each called at its own address. Raises NotRunning."""
+    """A way to the services, each called at its own address, or through the registry when it has none now. Raises NotRunning."""
     address = running_registry(paths)
+    bootstrap_xds(address, "minhos-command")
     direct = Clients(registry=address)
     try:
         listed = await Link(paths, address, direct).services()
@@ -97,6 +103,8 @@ def describe(error: grpc.RpcError) -> str:
     told = errors.read(error)
     if told.reason:
         return f"{told.message}  [{told.reason.removeprefix('ERROR_REASON_')}]"
+    if _NO_ROUTE in told.message:
+        return "the service does not run at the moment: `minhos status` says why"
     if told.code is grpc.StatusCode.UNAVAILABLE:
         return f"the service cannot be reached: {told.message}"
     return f"{told.code.name}: {told.message}"

@@ -61,7 +61,7 @@ def clock(stamp: Timestamp) -> str:
 
 def when(stamp: Timestamp) -> datetime:
     """The instant."""
-    return datetime.fromtimestamp(stamp.seconds + stamp.nanos / 1e9, UTC)
+    return stamp.ToDatetime(tzinfo=UTC)
 
 
 def age(seconds: float) -> str:

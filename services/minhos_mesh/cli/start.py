@@ -11,7 +11,7 @@ import grpc
 
 from minhos_api.health.v1 import health_monitor_service_pb2 as health
 from minhos_api.health.v1.health_monitor_service_pb2_grpc import HealthMonitorServiceStub
-from minhos_api.health.v1.service_health_pb2 import SERVICE_STATE_HEALTHY, SERVICE_STATE_STOPPED
+from minhos_api.health.v1.service_health_pb2 import SERVICE_STATE_HEALTHY
 from minhos_api.registry.v1 import supervisor_service_pb2 as supervisor
 from minhos_api.registry.v1.registry_service_pb2 import ListServicesRequest
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
@@ -87,7 +87,7 @@ async def all_healthy(address: str, timeout_s: float) -> float:
     finally:
         await clients.close()
     told = "; ".join(f"{service} is {state}" for service, state in sorted(unhealthy.items()))
-    raise CommandFailed(f"not everything is HEALTHY after {timeout_s:g} s: {told}")
+    raise CommandFailed(f"not everything is HEALTHY after {timeout_s:.3g} s: {told}")
 
 
 async def _not_healthy(clients: Clients) -> dict[str, str]:
@@ -95,7 +95,7 @@ async def _not_healthy(clients: Clients) -> dict[str, str]:
     return {
         item.service: " ".join([state_name(item.state), *(f"({reason.message})" for reason in item.reasons)])
         for item in mesh.services
-        if item.state not in (SERVICE_STATE_HEALTHY, SERVICE_STATE_STOPPED)
+        if item.state != SERVICE_STATE_HEALTHY
     }
 
 

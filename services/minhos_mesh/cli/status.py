@@ -15,6 +15,7 @@ from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_mesh.cli import show, start
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected, running_registry
+from minhos_mesh.runtime.keeper_client import keeper_state
 from minhos_mesh.runtime.paths import MeshPaths
 
 
@@ -22,6 +23,8 @@ async def status(paths: MeshPaths, *, as_json: bool) -> None:
     """All services with state, address, age and what is wrong."""
     async with connected(paths) as link:
         listed = await link.services()
+    if keeper_state(paths.data_dir) is None:
+        show.err.print("the keeper is gone, so nothing restarts a service that ends: `minhos up` takes them back")
     if as_json:
         show.as_json({"services": [service_dict(service) for service in listed.services]})
         return

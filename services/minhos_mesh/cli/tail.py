@@ -33,6 +33,7 @@ STREAMS: Final = ("events", "market", "signals", "orders")
 """What can be followed."""
 _CREDIT: Final = 1_000
 _LOG_POLL_S: Final = 0.2
+_LEVEL_STYLES: Final = {"error": "bold red", "critical": "bold red", "warning": "yellow", "debug": "dim"}
 
 
 async def tail(paths: MeshPaths, what: str, count: int | None, *, as_json: bool) -> None:
@@ -128,13 +129,22 @@ async def logs(paths: MeshPaths, service: str, lines: int, *, follow: bool, as_j
         raise CommandFailed(f"{service} has not logged anything in {paths.data_dir} yet")
     position = 0
     for line in _last(path, lines):
-        print(line if as_json else log_line(line), flush=True)
+        _print_log(line, as_json=as_json)
     position = path.stat().st_size
     while follow:
         await asyncio.sleep(_LOG_POLL_S)
         new, position = _since(path, position)
         for line in new:
-            print(line if as_json else log_line(line), flush=True)
+            _print_log(line, as_json=as_json)
+
+
+def _print_log(line: str, *, as_json: bool) -> None:
+    if as_json:
+        print(line, flush=True)
+        return
+    text = log_line(line)
+    style = next((style for level, style in _LEVEL_STYLES.items() if f"  {level}" in text[:24]), "")
+    show.out.print(text, style=style, markup=False)
 
 
 def log_line(line: str) -> str:

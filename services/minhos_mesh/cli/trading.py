@@ -201,12 +201,21 @@ def show_state(status: control_pb.TradingStatus, *, as_json: bool) -> None:
     reason = f" ({status.reason})" if status.reason else ""
     show.out.print(
         f"mode {show.enum_name(status, 'mode')}, state {show.enum_name(status, 'state')}{reason},"
-        f" acting on signals from {status.auto_threshold:.2f} at venue {status.venue}"
-        f"{' (real money)' if status.venue_live else ''}"
+        f" {_acting(status)} at venue {status.venue}{' (real money)' if status.venue_live else ''}"
     )
     if status.emergency_stop.latched:
         latch = status.emergency_stop
         show.out.print(f"EMERGENCY STOP by {latch.actor}: {latch.reason}", style="bold red")
+
+
+def _acting(status: control_pb.TradingStatus) -> str:
+    """What becomes of a signal; in the state ACTIVE a reason says why nothing does."""
+    automatic = status.mode != control_pb.TRADING_MODE_MANUAL
+    active = status.state == control_pb.TRADING_STATE_ACTIVE and not status.reason
+    threshold: float | None = show.optional(status, "auto_threshold")
+    if threshold is None or not automatic or not active:
+        return "not acting on signals"
+    return f"acting on signals from {threshold:.2f}"
 
 
 def _terms(

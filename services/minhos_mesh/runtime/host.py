@@ -6,6 +6,7 @@ deadline, the server stops, background tasks end, and what was built is closed i
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import importlib
@@ -23,7 +24,7 @@ from minhos_api.registry.v1 import registry_service_pb2
 from minhos_mesh.runtime import config as configuration
 from minhos_mesh.runtime import log
 from minhos_mesh.runtime.attach import AttachRefused, Identity, Lease, SelfView
-from minhos_mesh.runtime.catalogue import bootstrap_module
+from minhos_mesh.runtime.catalogue import bootstrap_module, service_names
 from minhos_mesh.runtime.clients import Clients, bootstrap_xds
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.paths import MeshPaths, registry_address
@@ -48,7 +49,7 @@ EXIT_REFUSED: Final = 3
 def run_service(service: str, instance_id: str, data_dir: str, config_path: str | None = None) -> int:
     """Runs one service until it is told to end; returns the exit code of its process.
 
-    `config_path` names a saved configuration; that of the data folder is read otherwise.
+    Logs go to the service's file, and in colour to standard error when that is a terminal. `config_path` names a saved configuration; that of the data folder is read otherwise.
     """
     paths = MeshPaths(Path(data_dir))
     try:
@@ -56,7 +57,7 @@ def run_service(service: str, instance_id: str, data_dir: str, config_path: str 
     except configuration.ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_REFUSED
-    log.configure(service, instance_id, paths.log_file(service), level=config.log.level)
+    log.configure(service, instance_id, paths.log_file(service), level=config.log.level, terminal=sys.stderr.isatty())
     build: Build = importlib.import_module(bootstrap_module(service)).build
     return uvloop.run(_Host(service, instance_id, config, paths, build).run())
 
@@ -209,3 +210,18 @@ class _Host:
     def _reason(self) -> str:
         stop = self._stopping()
         return stop.result() if stop.done() else "failed to start"
+
+
+def main() -> int:
+    """Runs one service by hand beside a mesh: `python -m minhos_mesh.runtime.host SERVICE --data-dir DIR`."""
+    parser = argparse.ArgumentParser(prog="minhos_mesh.runtime.host", description=main.__doc__)
+    parser.add_argument("service", choices=service_names())
+    parser.add_argument("--data-dir", required=True, type=Path)
+    parser.add_argument("--instance-id", help="made from the process id when not given")
+    chosen = parser.parse_args()
+    instance_id = chosen.instance_id or f"{chosen.service}-{os.getpid()}"
+    return run_service(chosen.service, instance_id, str(chosen.data_dir.expanduser().absolute()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from minhos_api.brain.v1 import brain_events_pb2
@@ -25,7 +25,9 @@ from minhos_mesh.runtime.events import EventClient, Reading
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.money import E9
 from minhos_mesh.runtime.outbox import Outbox
+from minhos_mesh.runtime.state import StateFollower
 from minhos_mesh.runtime.storage import Database
+from minhos_mesh.trading_engine.auto_trade import AutoTrade
 from minhos_mesh.trading_engine.desk import Desk, DeskRules
 from minhos_mesh.trading_engine.domain.account import Account
 from minhos_mesh.trading_engine.domain.control import Control, TradingMode
@@ -51,6 +53,8 @@ _LOG: Final = get_logger("trading_engine")
 CONSUMER: Final = "trading_engine"
 _VENUE_PATIENCE_S: Final = 3.0
 """How long the start waits for the venue before the engine serves without it, DEGRADED."""
+STATE_PATIENCE_S: Final = 5.0
+"""How long the start waits for the first state; without it the engine serves and acts on no signal, DEGRADED."""
 
 
 _WARMED: Final = [
@@ -84,6 +88,8 @@ class Wiring:
         self.ledger.shown_replay = {position.symbol: position for position in kept.replay}
         self.risk = RemoteRisk(context.clients.stub(RiskManagerServiceStub))
         self.market = RemoteMarket(context.clients.stub(MarketDataProviderServiceStub))
+        self.state = StateFollower(context)
+        self.auto = AutoTrade(self.state, policy_of(config))
         self.venue = RemoteVenue(context.clients.stub(VenueServiceStub), timeout_s=config.engine.venue_timeout_s)
         self._wire_orders()
         self._wire_engine()
@@ -116,13 +122,14 @@ class Wiring:
 
     def _wire_engine(self) -> None:
         """Wire what acts and what is served."""
-        context, config = self.context, self.context.config
+        context = self.context
         self.signals = SignalDesk(
             ledger=self.ledger,
             store=self.store,
             desk=self.desk,
             progress=self.progress,
-            rules=SignalDeskRules(policy=policy_of(config)),
+            auto=self.auto,
+            rules=SignalDeskRules(),
             clock=context.clock,
         )
         self.engine = TradingEngine(
@@ -140,14 +147,16 @@ class Wiring:
             market=self.market,
             specs=self.specs,
             clock=context.clock,
-            auto_threshold=config.engine.auto_threshold,
+            auto=self.auto,
             venue=lambda: self.feed.info,
         )
 
     async def start(self) -> None:
-        """Recover what a former life left, follow the venue, and begin to act on signals."""
+        """Recover what a former life left, follow the venue and the state, and begin to act on signals."""
         tasks = self.context.tasks
         tasks.start(self.ledger.run(), "ledger")
+        self.auto.listen(self.ledger.tell_control)
+        self.state.start()
         self.outbox.start(tasks)
         await self.reconciler.take_over()
         tasks.start(self.feed.run(), "venue-feed")
@@ -157,6 +166,8 @@ class Wiring:
                 await self.feed.reconciled.wait()
         except TimeoutError:
             self.context.conditions.set(CONDITION, "the venue has not answered since the start")
+        with suppress(TimeoutError):  # the follower's condition tells it
+            await self.state.wait_first(STATE_PATIENCE_S)
         tasks.start(self.reconciler.run(), "reconciler")
         self.events.subscribe(
             {
@@ -233,13 +244,8 @@ def specs_of(config: MeshConfig) -> dict[str, InstrumentSpec]:
 
 
 def policy_of(config: MeshConfig) -> SignalPolicy:
-    """How signals are acted on."""
-    return SignalPolicy(
-        auto_confidence=config.engine.auto_threshold,
-        quantity=config.engine.order_quantity,
-        max_quantity=config.engine.order_quantity,
-        opposite=OppositePolicy.REVERSE if config.engine.reverse else OppositePolicy.CLOSE,
-    )
+    """How signals are acted on, as far as the configuration says; the rest is for the state to say."""
+    return SignalPolicy(opposite=OppositePolicy.REVERSE if config.engine.reverse else OppositePolicy.CLOSE)
 
 
 def _account(specs: dict[str, InstrumentSpec], kept: Kept) -> Account:

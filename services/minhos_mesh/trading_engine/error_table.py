@@ -36,6 +36,7 @@ ERRORS: Final[ErrorTable] = {
     ),
     errors.RiskRefused: ErrorRow(_Code.FAILED_PRECONDITION, reason.ERROR_REASON_RISK_REFUSED, ("checks",)),
     errors.RiskUnavailable: ErrorRow(_Code.UNAVAILABLE, reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, retry_after_s=1.0),
+    errors.StateUnavailable: ErrorRow(_Code.UNAVAILABLE, reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, retry_after_s=1.0),
     errors.VenueUnavailable: ErrorRow(_Code.UNAVAILABLE, reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, retry_after_s=1.0),
     errors.StorageFailed: ErrorRow(_Code.UNAVAILABLE, reason.ERROR_REASON_NOT_SERVING, retry_after_s=1.0),
     errors.MarketDataUnavailable: ErrorRow(

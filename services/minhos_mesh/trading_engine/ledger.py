@@ -110,6 +110,10 @@ class Ledger:
         told = TradingFact(at_ns=control.changed_ns, control=control)
         return self.record(Changes(control=control), (told, *facts))
 
+    def tell_control(self) -> None:
+        """Tell watchers of the control on disk once more, since what it means has changed."""
+        self.controls.append(self.shown_control)
+
     def note_cursor(self, cursor: VenueCursor) -> asyncio.Future[bool]:
         """Remember how far the venue's stream was taken in."""
         return self.record(Changes(cursor=self._advance(cursor)))

@@ -8,6 +8,7 @@ from typing import Final
 
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.trading_engine.auto_trade import AutoTrade
 from minhos_mesh.trading_engine.desk import Desk
 from minhos_mesh.trading_engine.domain import control as rules
 from minhos_mesh.trading_engine.domain.control import Control, TradingMode, TradingState
@@ -52,7 +53,10 @@ class ControlView:
     """Control with what it means at this venue."""
 
     control: Control
-    auto_threshold: float
+    auto_threshold: float | None
+    """Confidence from which a signal is acted on; None while the state was never heard."""
+    auto_off: str
+    """Why no signal is acted on although the mode is an automatic one; empty otherwise."""
     venue: str
     venue_live: bool
 
@@ -71,7 +75,7 @@ class TradingEngine:
         market: Market,
         specs: Mapping[str, InstrumentSpec],
         clock: Clock,
-        auto_threshold: float,
+        auto: AutoTrade,
         venue: Callable[[], VenueInfo | None],
     ) -> None:
         self.ledger = ledger
@@ -82,7 +86,7 @@ class TradingEngine:
         self._market = market
         self._specs = specs
         self._clock = clock
-        self._auto_threshold = auto_threshold
+        self._auto = auto
         self._venue = venue
 
     # Orders.
@@ -210,11 +214,12 @@ class TradingEngine:
         return self.view(self.ledger.shown_control)
 
     def view(self, control: Control) -> ControlView:
-        """Give a control with what it means at this venue."""
-        venue = self._venue()
+        """Give a control with what it means at this venue and in the state of the system."""
+        venue, auto = self._venue(), self._auto.rules
         return ControlView(
             control=control,
-            auto_threshold=self._auto_threshold,
+            auto_threshold=None if auto is None else auto.threshold,
+            auto_off="" if control.mode is TradingMode.MANUAL else self._auto.policy().off,
             venue="" if venue is None else venue.name,
             venue_live=venue is not None and venue.live,
         )

@@ -8,10 +8,11 @@ from typing import Final
 
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.trading_engine.auto_trade import AutoTrade
 from minhos_mesh.trading_engine.desk import Desk, order_id_of
-from minhos_mesh.trading_engine.domain.errors import TradingError, VenueUnavailable
+from minhos_mesh.trading_engine.domain.errors import StateUnavailable, TradingError, VenueUnavailable
 from minhos_mesh.trading_engine.domain.orders import OrderTerms, OrderType, Origin, Provenance, Side
-from minhos_mesh.trading_engine.domain.signals import Signal, SignalAction, SignalDecision, SignalPolicy, decide, leave
+from minhos_mesh.trading_engine.domain.signals import STATE_UNKNOWN, Signal, SignalAction, SignalDecision, decide, leave
 from minhos_mesh.trading_engine.ledger import Ledger
 from minhos_mesh.trading_engine.ports import Evidence, TradingFact, VenueProgress
 from minhos_mesh.trading_engine.store import Changes, HandledSignal, ReplayPosition, Store
@@ -26,10 +27,10 @@ AUTO: Final = "auto"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalDeskRules:
-    """What signals are acted on by; `venue_patience_s` is how long a replay waits for the venue to follow."""
+    """How long a replay waits: for the venue to follow, and for the state before its first signal."""
 
-    policy: SignalPolicy
     venue_patience_s: float = 30.0
+    state_patience_s: float = 30.0
 
 
 class SignalDesk:
@@ -42,6 +43,7 @@ class SignalDesk:
         store: Store,
         desk: Desk,
         progress: ProgressBoard,
+        auto: AutoTrade,
         rules: SignalDeskRules,
         clock: Clock,
     ) -> None:
@@ -49,6 +51,7 @@ class SignalDesk:
         self._store = store
         self._desk = desk
         self._progress = progress
+        self._auto = auto
         self._rules = rules
         self._clock = clock
         self._handled: OrderedDict[str, None] = OrderedDict()
@@ -56,17 +59,21 @@ class SignalDesk:
     async def on_signal(self, signal: Signal) -> None:
         """Act on a signal, once for each id.
 
-        In a replay the venue is brought to the signal's tick first, unless the signal leads to nothing whatever is
-        held. Raises VenueUnavailable when the venue does not follow; the signal is to be brought again then.
+        In a replay the state is waited for and the venue is brought to the signal's tick first, unless the signal
+        leads to nothing whatever is held. Raises StateUnavailable, and VenueUnavailable when the venue does not
+        follow; the signal is to be brought again then.
         """
         if await self._is_handled(signal.signal_id):
             return
-        now_ns = signal.at_ns if signal.provenance is Provenance.REPLAY else self._clock.wall_ns()
-        policy, control = self._rules.policy, self._ledger.control
+        is_replay = signal.provenance is Provenance.REPLAY
+        if is_replay and not await self._auto.settled(self._rules.state_patience_s):
+            raise StateUnavailable(f"{STATE_UNKNOWN}: the replay waits for its first state")
+        now_ns = signal.at_ns if is_replay else self._clock.wall_ns()
+        policy, control = self._auto.policy(), self._ledger.control
         left = leave(signal, control=control, policy=policy, now_ns=now_ns)
         if left is not None:
             self._note(signal, left, now_ns)
-        elif signal.provenance is Provenance.REPLAY:
+        elif is_replay:
             await self._walk(signal.symbol, signal.epoch, signal.sequence, signal.at_ns)
             await self._act(signal, now_ns)
             self._reached(signal.symbol, signal.epoch, signal.sequence)
@@ -80,11 +87,19 @@ class SignalDesk:
         self._reached(symbol, epoch, sequence)
 
     def terms_of(self, signal: Signal, quantity: int | None) -> OrderTerms:
-        """Give the terms of an order that somebody asks for on a signal; the configured size without a quantity."""
+        """Give the terms of an order that somebody asks for on a signal; without a quantity the size of the state.
+
+        Raises StateUnavailable without a quantity while the state was never heard.
+        """
+        if quantity is None:
+            rules = self._auto.rules
+            if rules is None:
+                raise StateUnavailable(f"{STATE_UNKNOWN}, which gives the size of an order: name a quantity")
+            quantity = rules.quantity
         return OrderTerms(
             symbol=signal.symbol,
             side=signal.side or Side.BUY,
-            quantity=quantity if quantity is not None else self._rules.policy.quantity,
+            quantity=quantity,
             order_type=OrderType.MARKET,
         )
 
@@ -93,7 +108,7 @@ class SignalDesk:
             signal,
             control=self._ledger.control,
             exposure=self._ledger.account.exposure(signal.symbol),
-            policy=self._rules.policy,
+            policy=self._auto.policy(),
             now_ns=now_ns,
         )
         if decision.side is None:

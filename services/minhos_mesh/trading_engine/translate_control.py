@@ -38,7 +38,7 @@ def control_to_proto(view: ControlView) -> pb2.TradingStatus:
     return pb2.TradingStatus(
         mode=_MODES[control.mode],
         state=_STATES[control.state],
-        reason="" if is_active else control.reason,
+        reason=_signals_left(view.auto_off) if is_active else control.reason,
         actor=control.actor,
         change_time=time_to_proto(control.changed_ns),
         emergency_stop=latch_to_proto(control.emergency),
@@ -47,6 +47,10 @@ def control_to_proto(view: ControlView) -> pb2.TradingStatus:
         venue_live=view.venue_live,
         version=control.version,
     )
+
+
+def _signals_left(why: str) -> str:
+    return f"signals are not acted on: {why}" if why else ""
 
 
 def latch_to_proto(latch: EmergencyLatch | None) -> pb2.EmergencyLatch:

@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import betterproto
 import grpc
@@ -92,9 +92,7 @@ def _refused(error: Any) -> Outcome:
     info = error_details_pb2.ErrorInfo()
     for detail in status.details if status is not None else ():
         detail.Unpack(info)
-    return Outcome(
-        code=error.code().name, message=error.details(), reason=info.reason, metadata=dict(info.metadata)
-    )
+    return Outcome(code=error.code().name, message=error.details(), reason=info.reason, metadata=dict(info.metadata))
 
 
 def values_of(message: Message) -> Values:
@@ -186,7 +184,7 @@ def _refused_by_grpclib(error: GRPCError) -> Outcome:
 
 def dataclass_values(message: betterproto.Message, described: Descriptor) -> Values:
     """The same as `values_of`, read from the attributes of a dataclass."""
-    names = {field.metadata["betterproto"].number: field.name for field in dataclasses.fields(message)}
+    names = {field.metadata["betterproto"].number: field.name for field in dataclasses.fields(cast("Any", message))}
     assert sorted(names) == sorted(described.fields_by_number)
     set_fields = (field for field in described.fields if _is_set(message, field, names[field.number]))
     return {field.name: _plain(field, getattr(message, names[field.number])) for field in set_fields}
@@ -214,10 +212,10 @@ def _plain(field: FieldDescriptor, value: Any) -> Any:
 
 
 def _plain_one(field: FieldDescriptor, value: Any) -> Any:
+    if field.message_type is not None and isinstance(value, betterproto.Message):
+        return dataclass_values(value, field.message_type)
     if isinstance(value, datetime):
         return (value - EPOCH) // timedelta(microseconds=1)
     if isinstance(value, timedelta):
         return value // timedelta(microseconds=1)
-    if isinstance(value, betterproto.Message):
-        return dataclass_values(value, field.message_type)
     return int(value) if isinstance(value, betterproto.Enum) else value

@@ -11,7 +11,7 @@ import pytest
 from minhos_mesh.matching import OrderType, Side
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.desk import RiskDesk
-from minhos_mesh.risk_manager.domain.limits import RiskLimits
+from minhos_mesh.risk_manager.domain.limits import RiskLimits, Switches
 from minhos_mesh.risk_manager.domain.question import AccountView, Evidence, Provenance, Question, Terms
 from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS
 
@@ -56,7 +56,7 @@ def ask() -> Ask:
 @pytest.fixture
 def make_desk() -> MakeDesk:
     def make(breaker: Breaker | None = None, live_venue: bool = False, **limits: Any) -> RiskDesk:
-        return RiskDesk(
+        desk = RiskDesk(
             limits=RiskLimits(**limits),
             limits_version=1,
             breaker=breaker or Breaker(),
@@ -64,5 +64,7 @@ def make_desk() -> MakeDesk:
             approval_ns=10 * E9,
             live_venue=live_venue,
         )
+        desk.switches = Switches(trading_enabled=True, risk_enabled=True)
+        return desk
 
     return make

@@ -11,6 +11,7 @@ from minhos_mesh.matching import OrderType, Side
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.checks import CHECKS
 from minhos_mesh.risk_manager.domain.desk import RiskDesk
+from minhos_mesh.risk_manager.domain.limits import Switches
 from minhos_mesh.risk_manager.domain.question import AccountView, CheckCode, CheckResult, Held, Provenance, Question
 
 E9 = 1_000_000_000
@@ -170,6 +171,44 @@ def test_order_that_only_reduces_passes_what_holds_for_new_risk(
         positions={NQ: Held(quantity=quantity, cost_e9=quantity * P)}, realized_today_e9=-9_999 * E9, version=1
     )
     assert failed(desk, ask(side=side, quantity=3, account=account)) == {}
+
+
+OFF = (
+    (Switches(trading_enabled=False, risk_enabled=True), "trading_enabled of the state is false"),
+    (Switches(trading_enabled=True, risk_enabled=False), "risk_enabled of the state is false"),
+    (None, "the state manager has never been heard"),
+)
+
+
+@pytest.mark.parametrize(("switches", "named"), OFF)
+def test_state_that_does_not_enable_trading_refuses_and_names_what_is_off(
+    ask: Ask, make_desk: MakeDesk, switches: Switches | None, named: str
+) -> None:
+    desk = make_desk()
+    desk.switches = switches
+    found = failed(desk, ask())
+    assert set(found) == {CheckCode.TRADING_ENABLED}
+    check = found[CheckCode.TRADING_ENABLED]
+    assert check.message == f"Trading is switched off ({named}); only reductions pass."
+    assert (check.observed, check.limit) == (f"off: {named}", "enabled")
+
+
+@pytest.mark.parametrize("switches", [switches for switches, _ in OFF])
+def test_reduction_passes_whatever_the_state_may_be(ask: Ask, make_desk: MakeDesk, switches: Switches | None) -> None:
+    desk = make_desk()
+    desk.switches = switches
+    assert failed(desk, ask(side=Side.SELL, quantity=3, account=held(3))) == {}
+    assert set(failed(desk, ask("q-2", side=Side.SELL, quantity=4, account=held(3)))) == {CheckCode.TRADING_ENABLED}
+
+
+def test_everything_that_is_off_is_named(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk(trading_enabled=False)
+    desk.switches = Switches(trading_enabled=False, risk_enabled=False)
+    message = failed(desk, ask())[CheckCode.TRADING_ENABLED].message
+    assert all(
+        f"{name} is false" in message
+        for name in ("trading_enabled of the risk limits", "trading_enabled of the state", "risk_enabled of the state")
+    )
 
 
 def test_order_that_would_turn_a_position_over_is_no_reduction(ask: Ask, make_desk: MakeDesk) -> None:

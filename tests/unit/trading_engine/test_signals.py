@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from minhos_mesh.trading_engine.domain.control import Control, TradingMode
 from minhos_mesh.trading_engine.domain.orders import Provenance, Side
 from minhos_mesh.trading_engine.domain.signals import (
+    AUTO_TRADE_OFF,
+    STATE_UNKNOWN,
+    AutoRules,
     Exposure,
     OppositePolicy,
     Signal,
@@ -62,6 +65,26 @@ def test_the_threshold_is_inclusive(confidence: float, acts: bool) -> None:
 
 def test_the_threshold_can_be_configured() -> None:
     assert _decide(policy=SignalPolicy(auto_confidence=0.9)).action is SignalAction.NONE
+
+
+def test_the_state_gives_threshold_and_quantity() -> None:
+    policy = SignalPolicy().under(AutoRules(enabled=True, threshold=0.6, quantity=3))
+    assert _what(_decide(replace(SIGNAL, confidence=0.6), policy=policy)) == (SignalAction.ENTER, Side.BUY, 3)
+    assert _what(_decide(position=-2, policy=policy)) == (SignalAction.REVERSE, Side.BUY, 5)
+    assert _decide(replace(SIGNAL, confidence=0.59), policy=policy).why == "confidence 0.59 is below 0.60"
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [(None, STATE_UNKNOWN), (AutoRules(enabled=False, threshold=0.5, quantity=1), AUTO_TRADE_OFF)],
+)
+@pytest.mark.parametrize("mode", [TradingMode.FULL_AUTO, TradingMode.SEMI_AUTO])
+@pytest.mark.parametrize("position", [-2, 0, 1])
+def test_without_the_states_word_no_signal_is_acted_on(
+    rules: AutoRules | None, why: str, mode: TradingMode, position: int
+) -> None:
+    decision = _decide(mode=mode, position=position, policy=SignalPolicy().under(rules))
+    assert (decision.action, decision.why) == (SignalAction.NONE, why)
 
 
 def test_a_hold_and_the_manual_mode_do_nothing() -> None:

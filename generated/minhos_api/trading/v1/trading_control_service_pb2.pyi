@@ -98,11 +98,11 @@ class TradingStatus(_message.Message):
     state: Global___TradingState.ValueType
     """What is let through."""
     reason: _builtins.str
-    """Why the state is not ACTIVE; empty when it is."""
+    """Why the state is not ACTIVE, or why signals are not acted on although state and mode would let them; empty otherwise."""
     actor: _builtins.str
     """Who changed mode or state last."""
     auto_threshold: _builtins.float
-    """Confidence from which a signal is acted on without a person."""
+    """Confidence from which a signal is acted on without a person, as the state manager says; unset while it was never heard."""
     venue: _builtins.str
     """Name of the venue."""
     venue_live: _builtins.bool
@@ -126,16 +126,18 @@ class TradingStatus(_message.Message):
         actor: _builtins.str = ...,
         change_time: _timestamp_pb2.Timestamp | None = ...,
         emergency_stop: Global___EmergencyLatch | None = ...,
-        auto_threshold: _builtins.float = ...,
+        auto_threshold: _builtins.float | None = ...,
         venue: _builtins.str = ...,
         venue_live: _builtins.bool = ...,
         version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "emergency_stop", b"emergency_stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_threshold", b"_auto_threshold", "auto_threshold", b"auto_threshold", "change_time", b"change_time", "emergency_stop", b"emergency_stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "auto_threshold", b"auto_threshold", "change_time", b"change_time", "emergency_stop", b"emergency_stop", "mode", b"mode", "reason", b"reason", "state", b"state", "venue", b"venue", "venue_live", b"venue_live", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_threshold", b"_auto_threshold", "actor", b"actor", "auto_threshold", b"auto_threshold", "change_time", b"change_time", "emergency_stop", b"emergency_stop", "mode", b"mode", "reason", b"reason", "state", b"state", "venue", b"venue", "venue_live", b"venue_live", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__auto_threshold: _TypeAlias = _typing.Literal["auto_threshold"]  # noqa: Y015
+    _WhichOneofArgType__auto_threshold: _TypeAlias = _typing.Literal["_auto_threshold", b"_auto_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auto_threshold) -> _WhichOneofReturnType__auto_threshold | None: ...
 
 Global___TradingStatus: _TypeAlias = TradingStatus  # noqa: Y015
 

@@ -127,7 +127,7 @@ class ExecuteTradeRequest(_message.Message):
     request_id: _builtins.str
     """Id of the request, made by the caller."""
     quantity: _builtins.int
-    """Contracts; the configured size when unset."""
+    """Contracts; the `order_quantity` of the state when unset. UNAVAILABLE/DEPENDENCY_UNAVAILABLE when that is not known."""
     actor: _builtins.str
     """Who asks."""
     @_builtins.property

@@ -420,7 +420,9 @@ class TradingStatus(betterproto.Message):
     """What is let through."""
 
     reason: str = betterproto.string_field(3)
-    """Why the state is not ACTIVE; empty when it is."""
+    """
+    Why the state is not ACTIVE, or why signals are not acted on although state and mode would let them; empty otherwise.
+    """
 
     actor: str = betterproto.string_field(4)
     """Who changed mode or state last."""
@@ -431,8 +433,10 @@ class TradingStatus(betterproto.Message):
     emergency_stop: "EmergencyLatch" = betterproto.message_field(6)
     """Emergency stop."""
 
-    auto_threshold: float = betterproto.double_field(7)
-    """Confidence from which a signal is acted on without a person."""
+    auto_threshold: Optional[float] = betterproto.double_field(7, optional=True)
+    """
+    Confidence from which a signal is acted on without a person, as the state manager says; unset while it was never heard.
+    """
 
     venue: str = betterproto.string_field(8)
     """Name of the venue."""
@@ -660,7 +664,9 @@ class ExecuteTradeRequest(betterproto.Message):
     """The signal."""
 
     quantity: Optional[int] = betterproto.int64_field(3, optional=True)
-    """Contracts; the configured size when unset."""
+    """
+    Contracts; the `order_quantity` of the state when unset. UNAVAILABLE/DEPENDENCY_UNAVAILABLE when that is not known.
+    """
 
     actor: str = betterproto.string_field(4)
     """Who asks."""

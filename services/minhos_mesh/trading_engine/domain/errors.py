@@ -124,6 +124,10 @@ class RiskUnavailable(TradingError):
     """Expected: the risk manager did not answer. Nothing is traded."""
 
 
+class StateUnavailable(TradingError):
+    """Expected: the state manager has not been heard, so what it decides about is not known."""
+
+
 class VenueUnavailable(TradingError):
     """Expected: the venue did not answer, the outcome of the request is not known."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minhos_mesh.trading_engine.domain.control import Control, TradingMode
 from minhos_mesh.trading_engine.domain.orders import Provenance, Side
@@ -35,10 +35,27 @@ class OppositePolicy(enum.Enum):
     REVERSE = "reverse"
 
 
+STATE_UNKNOWN = "the state manager has never been heard"
+AUTO_TRADE_OFF = "auto_trade_enabled of the state is false"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoRules:
+    """What the state of the system says about trading by machine."""
+
+    enabled: bool
+    threshold: float
+    """Confidence from which a signal is acted on without a person."""
+    quantity: int
+    """Contracts of an order that a signal leads to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalPolicy:
     """The rules for acting on signals; `quantity` and `max_quantity` in contracts."""
 
+    off: str = ""
+    """Why no signal is acted on, whatever the mode; empty when signals are."""
     auto_confidence: float = 0.75
     quantity: int = 1
     max_quantity: int = 1
@@ -46,6 +63,18 @@ class SignalPolicy:
     opposite: OppositePolicy = OppositePolicy.REVERSE
     max_age_ns: int = 60_000_000_000
     """A signal older than this is not acted on; in REPLAY age has no meaning and is not looked at."""
+
+    def under(self, rules: AutoRules | None) -> SignalPolicy:
+        """Give this policy with what the state says; None is a state that was never heard, and acts on nothing."""
+        if rules is None:
+            return replace(self, off=STATE_UNKNOWN)
+        return replace(
+            self,
+            off="" if rules.enabled else AUTO_TRADE_OFF,
+            auto_confidence=rules.threshold,
+            quantity=rules.quantity,
+            max_quantity=rules.quantity,
+        )
 
 
 class SignalAction(enum.Enum):
@@ -103,6 +132,8 @@ def leave(signal: Signal, *, control: Control, policy: SignalPolicy, now_ns: int
         return _nothing("the signal says hold")
     if control.mode is TradingMode.MANUAL:
         return _nothing("the mode is MANUAL")
+    if policy.off:
+        return _nothing(policy.off)
     if signal.confidence < policy.auto_confidence:
         return _nothing(f"confidence {signal.confidence:.2f} is below {policy.auto_confidence:.2f}")
     stale = _stale(signal, policy, now_ns)
