@@ -3,6 +3,10 @@ import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { ServiceControlService } from "./gen/minhos_api/mesh/v1/service_control_service_pb.js";
 
+if (process.argv.length !== 3) {
+  console.error("usage: node client.mjs HOST:PORT");
+  process.exit(2);
+}
 const transport = createGrpcTransport({ baseUrl: `http://${process.argv[2]}` });
 const control = createClient(ServiceControlService, transport);
 const answer = await control.describe({}, { timeoutMs: 5000 });

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from fcntl import ioctl
 
 import pytest
-from tests.e2e.running_mesh import SERVICES, Mesh, environment, processes_of
+from tests.e2e.running_mesh import SERVICES, Mesh, environment, processes_of, until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -115,6 +115,15 @@ def test_the_live_table_appears_and_ctrl_c_stops_everything_in_reverse_order(own
 def test_ctrl_c_while_it_starts_leaves_nothing(own: Mesh) -> None:
     with terminal(own, "up") as shown:
         shown.read_until(r"event_bus +starting")
+        shown.type(CTRL_C)
+        assert shown.wait() != 0
+        assert "Traceback" not in shown.text
+    assert processes_of(own.data_dir) == {}
+
+
+def test_ctrl_c_before_the_keeper_answers_leaves_nothing(own: Mesh) -> None:
+    with terminal(own, "up") as shown:
+        until(own.paths.log_dir.joinpath("keeper.stderr.log").exists, "the keeper is about to start")
         shown.type(CTRL_C)
         assert shown.wait() != 0
         assert "Traceback" not in shown.text

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import sys
 from pathlib import Path
 
 import typer
 
-from minhos_mesh.cli import live, show, start
+from minhos_mesh.cli import interrupts, live, show, start
 from minhos_mesh.cli.failure import CommandFailed, fail
 from minhos_mesh.cli.mesh import execute
 from minhos_mesh.cli.report import run_to_end
@@ -22,9 +21,9 @@ def after_launch(
     paths: MeshPaths, keeper: PendingKeeper, *, until_end: bool, report: Path | None, detach: bool, timeout_s: float
 ) -> None:
     """Waits until everything is HEALTHY, then does what was asked for. What fails on the way is taken down again."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     consistent = True
     try:
+        interrupts.obey()
         keeper.wait()
         execute(_bring_up(paths, timeout_s))
         if until_end:
@@ -32,10 +31,11 @@ def after_launch(
     except KeeperError as error:
         fail(str(error))
     except (typer.Exit, KeyboardInterrupt):
+        interrupts.ignore()
+        show.err.print("stopping what was started")
         if keeper_state(paths.data_dir) is None:
             keeper.cancel()
-        else:
-            show.err.print("stopping what was started")
+        if keeper_state(paths.data_dir) is not None:
             _shut_down(paths)
         raise
     if until_end:
@@ -67,12 +67,14 @@ async def _bring_up(paths: MeshPaths, timeout_s: float) -> None:
 
 def _stay(paths: MeshPaths) -> None:
     """Shows the mesh until Ctrl-C, then ends it in reverse order."""
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         if sys.stdout.isatty():
             asyncio.run(live.watch(paths))
         else:
             show.out.print("all services are HEALTHY; Ctrl-C stops them")
             signal.pause()
+    except KeyboardInterrupt:
+        interrupts.ignore()
     show.err.print("\nstopping, dependents first")
     _shut_down(paths)
     show.err.print("the mesh is down")
@@ -80,10 +82,8 @@ def _stay(paths: MeshPaths) -> None:
 
 def _shut_down(paths: MeshPaths) -> None:
     """Ends everything; a second Ctrl-C does not leave half of it behind."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts.ignore()
     try:
         start.shut_down(paths, show.err.print)
     except (CommandFailed, KeeperError) as error:
         fail(str(error))
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -32,6 +32,7 @@ _LIBRARIES: Final = (
     "grpc_health.v1.health",
     "grpc_reflection.v1alpha.reflection",
     "grpc_status.rpc_status",
+    "hashlib",
     "protovalidate",
     "structlog",
     "uvloop",

@@ -197,9 +197,9 @@ class EngineSection(Section):
     mode: Literal["auto", "MANUAL", "SEMI_AUTO", "FULL_AUTO"] = "auto"
     """Mode at the first start; `auto` is FULL_AUTO on the paper venue with data that is not LIVE, else MANUAL."""
     auto_threshold: float = Field(0.75, ge=0.5, le=1)
-    """Confidence from which a signal is acted on without a person."""
+    """Confidence from which a signal is acted on without a person, at the first start; then the state manager's."""
     order_quantity: int = Field(1, ge=1)
-    """Contracts of an order that a signal leads to."""
+    """Contracts of an order that a signal leads to, at the first start; then the state manager's."""
     reverse: bool = True
     """Whether a signal against the position turns it over; otherwise it only closes it."""
     venue_timeout_s: float = Field(2.0, gt=0)

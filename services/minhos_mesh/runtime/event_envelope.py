@@ -58,11 +58,26 @@ class EventPayloadInvalid(EventInvalid):
         self.type, self.seen, self.allowed = event_type, seen, allowed
 
 
+_POOL_BYTES: Final = 1024
+_pool = bytearray()
+os.register_at_fork(after_in_child=_pool.clear)
+"""Random bytes taken from the system in one go, for a call of it costs more than the rest of an id; never shared by a fork."""
+
+
+def _random_bits() -> int:
+    """62 random bits."""
+    if not _pool:
+        _pool.extend(os.urandom(_POOL_BYTES))
+    taken = int.from_bytes(_pool[-8:], "big") >> 2
+    del _pool[-8:]
+    return taken
+
+
 def uuid7() -> str:
     """A new id that sorts by the time it was made: 48 bits of milliseconds, 12 bits of their fraction, 62 random bits."""
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     value = (milliseconds & (1 << 48) - 1) << 80 | 7 << 76 | (rest * 4096 // 1_000_000) << 64 | 0b10 << 62
-    return str(uuid.UUID(int=value | int.from_bytes(os.urandom(8), "big") >> 2))
+    return str(uuid.UUID(int=value | _random_bits()))
 
 
 def make_event(

@@ -236,11 +236,6 @@ class PendingKeeper:
             self._process.terminate()
             self._process.wait(START_DEADLINE_S)
 
-    def abandon(self) -> None:
-        """Ends it before it has answered, and with it what it may have started; does nothing to one that has."""
-        self._process.terminate()
-        self._process.wait(_END_MARGIN_S)
-
 
 def start_keeper(data_dir: Path, config: Path | None = None, *, deadline_s: float = START_DEADLINE_S) -> KeeperState:
     """Starts a keeper in a session of its own, or finds the one that runs; returns once it answers.

@@ -89,7 +89,7 @@ class Outbox:
     async def _relay_some(self) -> bool:
         sql = "SELECT position, envelope FROM outbox WHERE position > ? AND rejected IS NULL ORDER BY position LIMIT ?"
         after = self._acknowledged
-        rows = await self._database.read(lambda c: c.execute(sql, (after, BATCH_EVENTS)).fetchall())
+        rows = self._database.glance(lambda c: c.execute(sql, (after, BATCH_EVENTS)).fetchall())
         if not rows:
             return False
         count = _within(BATCH_BYTES, [len(envelope) for _, envelope in rows])

@@ -167,6 +167,13 @@ class Database:
         self._require_open()
         return await self._loop.run_in_executor(self._pool, functools.partial(self._run_read, fn))
 
+    def glance(self, fn: Callable[[Connection], T]) -> T:
+        """As `read`, at once on the event loop: for look-ups by key that take microseconds, where two changes of thread
+        would cost ten times as much. Never for a scan.
+        """
+        self._require_open()
+        return self._run_read(fn)
+
     def on_commit(self, listener: Callable[[], None]) -> None:
         """Calls `listener` on the event loop after every commit, once per group, before the callers resume."""
         self._listeners.append(listener)
