@@ -1,20 +1,17 @@
-"""Decides how a new mesh is set going: configuration resolved and saved, port checked, keeper started."""
+"""Decides what a new mesh is started with: configuration resolved and saved, port checked."""
 
 from __future__ import annotations
 
-import json
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from minhos_mesh.cli import interrupts
 from minhos_mesh.cli.failure import CommandFailed
+from minhos_mesh.cli.ignition import orphans
 from minhos_mesh.runtime import config as configuration
 from minhos_mesh.runtime.config import MeshConfig
-from minhos_mesh.runtime.keeper_client import PendingKeeper, keeper_state
-from minhos_mesh.runtime.keeper_protocol import KeeperPaths
 from minhos_mesh.runtime.paths import MeshPaths, registry_address
 
 
@@ -47,33 +44,11 @@ def resolve(config_file: Path | None, feed: FeedChoice) -> MeshConfig:
     return config.resolved(datetime.now(UTC))
 
 
-def launch(paths: MeshPaths, config: MeshConfig) -> PendingKeeper:
-    """Begins to start the keeper, which starts the registry, and holds interrupts back until someone watches over it.
-
-    Raises CommandFailed when a mesh runs or its port is taken.
-    """
-    running = keeper_state(paths.data_dir)
-    if running is not None:
-        raise CommandFailed(
-            f"a mesh already runs in {paths.data_dir} (keeper pid {running.pid}):"
-            " `minhos status` shows it, `minhos down` ends it"
-        )
-    paths.create()
-    configuration.save(config, paths.config_file)
+def settle(paths: MeshPaths, config: MeshConfig) -> None:
+    """Saves the configuration for every process of the mesh. Raises CommandFailed when the registry's port is taken."""
     if not orphans(paths):
         _check_port(paths, config)
-    interrupts.hold()
-    return PendingKeeper(paths.data_dir, paths.config_file)
-
-
-def orphans(paths: MeshPaths) -> bool:
-    """Whether processes of an earlier keeper still run."""
-    record = KeeperPaths(paths.data_dir).record
-    try:
-        processes = json.loads(record.read_text(encoding="utf-8")).get("processes", [])
-    except (OSError, ValueError, AttributeError):
-        return False
-    return any(Path(f"/proc/{item.get('pid')}").exists() for item in processes if isinstance(item, dict))
+    configuration.save(config, paths.config_file)
 
 
 def _check_port(paths: MeshPaths, config: MeshConfig) -> None:

@@ -54,24 +54,32 @@ def up(
     timeout: Annotated[float, typer.Option(help="Seconds until everything must be HEALTHY.")] = 60.0,
 ) -> None:
     """Start the whole mesh."""
-    from minhos_mesh.cli import launch
-    from minhos_mesh.runtime.config import ConfigError
+    from minhos_mesh.cli.ignition import ignite
 
     if until_end and detach:
         fail("--until-end and --detach do not go together: a replay to its end is waited for")
     paths = paths_of(data_dir)
     try:
+        keeper = ignite(paths)
+    except CommandFailed as error:
+        fail(str(error))
+    # The keeper loads for a while; everything else is loaded and looked at beside it.
+    from minhos_mesh.cli import launch
+    from minhos_mesh.runtime.config import ConfigError
+
+    try:
         resolved = launch.resolve(config, launch.FeedChoice(feed, file, speed))
         if until_end and resolved.feed.kind != "replay":
-            fail("--until-end needs a replay: --feed replay --file FILE")
+            raise CommandFailed("--until-end needs a replay: --feed replay --file FILE")
         if resolved.feed.kind == "replay" and resolved.feed.file is not None:
             from minhos_mesh.cli.recording import check
 
             check(resolved.feed.file)
-        keeper = launch.launch(paths, resolved)
+        launch.settle(paths, resolved)
     except (ConfigError, CommandFailed) as error:
+        keeper.cancel()
         fail(str(error))
-    # The keeper loads for a while; what follows is loaded beside it.
+    keeper.go()
     from minhos_mesh.cli import run
 
     run.after_launch(paths, keeper, until_end=until_end, report=report, detach=detach, timeout_s=timeout)

@@ -15,7 +15,7 @@ import typer
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_mesh.cli.failure import CommandFailed, fail
-from minhos_mesh.cli.launch import orphans
+from minhos_mesh.cli.ignition import orphans
 from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.clients import Clients, bootstrap_xds
 from minhos_mesh.runtime.config import ConfigError

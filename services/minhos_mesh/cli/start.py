@@ -17,7 +17,7 @@ from minhos_api.registry.v1.registry_service_pb2 import ListServicesRequest
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_api.registry.v1.supervisor_service_pb2_grpc import SupervisorServiceStub
 from minhos_mesh.cli.failure import CommandFailed
-from minhos_mesh.cli.launch import orphans
+from minhos_mesh.cli.ignition import orphans
 from minhos_mesh.cli.mesh import NotRunning
 from minhos_mesh.cli.show import age, state_name
 from minhos_mesh.runtime.clients import Clients

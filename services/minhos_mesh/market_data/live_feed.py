@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from minhos_mesh.market_data.domain.feed import Provenance, Source, SourceConflict, SymbolFeed
 from minhos_mesh.market_data.domain.reading import SymbolReader
@@ -12,6 +13,13 @@ from minhos_mesh.runtime.tick_layout import TickArray
 
 STEP_TICKS = 65_536
 """So many ticks are taken before the readers get their turn."""
+
+
+class Owner(Protocol):
+    """The stream of a source."""
+
+    def fail(self, failure: Exception) -> None:
+        """Ends it with an error."""
 
 
 class LiveFeed:
@@ -23,7 +31,7 @@ class LiveFeed:
         A lossless reader that has gone is waited for during `grace_s`, so that it can resume.
         """
         self.feed = feed
-        self.owner: object | None = None
+        self.owner: Owner | None = None
         """The session of the source that is connected."""
         self.ended = False
         """Whether the source said that no more records will come."""
@@ -38,31 +46,35 @@ class LiveFeed:
         self._releases: set[asyncio.TimerHandle] = set()
         self._room = asyncio.Event()
 
-    def open(self, source: Source, owner: object) -> int:
+    def open(self, source: Source, owner: Owner) -> int:
         """Connects a source; returns the position after which it is to send.
 
-        A new stream of the same source takes the place of the old one. Raises SourceConflict while another source is
-        connected, ProvenanceRefused as the feed does.
+        A new stream of the same source and epoch takes the place of the old one, which ends with SourceConflict: it
+        may be half open. Raises SourceConflict while another source or epoch is connected, ProvenanceRefused as the
+        feed does.
         """
         held = self.feed.source
-        if self.owner is not None and held is not None and held.name != source.name:
-            raise SourceConflict(
-                f"{self.feed.symbol} is fed by {held.name}: {source.name} must wait until that one ends"
-            )
-        epoch = self.feed.epoch
+        if self.owner is not None and held is not None and (held.name, held.epoch) != (source.name, source.epoch):
+            raise SourceConflict(self.feed.symbol, source, held, "must wait until the stream of that one ends")
+        epoch, former = self.feed.epoch, self.owner
         position = self.feed.open(source)
         if self.feed.epoch != epoch:
             self._lossless_seen = len(self._holders)
         self.owner, self.ended = owner, False
+        if former is not None:
+            former.fail(self._replaced(source))
         self._room.set()
         return position
 
-    def close(self, owner: object) -> None:
+    def _replaced(self, source: Source) -> SourceConflict:
+        return SourceConflict(self.feed.symbol, source, source, "has another stream, which took the place of this one")
+
+    def close(self, owner: Owner) -> None:
         """Disconnects a source, unless another stream has taken its place."""
         if self.owner is owner:
             self.owner = None
 
-    async def ingest(self, ticks: TickArray, position: int, owner: object) -> None:
+    async def ingest(self, ticks: TickArray, position: int, owner: Owner) -> None:
         """Takes records and tells the readers; waits while a replay is ahead of a lossless reader by all that is held."""
         at, count = 0, len(ticks)
         while at < count:
@@ -75,12 +87,12 @@ class LiveFeed:
             if at < count:
                 await asyncio.sleep(0)
 
-    def _room_now(self, owner: object) -> int:
-        if self.owner is not owner:
-            raise SourceConflict(f"another stream of the same source feeds {self.feed.symbol} now")
+    def _room_now(self, owner: Owner) -> int:
+        if self.owner is not owner and self.feed.source is not None:
+            raise self._replaced(self.feed.source)
         return min(self.room(), STEP_TICKS)
 
-    async def _room_for(self, owner: object) -> int:
+    async def _room_for(self, owner: Owner) -> int:
         while not (room := self._room_now(owner)):
             self._room.clear()
             await self._room.wait()

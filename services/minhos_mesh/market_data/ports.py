@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from minhos_mesh.market_data.domain.feed import LastQuote, SymbolFeed
+from minhos_mesh.market_data.domain.feed import LastQuote, Provenance, SymbolFeed
 from minhos_mesh.market_data.domain.reading import Piece, Position
 
 
@@ -21,6 +21,10 @@ class Subscribed:
     """Position behind which updates begin."""
     oldest: Position | None = None
     """Oldest tick still held."""
+    newest: Position | None = None
+    """Newest tick held."""
+    provenance: Provenance | None = None
+    """Where the ticks held come from."""
 
 
 @dataclass(frozen=True, slots=True)

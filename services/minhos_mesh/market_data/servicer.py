@@ -16,18 +16,33 @@ from minhos_mesh.market_data.conversation import hearing
 from minhos_mesh.market_data.domain.feed import PositionMismatch, ProvenanceRefused, SourceConflict
 from minhos_mesh.market_data.domain.reading import Position
 from minhos_mesh.market_data.service import MarketDataService
-from minhos_mesh.market_data.sessions import OutOfTurn, ReaderSession, SourceSession, SymbolUnknown
+from minhos_mesh.market_data.sessions import MessageRefused, ReaderSession, SourceSession, SymbolUnknown
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, view_of
 
-_INVALID = ErrorRow(grpc.StatusCode.INVALID_ARGUMENT, reasons.ERROR_REASON_INVALID_FIELD)
+_INVALID = ErrorRow(
+    grpc.StatusCode.INVALID_ARGUMENT,
+    reasons.ERROR_REASON_INVALID_FIELD,
+    ("field", "seen", "allowed"),
+    field="field",
+)
+_FAILED = grpc.StatusCode.FAILED_PRECONDITION
 ERRORS: ErrorTable = {
-    SymbolUnknown: ErrorRow(grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SYMBOL_UNKNOWN, ("symbol",)),
-    SourceConflict: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_SOURCE_CONFLICT),
-    PositionMismatch: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_POSITION_MISMATCH),
-    ProvenanceRefused: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_PROVENANCE_REFUSED),
-    MalformedBatch: _INVALID,
-    OutOfTurn: _INVALID,
+    SymbolUnknown: ErrorRow(
+        grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SYMBOL_UNKNOWN, ("symbol", "known", "nearest")
+    ),
+    SourceConflict: ErrorRow(
+        _FAILED, reasons.ERROR_REASON_SOURCE_CONFLICT, ("symbol", "source", "epoch", "held", "held_epoch")
+    ),
+    PositionMismatch: ErrorRow(
+        _FAILED, reasons.ERROR_REASON_POSITION_MISMATCH, ("symbol", "field", "seen", "allowed")
+    ),
+    ProvenanceRefused: ErrorRow(
+        _FAILED,
+        reasons.ERROR_REASON_PROVENANCE_REFUSED,
+        ("symbol", "source", "epoch", "field", "seen", "allowed"),
+    ),
+    MessageRefused: _INVALID,
 }
 
 
@@ -95,7 +110,7 @@ async def _hear_reader(requests: AsyncIterator[pb2.SubscribeMarketDataRequest], 
     async for request in requests:
         kind = request.WhichOneof("message")
         if first and kind != "subscribe":
-            raise OutOfTurn(f"message is `{kind}`: the first message of SubscribeMarketData must be `subscribe`")
+            raise MessageRefused("message", f"`{kind}`", "`subscribe` as the first message of SubscribeMarketData")
         first = False
         if kind == "subscribe":
             _subscribe(session, request.subscribe)
@@ -116,7 +131,7 @@ async def _hear_source(requests: AsyncIterator[translate.IngestMessage], session
         if isinstance(request, TickBatchView):
             await session.take(request)
         elif isinstance(request, MalformedBatch):
-            raise request
+            raise MessageRefused("batch", f"malformed ({request})", "a TickBatch with as many ticks as tick_count says")
         elif request.HasField("open"):
             session.open(request.open.symbol, translate.source_from_proto(request.open))
         elif request.HasField("end"):

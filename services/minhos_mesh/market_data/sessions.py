@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from minhos_mesh.market_data.conversation import Conversation
-from minhos_mesh.market_data.domain.feed import PositionMismatch, Source
+from minhos_mesh.market_data.domain.feed import PositionMismatch, Provenance, Source
 from minhos_mesh.market_data.domain.reading import LosslessRefused, Position, PositionLost, SymbolReader, Wants
 from minhos_mesh.market_data.live_feed import LiveFeed
 from minhos_mesh.market_data.ports import Beat, Encoder, Subscribed
@@ -20,12 +21,19 @@ class SymbolUnknown(LookupError):
     """Expected: a symbol that this mesh is not configured for."""
 
     def __init__(self, symbol: str, known: Sequence[str]) -> None:
-        self.symbol = symbol
-        super().__init__(f"symbol {symbol!r} is not configured: known are {', '.join(known)}")
+        self.symbol, self.known = symbol, ", ".join(known)
+        near = difflib.get_close_matches(symbol.upper(), known, n=1, cutoff=0.4)
+        self.nearest = near[0] if near else None
+        hint = f"; was {self.nearest} meant?" if near else ""
+        super().__init__(f"symbol {symbol!r} is not configured: known are {self.known}{hint}")
 
 
-class OutOfTurn(ValueError):
-    """Expected: a message of a stream came where another one was due."""
+class MessageRefused(ValueError):
+    """Expected: a message of a stream came where another one was due, or does not belong to it."""
+
+    def __init__(self, field: str, seen: object, allowed: str) -> None:
+        self.field, self.seen, self.allowed = field, str(seen), allowed
+        super().__init__(f"{field} is {seen}: allowed is {allowed}")
 
 
 class ReaderSession(Conversation):
@@ -43,12 +51,26 @@ class ReaderSession(Conversation):
         """Symbols that are subscribed to."""
         return list(self._readers)
 
-    def subscribe(self, symbols: Sequence[str], wants: Wants, resume: Mapping[str, Position]) -> None:
-        """Begins to read, or reads otherwise from now on; each symbol is answered, refused or not. None means all."""
-        places = {self._canonical(symbol): position for symbol, position in resume.items()}
-        for symbol in symbols or list(self._feeds):
+    def subscribe(self, symbols: Sequence[str], wants: Wants, resume: Sequence[tuple[str, Position]]) -> None:
+        """Begins to read, or reads otherwise from now on; each symbol is answered, refused or not. None means all.
+
+        Raises MessageRefused for a position of a symbol that is not among them, or that has one already.
+        """
+        wanted = symbols or list(self._feeds)
+        places = self._places([self._canonical(symbol) for symbol in wanted], resume)
+        for symbol in wanted:
             self._answers.append(self._encoder.answer(self._subscribe(symbol, wants, places)))
         self.wake()
+
+    def _places(self, wanted: Sequence[str], resume: Sequence[tuple[str, Position]]) -> dict[str, Position]:
+        places: dict[str, Position] = {}
+        for index, (symbol, position) in enumerate(resume):
+            canonical = self._canonical(symbol)
+            if canonical not in wanted or canonical in places:
+                what = "a symbol of the subscription" if canonical not in wanted else "one position for each symbol"
+                raise MessageRefused(f"resume_after[{index}].symbol", symbol, f"{what}: {', '.join(wanted)}")
+            places[canonical] = position
+        return places
 
     def _canonical(self, symbol: str) -> str:
         try:
@@ -62,18 +84,19 @@ class ReaderSession(Conversation):
         except SymbolUnknown as unknown:
             return Subscribed(symbol, unknown)
         feed = live.feed
-        held = feed.epoch is not None and feed.sequence > 0
-        oldest = Position(feed.epoch, feed.ring.oldest) if held and feed.epoch is not None else None
+        oldest = newest = None
+        if feed.epoch is not None and feed.sequence > 0:
+            oldest, newest = Position(feed.epoch, feed.ring.oldest), Position(feed.epoch, feed.sequence)
         try:
             reader = SymbolReader(feed, wants, resume.get(feed.symbol))
         except (PositionLost, LosslessRefused) as refusal:
-            return Subscribed(feed.symbol, refusal, oldest=oldest)
+            return Subscribed(feed.symbol, refusal, None, oldest, newest, feed.provenance)
         self._drop(feed.symbol)
         self._readers[feed.symbol] = reader
         live.wakers.add(self.wake)
         if wants.lossless:
             live.hold(reader)
-        return Subscribed(feed.symbol, None, reader.position, oldest)
+        return Subscribed(feed.symbol, None, reader.position, oldest, newest, feed.provenance)
 
     def unsubscribe(self, symbols: Sequence[str]) -> None:
         """Reads no more of these symbols; one that is not subscribed to is passed over."""
@@ -146,30 +169,33 @@ class SourceSession(Conversation):
 
     @property
     def live(self) -> LiveFeed:
-        """The feed. Raises OutOfTurn before `open`."""
+        """The feed. Raises MessageRefused before `open`."""
         if self._live is None:
-            raise OutOfTurn("message: the first message of IngestTicks must be `open`")
+            raise MessageRefused("message", "`batch` or `end`", "`open` as the first message of IngestTicks")
         return self._live
 
     def open(self, symbol: str, source: Source) -> None:
         """Connects the source. Raises SymbolUnknown, SourceConflict, ProvenanceRefused."""
         if self._live is not None:
-            raise OutOfTurn("message: `open` may only be the first message of IngestTicks")
+            raise MessageRefused("message", "`open`", "`batch` or `end` behind the first message of IngestTicks")
         live = self._find(symbol)
         live.open(source, self)
         self._live, self._source = live, source
         self.wake()
 
     async def take(self, batch: TickBatchView) -> None:
-        """Takes a batch. Raises PositionMismatch, SourceConflict, and OutOfTurn for one of another symbol."""
+        """Takes a batch. Raises PositionMismatch, SourceConflict, and MessageRefused for one of another symbol."""
         live, source = self.live, self._source
         if self._find(batch.symbol) is not live or source is None:
-            raise OutOfTurn(f"batch.symbol is {batch.symbol!r}: this stream was opened for {live.feed.symbol}")
-        if (batch.epoch, batch.provenance) != (source.epoch, int(source.provenance)):
-            raise PositionMismatch(
-                f"batch of {batch.symbol} has epoch {batch.epoch} and provenance {batch.provenance}, but the stream "
-                f"was opened with epoch {source.epoch} and provenance {int(source.provenance)}"
+            raise MessageRefused(
+                "batch.symbol", repr(batch.symbol), f"{live.feed.symbol}, for which the stream was opened"
             )
+        opened = "with which the stream was opened"
+        if batch.epoch != source.epoch:
+            raise PositionMismatch(live.feed.symbol, "batch.epoch", batch.epoch, source.epoch, opened)
+        if batch.provenance != int(source.provenance):
+            seen = Provenance(batch.provenance).name if batch.provenance in set(Provenance) else batch.provenance
+            raise PositionMismatch(live.feed.symbol, "batch.provenance", seen, source.provenance.name, opened)
         await live.ingest(batch.ticks, batch.first_sequence, self)
         self.wake()
 

@@ -73,9 +73,9 @@ def wants_from_proto(subscription: pb2.MarketSubscription) -> Wants:
     )
 
 
-def resume_from_proto(positions: Sequence[pb2.MarketPosition]) -> dict[str, Position]:
-    """Positions to resume after, by symbol."""
-    return {position.symbol: Position(position.epoch, position.sequence) for position in positions}
+def resume_from_proto(positions: Sequence[pb2.MarketPosition]) -> list[tuple[str, Position]]:
+    """Positions to resume after, each with its symbol."""
+    return [(position.symbol, Position(position.epoch, position.sequence)) for position in positions]
 
 
 def position_to_proto(symbol: str, position: Position | None) -> pb2.MarketPosition | None:
@@ -241,6 +241,8 @@ class StreamEncoder:
             symbol=answer.symbol,
             position=position_to_proto(answer.symbol, answer.position),
             oldest=position_to_proto(answer.symbol, answer.oldest),
+            newest=position_to_proto(answer.symbol, answer.newest),
+            provenance=provenance_to_proto(answer.provenance if answer.newest is not None else None),
         )
         if answer.refusal is not None:
             subscribed.refused_reason = error_reason_pb2.ErrorReason.Name(_REASONS[type(answer.refusal)])

@@ -28,13 +28,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data-dir", type=Path, required=True, help="folder that holds all data of the mesh")
     parser.add_argument("--config", type=Path, help="configuration file (minhos.toml)")
+    parser.add_argument("--held", action="store_true", help="load, then begin when a line comes on standard input")
     given = parser.parse_args(arguments)
+    preload = load_common
+    if given.held:
+        try:
+            entry = load_common()
+        except PreloadFailed as error:
+            return _complain(str(error), EXIT_PRELOAD)
+        if not _released():
+            return 0
+        preload = lambda: entry  # noqa: E731 - what was loaded already
     options = KeeperOptions(
         data_dir=given.data_dir.expanduser().absolute(),
         config_path=None if given.config is None else given.config.expanduser().absolute(),
         services={service: catalogue.bootstrap_module(service) for service in catalogue.service_names()},
         root=catalogue.REGISTRY,
-        preload=load_common,
+        preload=preload,
     )
     return run(options)
 
@@ -58,6 +68,14 @@ def load_common() -> Entry:
     preload_common(catalogue.bootstrap_module(catalogue.REGISTRY))
     host = importlib.import_module("minhos_mesh.runtime.host")
     return cast("Entry", host.run_service)
+
+
+def _released() -> bool:
+    """Waits for the word to begin. False when the starter went away or thought better of it: nothing was touched yet."""
+    word = sys.stdin.readline()
+    with Path(os.devnull).open(encoding="utf-8") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    return bool(word.strip())
 
 
 def close_inherited_descriptors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -210,18 +211,35 @@ def keeper_state(data_dir: Path) -> KeeperState | None:
 class PendingKeeper:
     """A keeper that was started and has not answered yet; it loads for a while, in which its starter can do other things."""
 
-    def __init__(self, data_dir: Path, config: Path | None = None) -> None:
-        """Starts a keeper in a session of its own. `config` must be there by the time it has loaded; it reads it last."""
+    def __init__(self, data_dir: Path, config: Path | None = None, *, held: bool = False) -> None:
+        """Starts a keeper in a session of its own. A held one only loads, and touches nothing before `go`."""
         self._paths = paths = KeeperPaths(data_dir.absolute())
         paths.log_dir.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "minhos_mesh.node.keeper", "--data-dir", str(paths.data_dir)]
         if config is not None:
             command += ["--config", str(config.absolute())]
+        if held:
+            command += ["--held"]
         with paths.stderr_log.open("ab") as log:
             self._said_from = os.fstat(log.fileno()).st_size
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True
+                command,
+                stdin=subprocess.PIPE if held else subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                close_fds=True,
             )
+
+    def go(self) -> None:
+        """Lets a held keeper begin; `config` is there by now."""
+        self._say(b"go\n")
+
+    def _say(self, word: bytes) -> None:
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and `wait` will tell why
+                self._process.stdin.write(word)
+                self._process.stdin.close()
 
     def wait(self, deadline_s: float = START_DEADLINE_S) -> KeeperState:
         """Returns once it answers. Raises KeeperError with what it said when it ends instead, or is late."""
@@ -232,9 +250,11 @@ class PendingKeeper:
 
     def cancel(self) -> None:
         """Ends it before it has answered, with all that it has started; does nothing once `wait` has returned."""
-        if self._process.poll() is None:
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._say(b"")  # still held: it ends by itself and has touched nothing
+        elif self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(START_DEADLINE_S)
+        self._process.wait(START_DEADLINE_S)
 
 
 def start_keeper(data_dir: Path, config: Path | None = None, *, deadline_s: float = START_DEADLINE_S) -> KeeperState:

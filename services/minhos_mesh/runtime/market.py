@@ -238,10 +238,13 @@ class MarketSubscription:
                 if _cancelled_from_outside():
                     raise
 
-    def _request(self, symbols: Sequence[str]) -> pb2.SubscribeMarketDataRequest:
+    def _request(
+        self, symbols: Sequence[str], places: Mapping[str, Position] | None = None
+    ) -> pb2.SubscribeMarketDataRequest:
+        places = places or {symbol: self._behind(symbol) for symbol in self._positions}
         resume = [
             pb2.MarketPosition(symbol=symbol, epoch=position.epoch, sequence=position.sequence)
-            for symbol, position in ((symbol, self._behind(symbol)) for symbol in self._positions)
+            for symbol, position in places.items()
             if not symbols or symbol in symbols
         ]
         return pb2.SubscribeMarketDataRequest(
@@ -339,9 +342,13 @@ class MarketSubscription:
         if not message.HasField("subscribed"):
             self._due.extend(self._updates(message))
             return
-        self._due.extend(self._answered(message.subscribed))
-        if message.subscribed.refused_reason == _LOST:
-            await self._write(self._request([message.subscribed.symbol]))
+        answer = message.subscribed
+        self._due.extend(self._answered(answer))
+        if answer.refused_reason == _LOST:
+            place, newest = self._behind(answer.symbol), position_of(answer.newest)
+            if place.epoch in {0, newest.epoch} and place.sequence > newest.sequence:
+                place = newest  # the source is catching up; what was given already is not given again
+            await self._write(self._request([answer.symbol], {answer.symbol: place}))
 
     async def _say_done_with_what_was_given(self) -> None:
         for symbol, position in list(self._positions.items()):
@@ -361,6 +368,9 @@ class MarketSubscription:
         elif isinstance(update, EpochChanged):
             self._positions[update.symbol] = self._bars_through[update.symbol] = Position(update.epoch, 0)
         elif isinstance(update, BarClosed):
+            known = self._bars_through.get(update.symbol, FROM_START)
+            if known.epoch == update.epoch and update.closing_sequence <= known.sequence:
+                return
             through = self._bars_through[update.symbol] = Position(update.epoch, update.closing_sequence)
             if MarketKind.TICKS not in self._kinds:
                 self._positions[update.symbol] = through
@@ -392,11 +402,16 @@ class MarketSubscription:
             return
         if answer.refused_reason != _LOST or not answer.HasField("oldest"):
             raise SubscriptionRefused(answer.symbol, answer.refused_reason, answer.refused_message)
-        oldest = position_of(answer.oldest)
-        known = self._positions.get(answer.symbol, FROM_START)
-        self._bars_through[answer.symbol] = Position(oldest.epoch, oldest.sequence - 1)
-        if known.sequence < oldest.sequence - 1 or known.epoch not in {0, oldest.epoch}:
-            yield from self._missed(Gap(answer.symbol, oldest.epoch, known.sequence + 1, oldest.sequence - 1))
+        symbol, oldest = answer.symbol, position_of(answer.oldest)
+        known = self._positions.get(symbol, FROM_START)
+        if known.epoch not in {0, oldest.epoch}:
+            known = self._positions[symbol] = self._bars_through[symbol] = Position(oldest.epoch, 0)
+            yield EpochChanged(symbol, oldest.epoch, answer.provenance)
+        bars = self._bars_through.get(symbol, known)
+        if bars.sequence < oldest.sequence - 1:
+            self._bars_through[symbol] = Position(oldest.epoch, oldest.sequence - 1)
+        if known.sequence < oldest.sequence - 1:
+            yield from self._missed(Gap(symbol, oldest.epoch, known.sequence + 1, oldest.sequence - 1))
 
 
 async def _watch_over(owner: weakref.ref[MarketSubscription], call: grpc.aio.StreamStreamCall[Any, Any]) -> None:

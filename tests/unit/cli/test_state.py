@@ -55,7 +55,7 @@ def test_what_cannot_be_set_is_told_with_what_can(key: str, text: str, parts: li
 
 def test_every_key_is_a_field_of_the_state_and_has_its_meaning() -> None:
     assert KEYS.keys() == MEANINGS.keys()
-    assert KEYS.keys() <= pb.State.DESCRIPTOR.fields_by_name.keys()
+    assert KEYS.keys() <= set(pb.State.DESCRIPTOR.fields_by_name)
     switches = [
         name for name, field in pb.State.DESCRIPTOR.fields_by_name.items() if field.type == FieldDescriptor.TYPE_BOOL
     ]

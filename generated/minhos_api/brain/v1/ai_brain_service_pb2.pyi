@@ -147,6 +147,9 @@ class GetCurrentSignalResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SIGNAL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of this view; WatchSignals resumes after it."""
     @_builtins.property
     def signal(self) -> _signal_pb2.Signal:
         """Unset when there is none yet."""
@@ -155,10 +158,11 @@ class GetCurrentSignalResponse(_message.Message):
         self,
         *,
         signal: _signal_pb2.Signal | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "signal", b"signal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,27 +204,82 @@ class WatchSignalsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision that this message brings the reader to."""
     @_builtins.property
+    def snapshot(self) -> Global___SignalsSnapshot:
+        """The newest signal of each symbol; first message unless a revision was resumed."""
+
+    @_builtins.property
     def signal(self) -> _signal_pb2.Signal:
-        """The signal; unset in a heartbeat."""
+        """A signal that was published."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___SignalsHeartbeat:
+        """Nothing was published."""
 
     def __init__(
         self,
         *,
+        snapshot: Global___SignalsSnapshot | None = ...,
         signal: _signal_pb2.Signal | None = ...,
+        heartbeat: Global___SignalsHeartbeat | None = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "signal", b"signal", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "signal", b"signal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "revision", b"revision", "signal", b"signal", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "signal", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___WatchSignalsResponse: _TypeAlias = WatchSignalsResponse  # noqa: Y015
+
+@_typing.final
+class SignalsSnapshot(_message.Message):
+    """The newest signals at one revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def signals(self) -> _containers.RepeatedCompositeFieldContainer[_signal_pb2.Signal]:
+        """One for each symbol that has one, in alphabetical order."""
+
+    def __init__(
+        self,
+        *,
+        signals: _abc.Iterable[_signal_pb2.Signal] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signals", b"signals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchSignalsResponse: _TypeAlias = WatchSignalsResponse  # noqa: Y015
+Global___SignalsSnapshot: _TypeAlias = SignalsSnapshot  # noqa: Y015
+
+@_typing.final
+class SignalsHeartbeat(_message.Message):
+    """Sign of life of a stream on which nothing happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalsHeartbeat: _TypeAlias = SignalsHeartbeat  # noqa: Y015
 
 @_typing.final
 class ListSignalsRequest(_message.Message):
@@ -232,7 +291,7 @@ class ListSignalsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
-    """Only of this symbol."""
+    """Only of this symbol; of all when unset."""
     page_size: _builtins.int
     """How many at the most; 100 when 0, larger than 1000 is lowered to it."""
     page_token: _builtins.str
@@ -263,8 +322,11 @@ class ListSignalsResponse(_message.Message):
     SIGNALS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty when this was the last."""
+    revision: _builtins.int
+    """Revision of this view; WatchSignals resumes after it."""
     @_builtins.property
     def signals(self) -> _containers.RepeatedCompositeFieldContainer[_signal_pb2.Signal]:
         """The newest first."""
@@ -279,10 +341,11 @@ class ListSignalsResponse(_message.Message):
         signals: _abc.Iterable[_signal_pb2.Signal] | None = ...,
         next_page_token: _builtins.str = ...,
         progress: _abc.Iterable[Global___BrainProgress] | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "progress", b"progress", "signals", b"signals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "progress", b"progress", "revision", b"revision", "signals", b"signals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,14 +89,15 @@ class AIBrainServiceServicer:
 
     def WatchSignals(self, request, context):
         """Streams the newest signal of each symbol as a snapshot, then each signal as it is published, in order of revision; resumes after one.
-        OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+
+        OUT_OF_RANGE/POSITION_LOST when that revision is not held. Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSignals(self, request, context):
-        """Lists published signals, the newest first, and the brain's counters.
+        """Lists published signals, the newest first, and the brain's counters. The newest 1000 are held; all of them stand in the journal of the event bus.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,10 +41,11 @@ class AIBrainServiceStub:
     """Returns the newest published signal of a symbol; unset when there is none yet."""
     WatchSignals: _grpc.UnaryStreamMultiCallable[_ai_brain_service_pb2.WatchSignalsRequest, _ai_brain_service_pb2.WatchSignalsResponse]
     """Streams the newest signal of each symbol as a snapshot, then each signal as it is published, in order of revision; resumes after one.
-    OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+
+    OUT_OF_RANGE/POSITION_LOST when that revision is not held. Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
     """
     ListSignals: _grpc.UnaryUnaryMultiCallable[_ai_brain_service_pb2.ListSignalsRequest, _ai_brain_service_pb2.ListSignalsResponse]
-    """Lists published signals, the newest first, and the brain's counters."""
+    """Lists published signals, the newest first, and the brain's counters. The newest 1000 are held; all of them stand in the journal of the event bus."""
 
 @_typing.type_check_only
 class AIBrainServiceAsyncStub(AIBrainServiceStub):
@@ -59,10 +60,11 @@ class AIBrainServiceAsyncStub(AIBrainServiceStub):
     """Returns the newest published signal of a symbol; unset when there is none yet."""
     WatchSignals: _aio.UnaryStreamMultiCallable[_ai_brain_service_pb2.WatchSignalsRequest, _ai_brain_service_pb2.WatchSignalsResponse]  # type: ignore[assignment]
     """Streams the newest signal of each symbol as a snapshot, then each signal as it is published, in order of revision; resumes after one.
-    OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+
+    OUT_OF_RANGE/POSITION_LOST when that revision is not held. Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
     """
     ListSignals: _aio.UnaryUnaryMultiCallable[_ai_brain_service_pb2.ListSignalsRequest, _ai_brain_service_pb2.ListSignalsResponse]  # type: ignore[assignment]
-    """Lists published signals, the newest first, and the brain's counters."""
+    """Lists published signals, the newest first, and the brain's counters. The newest 1000 are held; all of them stand in the journal of the event bus."""
 
 class AIBrainServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns market data into signals with reasons. It never trades."""
@@ -98,7 +100,8 @@ class AIBrainServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_ai_brain_service_pb2.WatchSignalsResponse], _abc.AsyncIterator[_ai_brain_service_pb2.WatchSignalsResponse]]:
         """Streams the newest signal of each symbol as a snapshot, then each signal as it is published, in order of revision; resumes after one.
-        OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+
+        OUT_OF_RANGE/POSITION_LOST when that revision is not held. Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
         """
 
     @_abc_1.abstractmethod
@@ -107,6 +110,6 @@ class AIBrainServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ai_brain_service_pb2.ListSignalsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ai_brain_service_pb2.ListSignalsResponse, _abc.Awaitable[_ai_brain_service_pb2.ListSignalsResponse]]:
-        """Lists published signals, the newest first, and the brain's counters."""
+        """Lists published signals, the newest first, and the brain's counters. The newest 1000 are held; all of them stand in the journal of the event bus."""
 
 def add_AIBrainServiceServicer_to_server(servicer: AIBrainServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

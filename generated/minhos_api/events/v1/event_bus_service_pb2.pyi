@@ -170,25 +170,51 @@ class EventRefusal(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     INDEX_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Index in the batch, from 0."""
     reason: _builtins.str
     """Value of ErrorReason, for example `ERROR_REASON_EVENT_TYPE_UNKNOWN`."""
     message: _builtins.str
     """One sentence that names the field, what was seen and what is allowed."""
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The values that the message shows, by the keys of ErrorReason."""
+
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "message", b"message", "metadata", b"metadata", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -256,7 +282,9 @@ class SubscribeOpen(_message.Message):
     """How many events may be sent before more credit is given."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Patterns on the type: `trade.executed`, `trade.*` for one more part, `market.>` for one or more; all types when empty."""
+        """Patterns on the type: `trade.executed`, `trade.*` for one more part, `market.>` for one or more; all types when empty.
+        One without `*` and `>` must be in the catalogue.
+        """
 
     @_builtins.property
     def start(self) -> Global___SubscribeStart:
@@ -361,12 +389,18 @@ class DurableReader(_message.Message):
     MEMBER_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     ACK_DEADLINE_FIELD_NUMBER: _builtins.int
+    REPLACE_SELECTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the consumer; members of one name share the work."""
     member: _builtins.str
     """Name of this member, unique within the consumer."""
     max_attempts: _builtins.int
     """Attempts before an event becomes a dead letter; 3 when 0."""
+    replace_selection: _builtins.bool
+    """Whether to go on with the types and the subject of this request when others are remembered; refused with CONSUMER_CONFLICT while a member is connected.
+
+    For the owner of the name, whose needs grow with its program; events passed over under the old selection do not come again.
+    """
     @_builtins.property
     def ack_deadline(self) -> _duration_pb2.Duration:
         """How long an event may be out before it is delivered again; 30 s when unset."""
@@ -378,10 +412,11 @@ class DurableReader(_message.Message):
         member: _builtins.str = ...,
         max_attempts: _builtins.int = ...,
         ack_deadline: _duration_pb2.Duration | None = ...,
+        replace_selection: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "max_attempts", b"max_attempts", "member", b"member", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "max_attempts", b"max_attempts", "member", b"member", "name", b"name", "replace_selection", b"replace_selection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -659,7 +694,7 @@ class ListEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
-    """Only of this subject."""
+    """Only of this subject; an empty one is that of events without subject."""
     source: _builtins.str
     """Only of this source."""
     correlation_id: _builtins.str

@@ -28,7 +28,8 @@ if _version_not_supported:
 class EventBusServiceStub:
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
-    An acknowledged event is on disk. Services publish through one long PublishStream and subscribe through Subscribe; Publish and ListEvents serve people and tests.
+    An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
+    through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
 
     def __init__(self, channel):
@@ -67,14 +68,16 @@ class EventBusServiceStub:
 class EventBusServiceServicer:
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
-    An acknowledged event is on disk. Services publish through one long PublishStream and subscribe through Subscribe; Publish and ListEvents serve people and tests.
+    An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
+    through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
 
     def Publish(self, request, context):
         """Stores events, all or none, and returns their sequences once they are on disk.
 
-        Safe to retry: an event id that is already stored gives its first sequence. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in
-        the catalogue or its payload is another message or breaks its rules; nothing is stored then.
+        Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
+        INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
+        ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +87,8 @@ class EventBusServiceServicer:
         """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
 
         The first answer is a heartbeat, sent at once, so that a publisher knows that it is heard.
-        A refused batch is answered with its violations and ends neither the stream nor the other batches. After a broken stream send unanswered batches again.
+        A refused batch is answered with its refusals, for the reasons of Publish, and ends neither the stream nor the other batches.
+        After a broken stream send unanswered batches again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,8 +99,9 @@ class EventBusServiceServicer:
 
         The first message must be `open`, later ones `credit`, `ack` or `nack`. The first answer is `opened`. Without credit nothing is delivered.
         An ephemeral reader gets every event from its start on, or is told exactly what it missed; a durable one gets each at least once, in order per subject,
-        again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter.
-        OUT_OF_RANGE/POSITION_LOST when the start is no longer held; ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is open with other patterns or the member is taken;
+        again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter. A durable reader is for services: it changes what the bus remembers.
+        OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue;
+        ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is remembered with another selection, also while nobody reads it, or the member is taken;
         INVALID_ARGUMENT/NOT_DELIVERED for an acknowledgement of something that was not delivered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -104,7 +109,7 @@ class EventBusServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists stored events, the newest first unless asked otherwise.
+        """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,7 +161,8 @@ def add_EventBusServiceServicer_to_server(servicer, server):
 class EventBusService:
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
-    An acknowledged event is on disk. Services publish through one long PublishStream and subscribe through Subscribe; Publish and ListEvents serve people and tests.
+    An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
+    through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
 
     @staticmethod

@@ -29,7 +29,8 @@ GRPC_VERSION: str
 class EventBusServiceStub:
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
-    An acknowledged event is on disk. Services publish through one long PublishStream and subscribe through Subscribe; Publish and ListEvents serve people and tests.
+    An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
+    through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
 
     @_typing.overload
@@ -39,26 +40,29 @@ class EventBusServiceStub:
     Publish: _grpc.UnaryUnaryMultiCallable[_event_bus_service_pb2.PublishRequest, _event_bus_service_pb2.PublishResponse]
     """Stores events, all or none, and returns their sequences once they are on disk.
 
-    Safe to retry: an event id that is already stored gives its first sequence. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in
-    the catalogue or its payload is another message or breaks its rules; nothing is stored then.
+    Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
+    INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
+    ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload.
     """
     PublishStream: _grpc.StreamStreamMultiCallable[_event_bus_service_pb2.PublishStreamRequest, _event_bus_service_pb2.PublishStreamResponse]
     """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
 
     The first answer is a heartbeat, sent at once, so that a publisher knows that it is heard.
-    A refused batch is answered with its violations and ends neither the stream nor the other batches. After a broken stream send unanswered batches again.
+    A refused batch is answered with its refusals, for the reasons of Publish, and ends neither the stream nor the other batches.
+    After a broken stream send unanswered batches again.
     """
     Subscribe: _grpc.StreamStreamMultiCallable[_event_bus_service_pb2.SubscribeRequest, _event_bus_service_pb2.SubscribeResponse]
     """Delivers events that match, in order of sequence.
 
     The first message must be `open`, later ones `credit`, `ack` or `nack`. The first answer is `opened`. Without credit nothing is delivered.
     An ephemeral reader gets every event from its start on, or is told exactly what it missed; a durable one gets each at least once, in order per subject,
-    again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter.
-    OUT_OF_RANGE/POSITION_LOST when the start is no longer held; ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is open with other patterns or the member is taken;
+    again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter. A durable reader is for services: it changes what the bus remembers.
+    OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue;
+    ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is remembered with another selection, also while nobody reads it, or the member is taken;
     INVALID_ARGUMENT/NOT_DELIVERED for an acknowledgement of something that was not delivered.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_bus_service_pb2.ListEventsRequest, _event_bus_service_pb2.ListEventsResponse]
-    """Lists stored events, the newest first unless asked otherwise."""
+    """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_event_bus_service_pb2.GetStatsRequest, _event_bus_service_pb2.GetStatsResponse]
     """Returns what was published, delivered and failed, per event type and per consumer."""
 
@@ -66,40 +70,45 @@ class EventBusServiceStub:
 class EventBusServiceAsyncStub(EventBusServiceStub):
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
-    An acknowledged event is on disk. Services publish through one long PublishStream and subscribe through Subscribe; Publish and ListEvents serve people and tests.
+    An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
+    through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Publish: _aio.UnaryUnaryMultiCallable[_event_bus_service_pb2.PublishRequest, _event_bus_service_pb2.PublishResponse]  # type: ignore[assignment]
     """Stores events, all or none, and returns their sequences once they are on disk.
 
-    Safe to retry: an event id that is already stored gives its first sequence. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in
-    the catalogue or its payload is another message or breaks its rules; nothing is stored then.
+    Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
+    INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
+    ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload.
     """
     PublishStream: _aio.StreamStreamMultiCallable[_event_bus_service_pb2.PublishStreamRequest, _event_bus_service_pb2.PublishStreamResponse]  # type: ignore[assignment]
     """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
 
     The first answer is a heartbeat, sent at once, so that a publisher knows that it is heard.
-    A refused batch is answered with its violations and ends neither the stream nor the other batches. After a broken stream send unanswered batches again.
+    A refused batch is answered with its refusals, for the reasons of Publish, and ends neither the stream nor the other batches.
+    After a broken stream send unanswered batches again.
     """
     Subscribe: _aio.StreamStreamMultiCallable[_event_bus_service_pb2.SubscribeRequest, _event_bus_service_pb2.SubscribeResponse]  # type: ignore[assignment]
     """Delivers events that match, in order of sequence.
 
     The first message must be `open`, later ones `credit`, `ack` or `nack`. The first answer is `opened`. Without credit nothing is delivered.
     An ephemeral reader gets every event from its start on, or is told exactly what it missed; a durable one gets each at least once, in order per subject,
-    again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter.
-    OUT_OF_RANGE/POSITION_LOST when the start is no longer held; ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is open with other patterns or the member is taken;
+    again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter. A durable reader is for services: it changes what the bus remembers.
+    OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue;
+    ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is remembered with another selection, also while nobody reads it, or the member is taken;
     INVALID_ARGUMENT/NOT_DELIVERED for an acknowledgement of something that was not delivered.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_bus_service_pb2.ListEventsRequest, _event_bus_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists stored events, the newest first unless asked otherwise."""
+    """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue."""
     GetStats: _aio.UnaryUnaryMultiCallable[_event_bus_service_pb2.GetStatsRequest, _event_bus_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Returns what was published, delivered and failed, per event type and per consumer."""
 
 class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
-    An acknowledged event is on disk. Services publish through one long PublishStream and subscribe through Subscribe; Publish and ListEvents serve people and tests.
+    An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
+    through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
 
     @_abc_1.abstractmethod
@@ -110,8 +119,9 @@ class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_event_bus_service_pb2.PublishResponse, _abc.Awaitable[_event_bus_service_pb2.PublishResponse]]:
         """Stores events, all or none, and returns their sequences once they are on disk.
 
-        Safe to retry: an event id that is already stored gives its first sequence. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in
-        the catalogue or its payload is another message or breaks its rules; nothing is stored then.
+        Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
+        INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
+        ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload.
         """
 
     @_abc_1.abstractmethod
@@ -123,7 +133,8 @@ class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
 
         The first answer is a heartbeat, sent at once, so that a publisher knows that it is heard.
-        A refused batch is answered with its violations and ends neither the stream nor the other batches. After a broken stream send unanswered batches again.
+        A refused batch is answered with its refusals, for the reasons of Publish, and ends neither the stream nor the other batches.
+        After a broken stream send unanswered batches again.
         """
 
     @_abc_1.abstractmethod
@@ -136,8 +147,9 @@ class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The first message must be `open`, later ones `credit`, `ack` or `nack`. The first answer is `opened`. Without credit nothing is delivered.
         An ephemeral reader gets every event from its start on, or is told exactly what it missed; a durable one gets each at least once, in order per subject,
-        again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter.
-        OUT_OF_RANGE/POSITION_LOST when the start is no longer held; ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is open with other patterns or the member is taken;
+        again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter. A durable reader is for services: it changes what the bus remembers.
+        OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue;
+        ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is remembered with another selection, also while nobody reads it, or the member is taken;
         INVALID_ARGUMENT/NOT_DELIVERED for an acknowledgement of something that was not delivered.
         """
 
@@ -147,7 +159,7 @@ class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_bus_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_bus_service_pb2.ListEventsResponse, _abc.Awaitable[_event_bus_service_pb2.ListEventsResponse]]:
-        """Lists stored events, the newest first unless asked otherwise."""
+        """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue."""
 
     @_abc_1.abstractmethod
     def GetStats(

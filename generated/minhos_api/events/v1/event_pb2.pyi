@@ -60,7 +60,10 @@ class Event(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     STORE_TIME_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """Id made by the publisher, a UUIDv7 in its usual text form; the same id is stored once."""
+    """Id made by the publisher, any UUID in its usual text form; the same id is stored once, and with other content it is refused.
+
+    Version 7 is recommended, since it sorts by time; version 5 suits facts that may be found anew from the same data and must get the same id again.
+    """
     type: _builtins.str
     """Type from the catalogue, for example `trade.executed`."""
     version: _builtins.int

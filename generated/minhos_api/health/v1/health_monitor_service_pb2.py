@@ -28,7 +28,7 @@ from minhos_api.health.v1 import service_health_pb2 as minhos__api_dot_health_do
 from minhos_api.mesh.v1 import contract_options_pb2 as minhos__api_dot_mesh_dot_v1_dot_contract__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1minhos_api/health/v1/health_monitor_service.proto\x12\x14minhos_api.health.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)minhos_api/health/v1/service_health.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\x16\n\x14GetMeshHealthRequest\"\xae\x01\n\x15GetMeshHealthResponse\x12\x38\n\x05state\x18\x01 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05state\x12?\n\x08services\x18\x02 \x03(\x0b\x32#.minhos_api.health.v1.ServiceHealthR\x08services\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"<\n\x17GetServiceHealthRequest\x12!\n\x07service\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x07service\"W\n\x18GetServiceHealthResponse\x12;\n\x06health\x18\x01 \x01(\x0b\x32#.minhos_api.health.v1.ServiceHealthR\x06health\"S\n\x12WatchHealthRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x84\x02\n\x13WatchHealthResponse\x12\x42\n\x08snapshot\x18\x01 \x01(\x0b\x32$.minhos_api.health.v1.HealthSnapshotH\x00R\x08snapshot\x12<\n\x06\x63hange\x18\x02 \x01(\x0b\x32\".minhos_api.health.v1.HealthChangeH\x00R\x06\x63hange\x12\x45\n\theartbeat\x18\x03 \x01(\x0b\x32%.minhos_api.health.v1.HealthHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"Q\n\x0eHealthSnapshot\x12?\n\x08services\x18\x01 \x03(\x0b\x32#.minhos_api.health.v1.ServiceHealthR\x08services\"\x11\n\x0fHealthHeartbeat\"\xcf\x01\n\x18ListHealthChangesRequest\x12\x1d\n\x07service\x18\x01 \x01(\tH\x00R\x07service\x88\x01\x01\x12\x39\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tsinceTime\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\tpageTokenB\n\n\x08_service\"\x81\x01\n\x19ListHealthChangesResponse\x12<\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\".minhos_api.health.v1.HealthChangeR\x07\x63hanges\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xcd\x04\n\x14HealthMonitorService\x12w\n\rGetMeshHealth\x12*.minhos_api.health.v1.GetMeshHealthRequest\x1a+.minhos_api.health.v1.GetMeshHealthResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12\x80\x01\n\x10GetServiceHealth\x12-.minhos_api.health.v1.GetServiceHealthRequest\x1a..minhos_api.health.v1.GetServiceHealthResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12s\n\x0bWatchHealth\x12(.minhos_api.health.v1.WatchHealthRequest\x1a).minhos_api.health.v1.WatchHealthResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x05\x30\x01\x12\x83\x01\n\x11ListHealthChanges\x12..minhos_api.health.v1.ListHealthChangesRequest\x1a/.minhos_api.health.v1.ListHealthChangesResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x1a>\xaa\xd4\x18:\n\rHealthMonitor\x1a\x16service.health_changed\x1a\x11service.unhealthyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1minhos_api/health/v1/health_monitor_service.proto\x12\x14minhos_api.health.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)minhos_api/health/v1/service_health.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\x16\n\x14GetMeshHealthRequest\"\xae\x01\n\x15GetMeshHealthResponse\x12\x38\n\x05state\x18\x01 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05state\x12?\n\x08services\x18\x02 \x03(\x0b\x32#.minhos_api.health.v1.ServiceHealthR\x08services\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\">\n\x17GetServiceHealthRequest\x12#\n\x07service\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x07service\"s\n\x18GetServiceHealthResponse\x12;\n\x06health\x18\x01 \x01(\x0b\x32#.minhos_api.health.v1.ServiceHealthR\x06health\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"S\n\x12WatchHealthRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x84\x02\n\x13WatchHealthResponse\x12\x42\n\x08snapshot\x18\x01 \x01(\x0b\x32$.minhos_api.health.v1.HealthSnapshotH\x00R\x08snapshot\x12<\n\x06\x63hange\x18\x02 \x01(\x0b\x32\".minhos_api.health.v1.HealthChangeH\x00R\x06\x63hange\x12\x45\n\theartbeat\x18\x03 \x01(\x0b\x32%.minhos_api.health.v1.HealthHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"Q\n\x0eHealthSnapshot\x12?\n\x08services\x18\x01 \x03(\x0b\x32#.minhos_api.health.v1.ServiceHealthR\x08services\"\x11\n\x0fHealthHeartbeat\"\xda\x01\n\x18ListHealthChangesRequest\x12(\n\x07service\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@H\x00R\x07service\x88\x01\x01\x12\x39\n\nsince_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tsinceTime\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\tpageTokenB\n\n\x08_service\"\x9d\x01\n\x19ListHealthChangesResponse\x12<\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\".minhos_api.health.v1.HealthChangeR\x07\x63hanges\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision2\xcd\x04\n\x14HealthMonitorService\x12w\n\rGetMeshHealth\x12*.minhos_api.health.v1.GetMeshHealthRequest\x1a+.minhos_api.health.v1.GetMeshHealthResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12\x80\x01\n\x10GetServiceHealth\x12-.minhos_api.health.v1.GetServiceHealthRequest\x1a..minhos_api.health.v1.GetServiceHealthResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12s\n\x0bWatchHealth\x12(.minhos_api.health.v1.WatchHealthRequest\x1a).minhos_api.health.v1.WatchHealthResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x05\x30\x01\x12\x83\x01\n\x11ListHealthChanges\x12..minhos_api.health.v1.ListHealthChangesRequest\x1a/.minhos_api.health.v1.ListHealthChangesResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x1a>\xaa\xd4\x18:\n\rHealthMonitor\x1a\x16service.health_changed\x1a\x11service.unhealthyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minhos_api.health.v1.health
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETSERVICEHEALTHREQUEST'].fields_by_name['service']._loaded_options = None
-  _globals['_GETSERVICEHEALTHREQUEST'].fields_by_name['service']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_GETSERVICEHEALTHREQUEST'].fields_by_name['service']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_LISTHEALTHCHANGESREQUEST'].fields_by_name['service']._loaded_options = None
+  _globals['_LISTHEALTHCHANGESREQUEST'].fields_by_name['service']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_LISTHEALTHCHANGESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTHEALTHCHANGESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTHEALTHCHANGESREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -56,21 +58,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMESHHEALTHRESPONSE']._serialized_start=248
   _globals['_GETMESHHEALTHRESPONSE']._serialized_end=422
   _globals['_GETSERVICEHEALTHREQUEST']._serialized_start=424
-  _globals['_GETSERVICEHEALTHREQUEST']._serialized_end=484
-  _globals['_GETSERVICEHEALTHRESPONSE']._serialized_start=486
-  _globals['_GETSERVICEHEALTHRESPONSE']._serialized_end=573
-  _globals['_WATCHHEALTHREQUEST']._serialized_start=575
-  _globals['_WATCHHEALTHREQUEST']._serialized_end=658
-  _globals['_WATCHHEALTHRESPONSE']._serialized_start=661
-  _globals['_WATCHHEALTHRESPONSE']._serialized_end=921
-  _globals['_HEALTHSNAPSHOT']._serialized_start=923
-  _globals['_HEALTHSNAPSHOT']._serialized_end=1004
-  _globals['_HEALTHHEARTBEAT']._serialized_start=1006
-  _globals['_HEALTHHEARTBEAT']._serialized_end=1023
-  _globals['_LISTHEALTHCHANGESREQUEST']._serialized_start=1026
-  _globals['_LISTHEALTHCHANGESREQUEST']._serialized_end=1233
-  _globals['_LISTHEALTHCHANGESRESPONSE']._serialized_start=1236
-  _globals['_LISTHEALTHCHANGESRESPONSE']._serialized_end=1365
-  _globals['_HEALTHMONITORSERVICE']._serialized_start=1368
-  _globals['_HEALTHMONITORSERVICE']._serialized_end=1957
+  _globals['_GETSERVICEHEALTHREQUEST']._serialized_end=486
+  _globals['_GETSERVICEHEALTHRESPONSE']._serialized_start=488
+  _globals['_GETSERVICEHEALTHRESPONSE']._serialized_end=603
+  _globals['_WATCHHEALTHREQUEST']._serialized_start=605
+  _globals['_WATCHHEALTHREQUEST']._serialized_end=688
+  _globals['_WATCHHEALTHRESPONSE']._serialized_start=691
+  _globals['_WATCHHEALTHRESPONSE']._serialized_end=951
+  _globals['_HEALTHSNAPSHOT']._serialized_start=953
+  _globals['_HEALTHSNAPSHOT']._serialized_end=1034
+  _globals['_HEALTHHEARTBEAT']._serialized_start=1036
+  _globals['_HEALTHHEARTBEAT']._serialized_end=1053
+  _globals['_LISTHEALTHCHANGESREQUEST']._serialized_start=1056
+  _globals['_LISTHEALTHCHANGESREQUEST']._serialized_end=1274
+  _globals['_LISTHEALTHCHANGESRESPONSE']._serialized_start=1277
+  _globals['_LISTHEALTHCHANGESRESPONSE']._serialized_end=1434
+  _globals['_HEALTHMONITORSERVICE']._serialized_start=1437
+  _globals['_HEALTHMONITORSERVICE']._serialized_end=2026
 # @@protoc_insertion_point(module_scope)

@@ -49,7 +49,7 @@ class GetMeshHealthResponse(_message.Message):
     state: _service_health_pb2.ServiceState.ValueType
     """The worst state of any service that should run."""
     revision: _builtins.int
-    """Revision of this view."""
+    """Revision of this view; WatchHealth resumes after it."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[_service_health_pb2.ServiceHealth]:
         """One for each service, in alphabetical order."""
@@ -98,6 +98,9 @@ class GetServiceHealthResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HEALTH_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of this view; WatchHealth resumes after it."""
     @_builtins.property
     def health(self) -> _service_health_pb2.ServiceHealth:
         """Its health."""
@@ -106,10 +109,11 @@ class GetServiceHealthResponse(_message.Message):
         self,
         *,
         health: _service_health_pb2.ServiceHealth | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,7 +239,7 @@ class ListHealthChangesRequest(_message.Message):
     service: _builtins.str
     """Of this service only; of all when unset."""
     page_size: _builtins.int
-    """How many at the most; 100 when unset, larger than 1000 is lowered to it."""
+    """How many at the most; 100 when 0, larger than 1000 is lowered to it."""
     page_token: _builtins.str
     """Token of the page before, opaque."""
     @_builtins.property
@@ -268,8 +272,11 @@ class ListHealthChangesResponse(_message.Message):
 
     CHANGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty when this was the last."""
+    revision: _builtins.int
+    """Revision of this view; WatchHealth resumes after it."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[_service_health_pb2.HealthChange]:
         """The newest first."""
@@ -279,10 +286,11 @@ class ListHealthChangesResponse(_message.Message):
         *,
         changes: _abc.Iterable[_service_health_pb2.HealthChange] | None = ...,
         next_page_token: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

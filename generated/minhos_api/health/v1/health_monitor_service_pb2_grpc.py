@@ -69,14 +69,16 @@ class HealthMonitorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetServiceHealth(self, request, context):
-        """Returns the health of one service. NOT_FOUND/SERVICE_UNKNOWN with the nearest name when there is none.
+        """Returns the health of one service. NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known when there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchHealth(self, request, context):
-        """Streams a snapshot, then every change of state, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+        """Streams a snapshot, then every change of state, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is not held.
+
+        Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

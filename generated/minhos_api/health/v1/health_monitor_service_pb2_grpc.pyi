@@ -36,9 +36,12 @@ class HealthMonitorServiceStub:
     GetMeshHealth: _grpc.UnaryUnaryMultiCallable[_health_monitor_service_pb2.GetMeshHealthRequest, _health_monitor_service_pb2.GetMeshHealthResponse]
     """Returns the health of all services and the worst of it."""
     GetServiceHealth: _grpc.UnaryUnaryMultiCallable[_health_monitor_service_pb2.GetServiceHealthRequest, _health_monitor_service_pb2.GetServiceHealthResponse]
-    """Returns the health of one service. NOT_FOUND/SERVICE_UNKNOWN with the nearest name when there is none."""
+    """Returns the health of one service. NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known when there is none."""
     WatchHealth: _grpc.UnaryStreamMultiCallable[_health_monitor_service_pb2.WatchHealthRequest, _health_monitor_service_pb2.WatchHealthResponse]
-    """Streams a snapshot, then every change of state, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams a snapshot, then every change of state, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is not held.
+
+    Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+    """
     ListHealthChanges: _grpc.UnaryUnaryMultiCallable[_health_monitor_service_pb2.ListHealthChangesRequest, _health_monitor_service_pb2.ListHealthChangesResponse]
     """Lists changes of state, the newest first; the last 100 of each service are held."""
 
@@ -50,9 +53,12 @@ class HealthMonitorServiceAsyncStub(HealthMonitorServiceStub):
     GetMeshHealth: _aio.UnaryUnaryMultiCallable[_health_monitor_service_pb2.GetMeshHealthRequest, _health_monitor_service_pb2.GetMeshHealthResponse]  # type: ignore[assignment]
     """Returns the health of all services and the worst of it."""
     GetServiceHealth: _aio.UnaryUnaryMultiCallable[_health_monitor_service_pb2.GetServiceHealthRequest, _health_monitor_service_pb2.GetServiceHealthResponse]  # type: ignore[assignment]
-    """Returns the health of one service. NOT_FOUND/SERVICE_UNKNOWN with the nearest name when there is none."""
+    """Returns the health of one service. NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known when there is none."""
     WatchHealth: _aio.UnaryStreamMultiCallable[_health_monitor_service_pb2.WatchHealthRequest, _health_monitor_service_pb2.WatchHealthResponse]  # type: ignore[assignment]
-    """Streams a snapshot, then every change of state, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams a snapshot, then every change of state, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is not held.
+
+    Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+    """
     ListHealthChanges: _aio.UnaryUnaryMultiCallable[_health_monitor_service_pb2.ListHealthChangesRequest, _health_monitor_service_pb2.ListHealthChangesResponse]  # type: ignore[assignment]
     """Lists changes of state, the newest first; the last 100 of each service are held."""
 
@@ -73,7 +79,7 @@ class HealthMonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _health_monitor_service_pb2.GetServiceHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_health_monitor_service_pb2.GetServiceHealthResponse, _abc.Awaitable[_health_monitor_service_pb2.GetServiceHealthResponse]]:
-        """Returns the health of one service. NOT_FOUND/SERVICE_UNKNOWN with the nearest name when there is none."""
+        """Returns the health of one service. NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known when there is none."""
 
     @_abc_1.abstractmethod
     def WatchHealth(
@@ -81,7 +87,10 @@ class HealthMonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _health_monitor_service_pb2.WatchHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_health_monitor_service_pb2.WatchHealthResponse], _abc.AsyncIterator[_health_monitor_service_pb2.WatchHealthResponse]]:
-        """Streams a snapshot, then every change of state, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+        """Streams a snapshot, then every change of state, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is not held.
+
+        Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+        """
 
     @_abc_1.abstractmethod
     def ListHealthChanges(

@@ -51,8 +51,10 @@ class MarketDataIngestServiceServicer:
 
         The first message must be `open`, later ones `batch` or `end`. The first answer is `opened` with the position to send from; the source keeps its records until they are acknowledged
         and can send them again, so nothing is lost when either side restarts. A source is held back by acknowledgements that do not come.
-        FAILED_PRECONDITION/SOURCE_CONFLICT when another source feeds the symbol, POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes
-        within an epoch; NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
+        FAILED_PRECONDITION/SOURCE_CONFLICT while a source of another name, or of the same name and another epoch, feeds the symbol; try again when its stream has ended.
+        A new stream of the same source and epoch takes the place of the old one, which may be half open: the old one ends at once with SOURCE_CONFLICT.
+        FAILED_PRECONDITION/POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes within an epoch;
+        NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

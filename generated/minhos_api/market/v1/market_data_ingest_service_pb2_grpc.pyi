@@ -38,8 +38,10 @@ class MarketDataIngestServiceStub:
 
     The first message must be `open`, later ones `batch` or `end`. The first answer is `opened` with the position to send from; the source keeps its records until they are acknowledged
     and can send them again, so nothing is lost when either side restarts. A source is held back by acknowledgements that do not come.
-    FAILED_PRECONDITION/SOURCE_CONFLICT when another source feeds the symbol, POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes
-    within an epoch; NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
+    FAILED_PRECONDITION/SOURCE_CONFLICT while a source of another name, or of the same name and another epoch, feeds the symbol; try again when its stream has ended.
+    A new stream of the same source and epoch takes the place of the old one, which may be half open: the old one ends at once with SOURCE_CONFLICT.
+    FAILED_PRECONDITION/POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes within an epoch;
+    NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
     """
 
 @_typing.type_check_only
@@ -52,8 +54,10 @@ class MarketDataIngestServiceAsyncStub(MarketDataIngestServiceStub):
 
     The first message must be `open`, later ones `batch` or `end`. The first answer is `opened` with the position to send from; the source keeps its records until they are acknowledged
     and can send them again, so nothing is lost when either side restarts. A source is held back by acknowledgements that do not come.
-    FAILED_PRECONDITION/SOURCE_CONFLICT when another source feeds the symbol, POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes
-    within an epoch; NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
+    FAILED_PRECONDITION/SOURCE_CONFLICT while a source of another name, or of the same name and another epoch, feeds the symbol; try again when its stream has ended.
+    A new stream of the same source and epoch takes the place of the old one, which may be half open: the old one ends at once with SOURCE_CONFLICT.
+    FAILED_PRECONDITION/POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes within an epoch;
+    NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
     """
 
 class MarketDataIngestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -69,8 +73,10 @@ class MarketDataIngestServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The first message must be `open`, later ones `batch` or `end`. The first answer is `opened` with the position to send from; the source keeps its records until they are acknowledged
         and can send them again, so nothing is lost when either side restarts. A source is held back by acknowledgements that do not come.
-        FAILED_PRECONDITION/SOURCE_CONFLICT when another source feeds the symbol, POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes
-        within an epoch; NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
+        FAILED_PRECONDITION/SOURCE_CONFLICT while a source of another name, or of the same name and another epoch, feeds the symbol; try again when its stream has ended.
+        A new stream of the same source and epoch takes the place of the old one, which may be half open: the old one ends at once with SOURCE_CONFLICT.
+        FAILED_PRECONDITION/POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes within an epoch;
+        NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
         """
 
 def add_MarketDataIngestServiceServicer_to_server(servicer: MarketDataIngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -315,7 +315,7 @@ class MarketSubscription(_message.Message):
 
     @_builtins.property
     def resume_after(self) -> _containers.RepeatedCompositeFieldContainer[Global___MarketPosition]:
-        """Continue after this position instead of beginning with a snapshot; one for each symbol that has one."""
+        """Continue after this position instead of beginning with a snapshot; at most one for each symbol of the subscription."""
 
     def __init__(
         self,
@@ -346,9 +346,9 @@ class MarketPosition(_message.Message):
     symbol: _builtins.str
     """Canonical symbol."""
     epoch: _builtins.int
-    """Generation of the source."""
+    """Generation of the source. In a request 0 means the current one: epoch 0 with sequence 0 reads it from its first tick."""
     sequence: _builtins.int
-    """Sequence of the last tick read."""
+    """Sequence of the last tick read; 0 before the first one."""
     def __init__(
         self,
         *,
@@ -583,19 +583,29 @@ class MarketSubscribed(_message.Message):
     REFUSED_MESSAGE_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     OLDEST_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Symbol that it is about."""
     refused_reason: _builtins.str
     """Value of ErrorReason when it was refused, for example `ERROR_REASON_SYMBOL_UNKNOWN`; empty when it stands."""
     refused_message: _builtins.str
     """One sentence for people when it was refused."""
+    provenance: _provenance_pb2.Provenance.ValueType
+    """Where the ticks held come from; unspecified when none is."""
     @_builtins.property
     def position(self) -> Global___MarketPosition:
-        """Position behind which updates begin; unset when no tick has come yet."""
+        """Position behind which updates begin; unset when it was refused, or when no tick has come yet. It holds within its epoch: once `epoch` tells another one, updates begin again at
+        sequence 1 of that, and positions of the former epoch can no longer be resumed after.
+        """
 
     @_builtins.property
     def oldest(self) -> Global___MarketPosition:
         """Oldest tick still held; unset when none is."""
+
+    @_builtins.property
+    def newest(self) -> Global___MarketPosition:
+        """Newest tick held; unset when none is."""
 
     def __init__(
         self,
@@ -605,10 +615,12 @@ class MarketSubscribed(_message.Message):
         refused_message: _builtins.str = ...,
         position: Global___MarketPosition | None = ...,
         oldest: Global___MarketPosition | None = ...,
+        newest: Global___MarketPosition | None = ...,
+        provenance: _provenance_pb2.Provenance.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest", b"oldest", "position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest", "oldest", b"oldest", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest", b"oldest", "position", b"position", "refused_message", b"refused_message", "refused_reason", b"refused_reason", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest", "oldest", b"oldest", "position", b"position", "provenance", b"provenance", "refused_message", b"refused_message", "refused_reason", b"refused_reason", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,7 +80,10 @@ class MarketDataProviderServiceServicer:
 
         The first message must be `subscribe`; later ones `subscribe`, `unsubscribe` or `progress`. Each subscribe is answered per symbol by a `subscribed`, followed by a
         snapshot unless it resumed, then by updates in order of sequence without holes; a reader that falls behind gets what its policy says and is told so.
-        Resuming after a position that is no longer held is answered in `subscribed` with POSITION_LOST and the oldest position held.
+        Resuming after a position of another epoch, ahead of the newest tick held, or followed by ticks that are no longer held is answered in `subscribed` with POSITION_LOST and the
+        oldest and newest position held; the reader then resumes after one of these, or takes a snapshot. While nothing is held, as after a restart of the service before the source has
+        come back, any position is accepted: updates begin behind it when the source brings the same epoch again, or with `epoch` when it brings another.
+        INVALID_ARGUMENT/INVALID_FIELD for a position of a symbol that is not in the subscription.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -63,9 +63,9 @@ class ServiceControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Takes the service out of rotation and lets its calls end; the process then exits by itself.
+        """Takes the service out of rotation and lets its calls end; the process then exits, and its keeper starts it again.
 
-        Idempotent: a second call returns while the first drain goes on.
+        To keep it down call SupervisorService.StopService instead. Idempotent: a second call returns while the first drain goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

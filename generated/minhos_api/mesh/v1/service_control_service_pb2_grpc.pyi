@@ -39,9 +39,9 @@ class ServiceControlServiceStub:
     Describe: _grpc.UnaryUnaryMultiCallable[_service_control_service_pb2.DescribeRequest, _service_control_service_pb2.DescribeResponse]
     """Returns who this process is, what it serves and whom it needs."""
     Drain: _grpc.UnaryUnaryMultiCallable[_service_control_service_pb2.DrainRequest, _service_control_service_pb2.DrainResponse]
-    """Takes the service out of rotation and lets its calls end; the process then exits by itself.
+    """Takes the service out of rotation and lets its calls end; the process then exits, and its keeper starts it again.
 
-    Idempotent: a second call returns while the first drain goes on.
+    To keep it down call SupervisorService.StopService instead. Idempotent: a second call returns while the first drain goes on.
     """
 
 @_typing.type_check_only
@@ -55,9 +55,9 @@ class ServiceControlServiceAsyncStub(ServiceControlServiceStub):
     Describe: _aio.UnaryUnaryMultiCallable[_service_control_service_pb2.DescribeRequest, _service_control_service_pb2.DescribeResponse]  # type: ignore[assignment]
     """Returns who this process is, what it serves and whom it needs."""
     Drain: _aio.UnaryUnaryMultiCallable[_service_control_service_pb2.DrainRequest, _service_control_service_pb2.DrainResponse]  # type: ignore[assignment]
-    """Takes the service out of rotation and lets its calls end; the process then exits by itself.
+    """Takes the service out of rotation and lets its calls end; the process then exits, and its keeper starts it again.
 
-    Idempotent: a second call returns while the first drain goes on.
+    To keep it down call SupervisorService.StopService instead. Idempotent: a second call returns while the first drain goes on.
     """
 
 class ServiceControlServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -80,9 +80,9 @@ class ServiceControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _service_control_service_pb2.DrainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_control_service_pb2.DrainResponse, _abc.Awaitable[_service_control_service_pb2.DrainResponse]]:
-        """Takes the service out of rotation and lets its calls end; the process then exits by itself.
+        """Takes the service out of rotation and lets its calls end; the process then exits, and its keeper starts it again.
 
-        Idempotent: a second call returns while the first drain goes on.
+        To keep it down call SupervisorService.StopService instead. Idempotent: a second call returns while the first drain goes on.
         """
 
 def add_ServiceControlServiceServicer_to_server(servicer: ServiceControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -99,7 +99,8 @@ class RegistryServiceServicer:
     def WatchServices(self, request, context):
         """Streams a snapshot of all services, then each service that changed, in order of revision.
 
-        Resumes after a revision; OUT_OF_RANGE/POSITION_LOST when it is no longer held. Sends a heartbeat when nothing changed.
+        Resumes after a revision; OUT_OF_RANGE/POSITION_LOST when it is not held. Sends a heartbeat when nothing changed.
+        Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

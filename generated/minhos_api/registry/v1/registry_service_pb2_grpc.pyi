@@ -51,7 +51,8 @@ class RegistryServiceStub:
     WatchServices: _grpc.UnaryStreamMultiCallable[_registry_service_pb2.WatchServicesRequest, _registry_service_pb2.WatchServicesResponse]
     """Streams a snapshot of all services, then each service that changed, in order of revision.
 
-    Resumes after a revision; OUT_OF_RANGE/POSITION_LOST when it is no longer held. Sends a heartbeat when nothing changed.
+    Resumes after a revision; OUT_OF_RANGE/POSITION_LOST when it is not held. Sends a heartbeat when nothing changed.
+    Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
     """
     GetDependencyGraph: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetDependencyGraphRequest, _registry_service_pb2.GetDependencyGraphResponse]
     """Returns who needs whom, and the levels in which the mesh is started."""
@@ -79,7 +80,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     WatchServices: _aio.UnaryStreamMultiCallable[_registry_service_pb2.WatchServicesRequest, _registry_service_pb2.WatchServicesResponse]  # type: ignore[assignment]
     """Streams a snapshot of all services, then each service that changed, in order of revision.
 
-    Resumes after a revision; OUT_OF_RANGE/POSITION_LOST when it is no longer held. Sends a heartbeat when nothing changed.
+    Resumes after a revision; OUT_OF_RANGE/POSITION_LOST when it is not held. Sends a heartbeat when nothing changed.
+    Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
     """
     GetDependencyGraph: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetDependencyGraphRequest, _registry_service_pb2.GetDependencyGraphResponse]  # type: ignore[assignment]
     """Returns who needs whom, and the levels in which the mesh is started."""
@@ -128,7 +130,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_registry_service_pb2.WatchServicesResponse], _abc.AsyncIterator[_registry_service_pb2.WatchServicesResponse]]:
         """Streams a snapshot of all services, then each service that changed, in order of revision.
 
-        Resumes after a revision; OUT_OF_RANGE/POSITION_LOST when it is no longer held. Sends a heartbeat when nothing changed.
+        Resumes after a revision; OUT_OF_RANGE/POSITION_LOST when it is not held. Sends a heartbeat when nothing changed.
+        Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
         """
 
     @_abc_1.abstractmethod

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from minhos_api.mesh.v1 import contract_options_pb2 as minhos__api_dot_mesh_dot_v1_dot_contract__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/minhos_api/registry/v1/supervisor_service.proto\x12\x16minhos_api.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\xee\x02\n\x13SupervisionProgress\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12G\n\x05phase\x18\x02 \x01(\x0e\x32\x31.minhos_api.registry.v1.SupervisionProgress.PhaseR\x05phase\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12\x33\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\"\xa4\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_WAITING\x10\x01\x12\x12\n\x0ePHASE_STARTING\x10\x02\x12\x0f\n\x0bPHASE_READY\x10\x03\x12\x12\n\x0ePHASE_STOPPING\x10\x04\x12\x11\n\rPHASE_STOPPED\x10\x05\x12\x10\n\x0cPHASE_FAILED\x10\x06\x12\x13\n\x0fPHASE_UNCHANGED\x10\x07\"]\n\x0fStartAllRequest\x12J\n\x0eready_deadline\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02*\x00R\rreadyDeadline\"[\n\x10StartAllResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress\"\x10\n\x0eStopAllRequest\"Z\n\x0fStopAllResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress\"8\n\x13StartServiceRequest\x12!\n\x07service\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x07service\"_\n\x14StartServiceResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress\"7\n\x12StopServiceRequest\x12!\n\x07service\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x07service\"^\n\x13StopServiceResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress\":\n\x15RestartServiceRequest\x12!\n\x07service\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x07service\"a\n\x16RestartServiceResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress2\xea\x04\n\x11SupervisorService\x12n\n\x08StartAll\x12\'.minhos_api.registry.v1.StartAllRequest\x1a(.minhos_api.registry.v1.StartAllResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08x0\x01\x12k\n\x07StopAll\x12&.minhos_api.registry.v1.StopAllRequest\x1a\'.minhos_api.registry.v1.StopAllResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08<0\x01\x12z\n\x0cStartService\x12+.minhos_api.registry.v1.StartServiceRequest\x1a,.minhos_api.registry.v1.StartServiceResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08<0\x01\x12w\n\x0bStopService\x12*.minhos_api.registry.v1.StopServiceRequest\x1a+.minhos_api.registry.v1.StopServiceResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08<0\x01\x12}\n\x0eRestartService\x12-.minhos_api.registry.v1.RestartServiceRequest\x1a..minhos_api.registry.v1.RestartServiceResponse\"\n\xb2\xd4\x18\x06\x08\x03\x12\x02\x08<0\x01\x1a\x04\xaa\xd4\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/minhos_api/registry/v1/supervisor_service.proto\x12\x16minhos_api.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\xee\x02\n\x13SupervisionProgress\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12G\n\x05phase\x18\x02 \x01(\x0e\x32\x31.minhos_api.registry.v1.SupervisionProgress.PhaseR\x05phase\x12\x18\n\x07message\x18\x03 \x01(\tR\x07message\x12\x33\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\"\xa4\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n\rPHASE_WAITING\x10\x01\x12\x12\n\x0ePHASE_STARTING\x10\x02\x12\x0f\n\x0bPHASE_READY\x10\x03\x12\x12\n\x0ePHASE_STOPPING\x10\x04\x12\x11\n\rPHASE_STOPPED\x10\x05\x12\x10\n\x0cPHASE_FAILED\x10\x06\x12\x13\n\x0fPHASE_UNCHANGED\x10\x07\"]\n\x0fStartAllRequest\x12J\n\x0eready_deadline\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02*\x00R\rreadyDeadline\"[\n\x10StartAllResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress\"\x10\n\x0eStopAllRequest\"Z\n\x0fStopAllResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress\":\n\x13StartServiceRequest\x12#\n\x07service\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x07service\"_\n\x14StartServiceResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress\"9\n\x12StopServiceRequest\x12#\n\x07service\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x07service\"^\n\x13StopServiceResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress\"<\n\x15RestartServiceRequest\x12#\n\x07service\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x07service\"a\n\x16RestartServiceResponse\x12G\n\x08progress\x18\x01 \x01(\x0b\x32+.minhos_api.registry.v1.SupervisionProgressR\x08progress2\xea\x04\n\x11SupervisorService\x12n\n\x08StartAll\x12\'.minhos_api.registry.v1.StartAllRequest\x1a(.minhos_api.registry.v1.StartAllResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08x0\x01\x12k\n\x07StopAll\x12&.minhos_api.registry.v1.StopAllRequest\x1a\'.minhos_api.registry.v1.StopAllResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08<0\x01\x12z\n\x0cStartService\x12+.minhos_api.registry.v1.StartServiceRequest\x1a,.minhos_api.registry.v1.StartServiceResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08<0\x01\x12w\n\x0bStopService\x12*.minhos_api.registry.v1.StopServiceRequest\x1a+.minhos_api.registry.v1.StopServiceResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08<0\x01\x12}\n\x0eRestartService\x12-.minhos_api.registry.v1.RestartServiceRequest\x1a..minhos_api.registry.v1.RestartServiceResponse\"\n\xb2\xd4\x18\x06\x08\x03\x12\x02\x08<0\x01\x1a\x04\xaa\xd4\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,11 +37,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTALLREQUEST'].fields_by_name['ready_deadline']._loaded_options = None
   _globals['_STARTALLREQUEST'].fields_by_name['ready_deadline']._serialized_options = b'\272H\005\252\001\002*\000'
   _globals['_STARTSERVICEREQUEST'].fields_by_name['service']._loaded_options = None
-  _globals['_STARTSERVICEREQUEST'].fields_by_name['service']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_STARTSERVICEREQUEST'].fields_by_name['service']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_STOPSERVICEREQUEST'].fields_by_name['service']._loaded_options = None
-  _globals['_STOPSERVICEREQUEST'].fields_by_name['service']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_STOPSERVICEREQUEST'].fields_by_name['service']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_RESTARTSERVICEREQUEST'].fields_by_name['service']._loaded_options = None
-  _globals['_RESTARTSERVICEREQUEST'].fields_by_name['service']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_RESTARTSERVICEREQUEST'].fields_by_name['service']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_SUPERVISORSERVICE']._loaded_options = None
   _globals['_SUPERVISORSERVICE']._serialized_options = b'\252\324\030\000'
   _globals['_SUPERVISORSERVICE'].methods_by_name['StartAll']._loaded_options = None
@@ -67,17 +67,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPALLRESPONSE']._serialized_start=754
   _globals['_STOPALLRESPONSE']._serialized_end=844
   _globals['_STARTSERVICEREQUEST']._serialized_start=846
-  _globals['_STARTSERVICEREQUEST']._serialized_end=902
-  _globals['_STARTSERVICERESPONSE']._serialized_start=904
-  _globals['_STARTSERVICERESPONSE']._serialized_end=999
-  _globals['_STOPSERVICEREQUEST']._serialized_start=1001
-  _globals['_STOPSERVICEREQUEST']._serialized_end=1056
-  _globals['_STOPSERVICERESPONSE']._serialized_start=1058
-  _globals['_STOPSERVICERESPONSE']._serialized_end=1152
-  _globals['_RESTARTSERVICEREQUEST']._serialized_start=1154
-  _globals['_RESTARTSERVICEREQUEST']._serialized_end=1212
-  _globals['_RESTARTSERVICERESPONSE']._serialized_start=1214
-  _globals['_RESTARTSERVICERESPONSE']._serialized_end=1311
-  _globals['_SUPERVISORSERVICE']._serialized_start=1314
-  _globals['_SUPERVISORSERVICE']._serialized_end=1932
+  _globals['_STARTSERVICEREQUEST']._serialized_end=904
+  _globals['_STARTSERVICERESPONSE']._serialized_start=906
+  _globals['_STARTSERVICERESPONSE']._serialized_end=1001
+  _globals['_STOPSERVICEREQUEST']._serialized_start=1003
+  _globals['_STOPSERVICEREQUEST']._serialized_end=1060
+  _globals['_STOPSERVICERESPONSE']._serialized_start=1062
+  _globals['_STOPSERVICERESPONSE']._serialized_end=1156
+  _globals['_RESTARTSERVICEREQUEST']._serialized_start=1158
+  _globals['_RESTARTSERVICEREQUEST']._serialized_end=1218
+  _globals['_RESTARTSERVICERESPONSE']._serialized_start=1220
+  _globals['_RESTARTSERVICERESPONSE']._serialized_end=1317
+  _globals['_SUPERVISORSERVICE']._serialized_start=1320
+  _globals['_SUPERVISORSERVICE']._serialized_end=1938
 # @@protoc_insertion_point(module_scope)

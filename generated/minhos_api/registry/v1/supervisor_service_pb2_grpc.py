@@ -29,7 +29,8 @@ class SupervisorServiceStub:
     """Starts and stops services in the order that their contracts ask for; every call tells its progress as it happens.
 
     A stream ends with OK when what was asked is true. Otherwise it ends with DEADLINE_EXCEEDED/START_TIMEOUT naming the service with the end of its log,
-    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN.
+    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known.
+    The registry itself is kept by the keeper: naming it ends with FAILED_PRECONDITION/STATE_CONFLICT. A caller who goes away changes nothing: what was asked goes on.
     """
 
     def __init__(self, channel):
@@ -69,7 +70,8 @@ class SupervisorServiceServicer:
     """Starts and stops services in the order that their contracts ask for; every call tells its progress as it happens.
 
     A stream ends with OK when what was asked is true. Otherwise it ends with DEADLINE_EXCEEDED/START_TIMEOUT naming the service with the end of its log,
-    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN.
+    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known.
+    The registry itself is kept by the keeper: naming it ends with FAILED_PRECONDITION/STATE_CONFLICT. A caller who goes away changes nothing: what was asked goes on.
     """
 
     def StartAll(self, request, context):
@@ -102,6 +104,8 @@ class SupervisorServiceServicer:
 
     def RestartService(self, request, context):
         """Stops one service in order and starts it again; nothing else is restarted.
+
+        The progress begins with STOPPING, or with WAITING when it did not run; READY is only told of the new process. Not idempotent: each call restarts once more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,7 +151,8 @@ class SupervisorService:
     """Starts and stops services in the order that their contracts ask for; every call tells its progress as it happens.
 
     A stream ends with OK when what was asked is true. Otherwise it ends with DEADLINE_EXCEEDED/START_TIMEOUT naming the service with the end of its log,
-    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN.
+    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known.
+    The registry itself is kept by the keeper: naming it ends with FAILED_PRECONDITION/STATE_CONFLICT. A caller who goes away changes nothing: what was asked goes on.
     """
 
     @staticmethod

@@ -30,7 +30,8 @@ class SupervisorServiceStub:
     """Starts and stops services in the order that their contracts ask for; every call tells its progress as it happens.
 
     A stream ends with OK when what was asked is true. Otherwise it ends with DEADLINE_EXCEEDED/START_TIMEOUT naming the service with the end of its log,
-    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN.
+    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known.
+    The registry itself is kept by the keeper: naming it ends with FAILED_PRECONDITION/STATE_CONFLICT. A caller who goes away changes nothing: what was asked goes on.
     """
 
     @_typing.overload
@@ -46,14 +47,18 @@ class SupervisorServiceStub:
     StopService: _grpc.UnaryStreamMultiCallable[_supervisor_service_pb2.StopServiceRequest, _supervisor_service_pb2.StopServiceResponse]
     """Stops one service and keeps it stopped; its dependents go DEGRADED and stay up."""
     RestartService: _grpc.UnaryStreamMultiCallable[_supervisor_service_pb2.RestartServiceRequest, _supervisor_service_pb2.RestartServiceResponse]
-    """Stops one service in order and starts it again; nothing else is restarted."""
+    """Stops one service in order and starts it again; nothing else is restarted.
+
+    The progress begins with STOPPING, or with WAITING when it did not run; READY is only told of the new process. Not idempotent: each call restarts once more.
+    """
 
 @_typing.type_check_only
 class SupervisorServiceAsyncStub(SupervisorServiceStub):
     """Starts and stops services in the order that their contracts ask for; every call tells its progress as it happens.
 
     A stream ends with OK when what was asked is true. Otherwise it ends with DEADLINE_EXCEEDED/START_TIMEOUT naming the service with the end of its log,
-    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN.
+    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known.
+    The registry itself is kept by the keeper: naming it ends with FAILED_PRECONDITION/STATE_CONFLICT. A caller who goes away changes nothing: what was asked goes on.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -66,13 +71,17 @@ class SupervisorServiceAsyncStub(SupervisorServiceStub):
     StopService: _aio.UnaryStreamMultiCallable[_supervisor_service_pb2.StopServiceRequest, _supervisor_service_pb2.StopServiceResponse]  # type: ignore[assignment]
     """Stops one service and keeps it stopped; its dependents go DEGRADED and stay up."""
     RestartService: _aio.UnaryStreamMultiCallable[_supervisor_service_pb2.RestartServiceRequest, _supervisor_service_pb2.RestartServiceResponse]  # type: ignore[assignment]
-    """Stops one service in order and starts it again; nothing else is restarted."""
+    """Stops one service in order and starts it again; nothing else is restarted.
+
+    The progress begins with STOPPING, or with WAITING when it did not run; READY is only told of the new process. Not idempotent: each call restarts once more.
+    """
 
 class SupervisorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Starts and stops services in the order that their contracts ask for; every call tells its progress as it happens.
 
     A stream ends with OK when what was asked is true. Otherwise it ends with DEADLINE_EXCEEDED/START_TIMEOUT naming the service with the end of its log,
-    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN.
+    FAILED_PRECONDITION/DEPENDENCY_CYCLE or DEPENDENCY_MISSING with the path, or NOT_FOUND/SERVICE_UNKNOWN with the nearest name and all that are known.
+    The registry itself is kept by the keeper: naming it ends with FAILED_PRECONDITION/STATE_CONFLICT. A caller who goes away changes nothing: what was asked goes on.
     """
 
     @_abc_1.abstractmethod
@@ -113,6 +122,9 @@ class SupervisorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _supervisor_service_pb2.RestartServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_supervisor_service_pb2.RestartServiceResponse], _abc.AsyncIterator[_supervisor_service_pb2.RestartServiceResponse]]:
-        """Stops one service in order and starts it again; nothing else is restarted."""
+        """Stops one service in order and starts it again; nothing else is restarted.
+
+        The progress begins with STOPPING, or with WAITING when it did not run; READY is only told of the new process. Not idempotent: each call restarts once more.
+        """
 
 def add_SupervisorServiceServicer_to_server(servicer: SupervisorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -64,7 +64,9 @@ class SierraClientServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """Streams the status, then again whenever a state changes, and as a heartbeat.
+        """Streams the status, then again whenever a state changes, and at each heartbeat when counters have moved.
+
+        Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

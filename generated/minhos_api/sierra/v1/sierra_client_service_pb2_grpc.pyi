@@ -36,7 +36,10 @@ class SierraClientServiceStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_sierra_client_service_pb2.GetStatusRequest, _sierra_client_service_pb2.GetStatusResponse]
     """Returns what is read, how far, and what is wrong."""
     WatchStatus: _grpc.UnaryStreamMultiCallable[_sierra_client_service_pb2.WatchStatusRequest, _sierra_client_service_pb2.WatchStatusResponse]
-    """Streams the status, then again whenever a state changes, and as a heartbeat."""
+    """Streams the status, then again whenever a state changes, and at each heartbeat when counters have moved.
+
+    Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
+    """
     ListFiles: _grpc.UnaryUnaryMultiCallable[_sierra_client_service_pb2.ListFilesRequest, _sierra_client_service_pb2.ListFilesResponse]
     """Lists the data files of the folder with what they hold."""
 
@@ -48,7 +51,10 @@ class SierraClientServiceAsyncStub(SierraClientServiceStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_sierra_client_service_pb2.GetStatusRequest, _sierra_client_service_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Returns what is read, how far, and what is wrong."""
     WatchStatus: _aio.UnaryStreamMultiCallable[_sierra_client_service_pb2.WatchStatusRequest, _sierra_client_service_pb2.WatchStatusResponse]  # type: ignore[assignment]
-    """Streams the status, then again whenever a state changes, and as a heartbeat."""
+    """Streams the status, then again whenever a state changes, and at each heartbeat when counters have moved.
+
+    Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
+    """
     ListFiles: _aio.UnaryUnaryMultiCallable[_sierra_client_service_pb2.ListFilesRequest, _sierra_client_service_pb2.ListFilesResponse]  # type: ignore[assignment]
     """Lists the data files of the folder with what they hold."""
 
@@ -69,7 +75,10 @@ class SierraClientServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sierra_client_service_pb2.WatchStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sierra_client_service_pb2.WatchStatusResponse], _abc.AsyncIterator[_sierra_client_service_pb2.WatchStatusResponse]]:
-        """Streams the status, then again whenever a state changes, and as a heartbeat."""
+        """Streams the status, then again whenever a state changes, and at each heartbeat when counters have moved.
+
+        Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
+        """
 
     @_abc_1.abstractmethod
     def ListFiles(

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from minhos_api.mesh.v1 import contract_options_pb2 as minhos__api_dot_mesh_dot_v1_dot_contract__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3minhos_api/sierra/v1/sierra_simulator_service.proto\x12\x14minhos_api.sierra.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"(\n&SierraSimulatorServiceGetStatusRequest\"m\n\'SierraSimulatorServiceGetStatusResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x92\x03\n\x0eSimulatorState\x12\x37\n\x04\x66\x65\x65\x64\x18\x01 \x01(\x0e\x32#.minhos_api.sierra.v1.SimulatorFeedR\x04\x66\x65\x65\x64\x12\x43\n\x08\x61\x63tivity\x18\x02 \x01(\x0e\x32\'.minhos_api.sierra.v1.SimulatorActivityR\x08\x61\x63tivity\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\x12\x12\n\x04\x66ile\x18\x04 \x01(\tR\x04\x66ile\x12\'\n\x0frecords_written\x18\x05 \x01(\x03R\x0erecordsWritten\x12(\n\rrecords_total\x18\x06 \x01(\x03H\x00R\x0crecordsTotal\x88\x01\x01\x12\x39\n\nevent_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x14\n\x05speed\x18\x08 \x01(\x01R\x05speed\x12\x17\n\x04seed\x18\t \x01(\x03H\x01R\x04seed\x88\x01\x01\x42\x10\n\x0e_records_totalB\x07\n\x05_seed\"?\n\x0eSetFeedRequest\x12-\n\x05speed\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05speed\"U\n\x0fSetFeedResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x0e\n\x0cPauseRequest\"S\n\rPauseResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x0f\n\rResumeRequest\"T\n\x0eResumeResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x14\n\x12WatchReplayRequest\"Y\n\x13WatchReplayResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator*j\n\rSimulatorFeed\x12\x1e\n\x1aSIMULATOR_FEED_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIMULATOR_FEED_RANDOM_WALK\x10\x01\x12\x19\n\x15SIMULATOR_FEED_REPLAY\x10\x02*\xb3\x01\n\x11SimulatorActivity\x12\"\n\x1eSIMULATOR_ACTIVITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIMULATOR_ACTIVITY_RUNNING\x10\x01\x12\x1d\n\x19SIMULATOR_ACTIVITY_PAUSED\x10\x02\x12\x1c\n\x18SIMULATOR_ACTIVITY_ENDED\x10\x03\x12\x1d\n\x19SIMULATOR_ACTIVITY_FAILED\x10\x04\x32\xd9\x04\n\x16SierraSimulatorService\x12\x97\x01\n\tGetStatus\x12<.minhos_api.sierra.v1.SierraSimulatorServiceGetStatusRequest\x1a=.minhos_api.sierra.v1.SierraSimulatorServiceGetStatusResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12\x65\n\x07SetFeed\x12$.minhos_api.sierra.v1.SetFeedRequest\x1a%.minhos_api.sierra.v1.SetFeedResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12_\n\x05Pause\x12\".minhos_api.sierra.v1.PauseRequest\x1a#.minhos_api.sierra.v1.PauseResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12\x62\n\x06Resume\x12#.minhos_api.sierra.v1.ResumeRequest\x1a$.minhos_api.sierra.v1.ResumeResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12s\n\x0bWatchReplay\x12(.minhos_api.sierra.v1.WatchReplayRequest\x1a).minhos_api.sierra.v1.WatchReplayResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02\x30\x01\x1a\x04\xaa\xd4\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3minhos_api/sierra/v1/sierra_simulator_service.proto\x12\x14minhos_api.sierra.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"(\n&SierraSimulatorServiceGetStatusRequest\"\x89\x01\n\'SierraSimulatorServiceGetStatusResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"\xaa\x03\n\x0eSimulatorState\x12\x37\n\x04\x66\x65\x65\x64\x18\x01 \x01(\x0e\x32#.minhos_api.sierra.v1.SimulatorFeedR\x04\x66\x65\x65\x64\x12\x43\n\x08\x61\x63tivity\x18\x02 \x01(\x0e\x32\'.minhos_api.sierra.v1.SimulatorActivityR\x08\x61\x63tivity\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\x12\x12\n\x04\x66ile\x18\x04 \x01(\tR\x04\x66ile\x12\'\n\x0frecords_written\x18\x05 \x01(\x03R\x0erecordsWritten\x12(\n\rrecords_total\x18\x06 \x01(\x03H\x00R\x0crecordsTotal\x88\x01\x01\x12\x39\n\nevent_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x14\n\x05speed\x18\x08 \x01(\x01R\x05speed\x12\x17\n\x04seed\x18\t \x01(\x03H\x01R\x04seed\x88\x01\x01\x12\x16\n\x06reason\x18\n \x01(\tR\x06reasonB\x10\n\x0e_records_totalB\x07\n\x05_seed\"?\n\x0eSetFeedRequest\x12-\n\x05speed\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05speed\"U\n\x0fSetFeedResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x0e\n\x0cPauseRequest\"S\n\rPauseResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x0f\n\rResumeRequest\"T\n\x0eResumeResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"S\n\x12WatchReplayRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x8c\x02\n\x13WatchReplayResponse\x12\x45\n\x08snapshot\x18\x01 \x01(\x0b\x32\'.minhos_api.sierra.v1.SimulatorSnapshotH\x00R\x08snapshot\x12>\n\x06\x63hange\x18\x02 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateH\x00R\x06\x63hange\x12H\n\theartbeat\x18\x03 \x01(\x0b\x32(.minhos_api.sierra.v1.SimulatorHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"W\n\x11SimulatorSnapshot\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x14\n\x12SimulatorHeartbeat*j\n\rSimulatorFeed\x12\x1e\n\x1aSIMULATOR_FEED_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIMULATOR_FEED_RANDOM_WALK\x10\x01\x12\x19\n\x15SIMULATOR_FEED_REPLAY\x10\x02*\xb3\x01\n\x11SimulatorActivity\x12\"\n\x1eSIMULATOR_ACTIVITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIMULATOR_ACTIVITY_RUNNING\x10\x01\x12\x1d\n\x19SIMULATOR_ACTIVITY_PAUSED\x10\x02\x12\x1c\n\x18SIMULATOR_ACTIVITY_ENDED\x10\x03\x12\x1d\n\x19SIMULATOR_ACTIVITY_FAILED\x10\x04\x32\xd9\x04\n\x16SierraSimulatorService\x12\x97\x01\n\tGetStatus\x12<.minhos_api.sierra.v1.SierraSimulatorServiceGetStatusRequest\x1a=.minhos_api.sierra.v1.SierraSimulatorServiceGetStatusResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12\x65\n\x07SetFeed\x12$.minhos_api.sierra.v1.SetFeedRequest\x1a%.minhos_api.sierra.v1.SetFeedResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12_\n\x05Pause\x12\".minhos_api.sierra.v1.PauseRequest\x1a#.minhos_api.sierra.v1.PauseResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12\x62\n\x06Resume\x12#.minhos_api.sierra.v1.ResumeRequest\x1a$.minhos_api.sierra.v1.ResumeResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12s\n\x0bWatchReplay\x12(.minhos_api.sierra.v1.WatchReplayRequest\x1a).minhos_api.sierra.v1.WatchReplayResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02\x30\x01\x1a\x04\xaa\xd4\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,32 +48,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIERRASIMULATORSERVICE'].methods_by_name['Resume']._serialized_options = b'\220\002\002\262\324\030\006\010\003\022\002\010\001'
   _globals['_SIERRASIMULATORSERVICE'].methods_by_name['WatchReplay']._loaded_options = None
   _globals['_SIERRASIMULATORSERVICE'].methods_by_name['WatchReplay']._serialized_options = b'\220\002\001\262\324\030\006\010\001\032\002\010\002'
-  _globals['_SIMULATORFEED']._serialized_start=1209
-  _globals['_SIMULATORFEED']._serialized_end=1315
-  _globals['_SIMULATORACTIVITY']._serialized_start=1318
-  _globals['_SIMULATORACTIVITY']._serialized_end=1497
+  _globals['_SIMULATORFEED']._serialized_start=1616
+  _globals['_SIMULATORFEED']._serialized_end=1722
+  _globals['_SIMULATORACTIVITY']._serialized_start=1725
+  _globals['_SIMULATORACTIVITY']._serialized_end=1904
   _globals['_SIERRASIMULATORSERVICEGETSTATUSREQUEST']._serialized_start=182
   _globals['_SIERRASIMULATORSERVICEGETSTATUSREQUEST']._serialized_end=222
-  _globals['_SIERRASIMULATORSERVICEGETSTATUSRESPONSE']._serialized_start=224
-  _globals['_SIERRASIMULATORSERVICEGETSTATUSRESPONSE']._serialized_end=333
-  _globals['_SIMULATORSTATE']._serialized_start=336
-  _globals['_SIMULATORSTATE']._serialized_end=738
-  _globals['_SETFEEDREQUEST']._serialized_start=740
-  _globals['_SETFEEDREQUEST']._serialized_end=803
-  _globals['_SETFEEDRESPONSE']._serialized_start=805
-  _globals['_SETFEEDRESPONSE']._serialized_end=890
-  _globals['_PAUSEREQUEST']._serialized_start=892
-  _globals['_PAUSEREQUEST']._serialized_end=906
-  _globals['_PAUSERESPONSE']._serialized_start=908
-  _globals['_PAUSERESPONSE']._serialized_end=991
-  _globals['_RESUMEREQUEST']._serialized_start=993
-  _globals['_RESUMEREQUEST']._serialized_end=1008
-  _globals['_RESUMERESPONSE']._serialized_start=1010
-  _globals['_RESUMERESPONSE']._serialized_end=1094
-  _globals['_WATCHREPLAYREQUEST']._serialized_start=1096
-  _globals['_WATCHREPLAYREQUEST']._serialized_end=1116
-  _globals['_WATCHREPLAYRESPONSE']._serialized_start=1118
-  _globals['_WATCHREPLAYRESPONSE']._serialized_end=1207
-  _globals['_SIERRASIMULATORSERVICE']._serialized_start=1500
-  _globals['_SIERRASIMULATORSERVICE']._serialized_end=2101
+  _globals['_SIERRASIMULATORSERVICEGETSTATUSRESPONSE']._serialized_start=225
+  _globals['_SIERRASIMULATORSERVICEGETSTATUSRESPONSE']._serialized_end=362
+  _globals['_SIMULATORSTATE']._serialized_start=365
+  _globals['_SIMULATORSTATE']._serialized_end=791
+  _globals['_SETFEEDREQUEST']._serialized_start=793
+  _globals['_SETFEEDREQUEST']._serialized_end=856
+  _globals['_SETFEEDRESPONSE']._serialized_start=858
+  _globals['_SETFEEDRESPONSE']._serialized_end=943
+  _globals['_PAUSEREQUEST']._serialized_start=945
+  _globals['_PAUSEREQUEST']._serialized_end=959
+  _globals['_PAUSERESPONSE']._serialized_start=961
+  _globals['_PAUSERESPONSE']._serialized_end=1044
+  _globals['_RESUMEREQUEST']._serialized_start=1046
+  _globals['_RESUMEREQUEST']._serialized_end=1061
+  _globals['_RESUMERESPONSE']._serialized_start=1063
+  _globals['_RESUMERESPONSE']._serialized_end=1147
+  _globals['_WATCHREPLAYREQUEST']._serialized_start=1149
+  _globals['_WATCHREPLAYREQUEST']._serialized_end=1232
+  _globals['_WATCHREPLAYRESPONSE']._serialized_start=1235
+  _globals['_WATCHREPLAYRESPONSE']._serialized_end=1503
+  _globals['_SIMULATORSNAPSHOT']._serialized_start=1505
+  _globals['_SIMULATORSNAPSHOT']._serialized_end=1592
+  _globals['_SIMULATORHEARTBEAT']._serialized_start=1594
+  _globals['_SIMULATORHEARTBEAT']._serialized_end=1614
+  _globals['_SIERRASIMULATORSERVICE']._serialized_start=1907
+  _globals['_SIERRASIMULATORSERVICE']._serialized_end=2508
 # @@protoc_insertion_point(module_scope)

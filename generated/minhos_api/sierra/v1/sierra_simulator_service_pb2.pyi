@@ -57,7 +57,7 @@ class _SimulatorActivityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sim
     SIMULATOR_ACTIVITY_ENDED: _SimulatorActivity.ValueType  # 3
     """The recording is at its end."""
     SIMULATOR_ACTIVITY_FAILED: _SimulatorActivity.ValueType  # 4
-    """The recording cannot be read."""
+    """The recording cannot be read or the file cannot be written; the reason says why. Writing is tried again."""
 
 class SimulatorActivity(_SimulatorActivity, metaclass=_SimulatorActivityEnumTypeWrapper):
     """Whether a simulator writes."""
@@ -71,7 +71,7 @@ SIMULATOR_ACTIVITY_PAUSED: SimulatorActivity.ValueType  # 2
 SIMULATOR_ACTIVITY_ENDED: SimulatorActivity.ValueType  # 3
 """The recording is at its end."""
 SIMULATOR_ACTIVITY_FAILED: SimulatorActivity.ValueType  # 4
-"""The recording cannot be read."""
+"""The recording cannot be read or the file cannot be written; the reason says why. Writing is tried again."""
 Global___SimulatorActivity: _TypeAlias = SimulatorActivity  # noqa: Y015
 
 @_typing.final
@@ -98,6 +98,9 @@ class SierraSimulatorServiceGetStatusResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SIMULATOR_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of this view; WatchReplay can go on behind it."""
     @_builtins.property
     def simulator(self) -> Global___SimulatorState:
         """The state."""
@@ -106,10 +109,11 @@ class SierraSimulatorServiceGetStatusResponse(_message.Message):
         self,
         *,
         simulator: Global___SimulatorState | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["simulator", b"simulator"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["simulator", b"simulator"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "simulator", b"simulator"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,6 +134,7 @@ class SimulatorState(_message.Message):
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     SPEED_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     feed: Global___SimulatorFeed.ValueType
     """What is written."""
     activity: Global___SimulatorActivity.ValueType
@@ -139,13 +144,15 @@ class SimulatorState(_message.Message):
     file: _builtins.str
     """File that is written."""
     records_written: _builtins.int
-    """Records written within this run."""
+    """Records in the file, history and what earlier runs wrote included."""
     records_total: _builtins.int
     """Records of the recording; unset for a random walk."""
     speed: _builtins.float
     """Ticks a second of a random walk, or how many times faster than it happened a recording is replayed; 0 is as fast as it can be."""
     seed: _builtins.int
     """Seed of the random walk; unset for a recording."""
+    reason: _builtins.str
+    """Why nothing can be written, in one sentence, when the activity is FAILED; empty otherwise."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Event time of the newest record."""
@@ -162,10 +169,11 @@ class SimulatorState(_message.Message):
         event_time: _timestamp_pb2.Timestamp | None = ...,
         speed: _builtins.float = ...,
         seed: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_records_total", b"_records_total", "_seed", b"_seed", "event_time", b"event_time", "records_total", b"records_total", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_records_total", b"_records_total", "_seed", b"_seed", "activity", b"activity", "event_time", b"event_time", "feed", b"feed", "file", b"file", "records_total", b"records_total", "records_written", b"records_written", "seed", b"seed", "speed", b"speed", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_records_total", b"_records_total", "_seed", b"_seed", "activity", b"activity", "event_time", b"event_time", "feed", b"feed", "file", b"file", "reason", b"reason", "records_total", b"records_total", "records_written", b"records_written", "seed", b"seed", "speed", b"speed", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__records_total: _TypeAlias = _typing.Literal["records_total"]  # noqa: Y015
     _WhichOneofArgType__records_total: _TypeAlias = _typing.Literal["_records_total", b"_records_total"]  # noqa: Y015
@@ -312,20 +320,71 @@ class WatchReplayRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    after_revision: _builtins.int
+    """Continue behind this revision instead of beginning with a snapshot.
+    Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+    """
     def __init__(
         self,
+        *,
+        after_revision: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision", "after_revision", b"after_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__after_revision: _TypeAlias = _typing.Literal["after_revision"]  # noqa: Y015
+    _WhichOneofArgType__after_revision: _TypeAlias = _typing.Literal["_after_revision", b"_after_revision"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_revision) -> _WhichOneofReturnType__after_revision | None: ...
 
 Global___WatchReplayRequest: _TypeAlias = WatchReplayRequest  # noqa: Y015
 
 @_typing.final
 class WatchReplayResponse(_message.Message):
-    """State of the simulator."""
+    """State of the simulator as it is, or as it has become."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision that this message brings the reader to."""
+    @_builtins.property
+    def snapshot(self) -> Global___SimulatorSnapshot:
+        """The state; first message unless a revision was resumed."""
+
+    @_builtins.property
+    def change(self) -> Global___SimulatorState:
+        """The state after a change."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___SimulatorHeartbeat:
+        """Nothing changed."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___SimulatorSnapshot | None = ...,
+        change: Global___SimulatorState | None = ...,
+        heartbeat: Global___SimulatorHeartbeat | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "heartbeat", b"heartbeat", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "heartbeat", b"heartbeat", "revision", b"revision", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "change", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___WatchReplayResponse: _TypeAlias = WatchReplayResponse  # noqa: Y015
+
+@_typing.final
+class SimulatorSnapshot(_message.Message):
+    """State of the simulator at one revision."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -345,4 +404,21 @@ class WatchReplayResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchReplayResponse: _TypeAlias = WatchReplayResponse  # noqa: Y015
+Global___SimulatorSnapshot: _TypeAlias = SimulatorSnapshot  # noqa: Y015
+
+@_typing.final
+class SimulatorHeartbeat(_message.Message):
+    """Sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatorHeartbeat: _TypeAlias = SimulatorHeartbeat  # noqa: Y015

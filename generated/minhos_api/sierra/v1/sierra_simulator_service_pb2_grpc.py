@@ -95,7 +95,9 @@ class SierraSimulatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchReplay(self, request, context):
-        """Streams the state, then again as records are written, at most ten times a second, and as a heartbeat.
+        """Streams the state, then again as records are written, at most ten times a second.
+
+        Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,10 @@ class SierraSimulatorServiceStub:
     Resume: _grpc.UnaryUnaryMultiCallable[_sierra_simulator_service_pb2.ResumeRequest, _sierra_simulator_service_pb2.ResumeResponse]
     """Writes again after Pause; a second call changes nothing."""
     WatchReplay: _grpc.UnaryStreamMultiCallable[_sierra_simulator_service_pb2.WatchReplayRequest, _sierra_simulator_service_pb2.WatchReplayResponse]
-    """Streams the state, then again as records are written, at most ten times a second, and as a heartbeat."""
+    """Streams the state, then again as records are written, at most ten times a second.
+
+    Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
+    """
 
 @_typing.type_check_only
 class SierraSimulatorServiceAsyncStub(SierraSimulatorServiceStub):
@@ -58,7 +61,10 @@ class SierraSimulatorServiceAsyncStub(SierraSimulatorServiceStub):
     Resume: _aio.UnaryUnaryMultiCallable[_sierra_simulator_service_pb2.ResumeRequest, _sierra_simulator_service_pb2.ResumeResponse]  # type: ignore[assignment]
     """Writes again after Pause; a second call changes nothing."""
     WatchReplay: _aio.UnaryStreamMultiCallable[_sierra_simulator_service_pb2.WatchReplayRequest, _sierra_simulator_service_pb2.WatchReplayResponse]  # type: ignore[assignment]
-    """Streams the state, then again as records are written, at most ten times a second, and as a heartbeat."""
+    """Streams the state, then again as records are written, at most ten times a second.
+
+    Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
+    """
 
 class SierraSimulatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Stands in for Sierra Chart: writes data files as it does, from a random walk or a recording."""
@@ -101,6 +107,9 @@ class SierraSimulatorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sierra_simulator_service_pb2.WatchReplayRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sierra_simulator_service_pb2.WatchReplayResponse], _abc.AsyncIterator[_sierra_simulator_service_pb2.WatchReplayResponse]]:
-        """Streams the state, then again as records are written, at most ten times a second, and as a heartbeat."""
+        """Streams the state, then again as records are written, at most ten times a second.
+
+        Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
+        """
 
 def add_SierraSimulatorServiceServicer_to_server(servicer: SierraSimulatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

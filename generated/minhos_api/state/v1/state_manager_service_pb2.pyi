@@ -32,15 +32,15 @@ class _SystemStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SystemSta
     SYSTEM_STATE_UNSPECIFIED: _SystemState.ValueType  # 0
     """Refused."""
     SYSTEM_STATE_OFFLINE: _SystemState.ValueType  # 1
-    """Not in use."""
+    """Taken out of use by hand: only reductions pass, and nothing is traded automatically."""
     SYSTEM_STATE_STARTING: _SystemState.ValueType  # 2
-    """On its way up."""
+    """On its way up, until the event bus is heard; as OFFLINE for orders. Set by the state manager alone."""
     SYSTEM_STATE_ONLINE: _SystemState.ValueType  # 3
-    """In use."""
+    """In use: what the switches let through is traded."""
     SYSTEM_STATE_DEGRADED: _SystemState.ValueType  # 4
-    """In use with something missing."""
+    """In use with something missing: people trade as in ONLINE, nothing is traded automatically. Never set by hand; what is missing HealthMonitorService tells."""
     SYSTEM_STATE_EMERGENCY_STOP: _SystemState.ValueType  # 5
-    """The emergency stop is latched."""
+    """The emergency stop of the trading engine is latched: no order passes. Follows the latch."""
 
 class SystemState(_SystemState, metaclass=_SystemStateEnumTypeWrapper):
     """State of the whole system."""
@@ -48,20 +48,42 @@ class SystemState(_SystemState, metaclass=_SystemStateEnumTypeWrapper):
 SYSTEM_STATE_UNSPECIFIED: SystemState.ValueType  # 0
 """Refused."""
 SYSTEM_STATE_OFFLINE: SystemState.ValueType  # 1
-"""Not in use."""
+"""Taken out of use by hand: only reductions pass, and nothing is traded automatically."""
 SYSTEM_STATE_STARTING: SystemState.ValueType  # 2
-"""On its way up."""
+"""On its way up, until the event bus is heard; as OFFLINE for orders. Set by the state manager alone."""
 SYSTEM_STATE_ONLINE: SystemState.ValueType  # 3
-"""In use."""
+"""In use: what the switches let through is traded."""
 SYSTEM_STATE_DEGRADED: SystemState.ValueType  # 4
-"""In use with something missing."""
+"""In use with something missing: people trade as in ONLINE, nothing is traded automatically. Never set by hand; what is missing HealthMonitorService tells."""
 SYSTEM_STATE_EMERGENCY_STOP: SystemState.ValueType  # 5
-"""The emergency stop is latched."""
+"""The emergency stop of the trading engine is latched: no order passes. Follows the latch."""
 Global___SystemState: _TypeAlias = SystemState  # noqa: Y015
 
 @_typing.final
 class State(_message.Message):
-    """State of the system and its configuration."""
+    """State of the system and its configuration.
+
+    Every switch of the mesh and what it stops while it is as said; a cancel always passes, and a reduction is an order that only makes a position smaller:
+
+    | Switch | Owner | Orders of people | Orders of the machine |
+    | --- | --- | --- | --- |
+    | `system_state` OFFLINE or STARTING | here | only reductions | none |
+    | `system_state` EMERGENCY_STOP | here, follows the latch below | none | none |
+    | `system_state` DEGRADED | here | as ONLINE | none, since auto trade needs ONLINE |
+    | `trading_enabled` false | here | only reductions | none, since auto trade needs it |
+    | `risk_enabled` false | here | only reductions | none, since auto trade needs it |
+    | `auto_trade_enabled` false | here | all | none |
+    | `RiskLimits.trading_enabled` false | RiskManagerService | only reductions | only reductions |
+    | circuit breaker tripped | RiskManagerService | only reductions | only reductions |
+    | mode MANUAL | TradingControlService | all | none |
+    | mode SEMI_AUTO | TradingControlService | all | only reductions |
+    | trading state REDUCING | TradingControlService | only reductions | only reductions |
+    | trading state HALTED | TradingControlService | none | none |
+    | emergency stop latched | TradingControlService | none | none |
+
+    The strictest one holds. Until the state was heard for the first time a service lets nothing but reductions through and trades nothing by itself;
+    what was heard last stays in force while the state manager is away.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -95,22 +117,22 @@ class State(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     system_state: Global___SystemState.ValueType
-    """State of the whole system; in an update not read unless the mask names it."""
+    """State of the whole system; in an update not read unless the mask names it. By hand only OFFLINE and ONLINE are set."""
     trading_enabled: _builtins.bool
-    """Whether orders may be made at all."""
+    """Whether positions may be opened or grown; false lets nothing but reductions pass."""
     auto_trade_enabled: _builtins.bool
-    """Whether the machine may make orders by itself."""
+    """Whether the machine may make orders by itself, on signals."""
     risk_enabled: _builtins.bool
-    """Whether the risk manager's limits are applied; never off while auto trade is on."""
+    """Whether the risk manager's limits can be relied on. False does not lift them: nothing but reductions passes then. Never false while auto trade is on."""
     auto_threshold: _builtins.float
     """Confidence from which a signal is acted on without a person, 0.5 to 1."""
     order_quantity: _builtins.int
-    """Contracts of an order that a signal leads to."""
+    """Contracts of an order that a signal leads to, 1 to 10000."""
     version: _builtins.int
     """Grows with each change."""
     @_builtins.property
     def flags(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Flags by name, for whoever asks for them."""
+        """Flags by name, for whoever asks for them. An update that names `flags` replaces the whole map."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -161,6 +183,9 @@ class GetStateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of this view, the version of the state; WatchState resumes after it."""
     @_builtins.property
     def state(self) -> Global___State:
         """The state."""
@@ -169,10 +194,11 @@ class GetStateResponse(_message.Message):
         self,
         *,
         state: Global___State | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -204,7 +230,11 @@ class UpdateStateRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields of it count: `system_state`, `trading_enabled`, `auto_trade_enabled`, `risk_enabled`, `auto_threshold`, `order_quantity`, `flags`. At least one."""
+        """Which fields of it count: `system_state`, `trading_enabled`, `auto_trade_enabled`, `risk_enabled`, `auto_threshold`, `order_quantity`, `flags`. At least one.
+
+        Paths begin inside the state: `order_quantity`, not `state.order_quantity`. `flags` replaces the whole map. Protobuf's JSON form is `"orderQuantity,flags"`;
+        grpcurl takes `{"paths": ["order_quantity"]}` as well.
+        """
 
     def __init__(
         self,
@@ -280,27 +310,82 @@ class WatchStateResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision that this message brings the reader to."""
     @_builtins.property
+    def snapshot(self) -> Global___StateSnapshot:
+        """The state now; first message unless a revision was resumed."""
+
+    @_builtins.property
     def state(self) -> Global___State:
-        """The state; unset in a heartbeat."""
+        """The state after a change."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___StateHeartbeat:
+        """Nothing changed; told at once when nothing was missed behind the resumed revision."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___StateSnapshot | None = ...,
+        state: Global___State | None = ...,
+        heartbeat: Global___StateHeartbeat | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "snapshot", b"snapshot", "state", b"state", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "revision", b"revision", "snapshot", b"snapshot", "state", b"state", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "state", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___WatchStateResponse: _TypeAlias = WatchStateResponse  # noqa: Y015
+
+@_typing.final
+class StateSnapshot(_message.Message):
+    """The state at one revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def state(self) -> Global___State:
+        """The state."""
 
     def __init__(
         self,
         *,
         state: Global___State | None = ...,
-        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchStateResponse: _TypeAlias = WatchStateResponse  # noqa: Y015
+Global___StateSnapshot: _TypeAlias = StateSnapshot  # noqa: Y015
+
+@_typing.final
+class StateHeartbeat(_message.Message):
+    """Sign of life of a stream on which nothing happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateHeartbeat: _TypeAlias = StateHeartbeat  # noqa: Y015
 
 @_typing.final
 class GetPortfolioRequest(_message.Message):
@@ -367,7 +452,10 @@ Global___GetPortfolioResponse: _TypeAlias = GetPortfolioResponse  # noqa: Y015
 
 @_typing.final
 class DailyPnl(_message.Message):
-    """Profit and loss of one day."""
+    """Profit and loss of one day.
+
+    A day begins at 00:00 UTC and a fill belongs to the day of its fill time (event time in a replay); all daily figures of the mesh are cut like this.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -79,17 +79,21 @@ class StateManagerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateState(self, request, context):
-        """Changes the fields named in the mask, all or none.
+        """Changes the fields named in the mask, all or none. A change that changes nothing leaves the version as it is and tells no event.
 
+        Idempotent by request id, across restarts; ALREADY_EXISTS/REQUEST_CONFLICT when the id came before with another state, mask or expected version.
         ABORTED/VERSION_MISMATCH when the expected version is not the current one. FAILED_PRECONDITION/STATE_CONFLICT when the result would break a safety rule:
-        auto trade needs risk enabled, the system ONLINE and trading enabled; leaving ONLINE turns auto trade off by itself. Idempotent by request id.
+        auto trade needs risk enabled, the system ONLINE and trading enabled; leaving ONLINE turns auto trade off by itself, and coming back leaves it off;
+        STARTING and DEGRADED are found and not set by hand; EMERGENCY_STOP is latched and cleared through TradingControlService.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchState(self, request, context):
-        """Streams the state, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+        """Streams the state as a snapshot, then after every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is not held.
+
+        The revision is the version of the state. Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,13 +36,18 @@ class StateManagerServiceStub:
     GetState: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.GetStateRequest, _state_manager_service_pb2.GetStateResponse]
     """Returns the state with its version."""
     UpdateState: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.UpdateStateRequest, _state_manager_service_pb2.UpdateStateResponse]
-    """Changes the fields named in the mask, all or none.
+    """Changes the fields named in the mask, all or none. A change that changes nothing leaves the version as it is and tells no event.
 
+    Idempotent by request id, across restarts; ALREADY_EXISTS/REQUEST_CONFLICT when the id came before with another state, mask or expected version.
     ABORTED/VERSION_MISMATCH when the expected version is not the current one. FAILED_PRECONDITION/STATE_CONFLICT when the result would break a safety rule:
-    auto trade needs risk enabled, the system ONLINE and trading enabled; leaving ONLINE turns auto trade off by itself. Idempotent by request id.
+    auto trade needs risk enabled, the system ONLINE and trading enabled; leaving ONLINE turns auto trade off by itself, and coming back leaves it off;
+    STARTING and DEGRADED are found and not set by hand; EMERGENCY_STOP is latched and cleared through TradingControlService.
     """
     WatchState: _grpc.UnaryStreamMultiCallable[_state_manager_service_pb2.WatchStateRequest, _state_manager_service_pb2.WatchStateResponse]
-    """Streams the state, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams the state as a snapshot, then after every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is not held.
+
+    The revision is the version of the state. Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+    """
     GetPortfolio: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.GetPortfolioRequest, _state_manager_service_pb2.GetPortfolioResponse]
     """Returns positions and profit and loss as the fill events tell them; the trading engine owns the original."""
     ListTrades: _grpc.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListTradesRequest, _state_manager_service_pb2.ListTradesResponse]
@@ -58,13 +63,18 @@ class StateManagerServiceAsyncStub(StateManagerServiceStub):
     GetState: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.GetStateRequest, _state_manager_service_pb2.GetStateResponse]  # type: ignore[assignment]
     """Returns the state with its version."""
     UpdateState: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.UpdateStateRequest, _state_manager_service_pb2.UpdateStateResponse]  # type: ignore[assignment]
-    """Changes the fields named in the mask, all or none.
+    """Changes the fields named in the mask, all or none. A change that changes nothing leaves the version as it is and tells no event.
 
+    Idempotent by request id, across restarts; ALREADY_EXISTS/REQUEST_CONFLICT when the id came before with another state, mask or expected version.
     ABORTED/VERSION_MISMATCH when the expected version is not the current one. FAILED_PRECONDITION/STATE_CONFLICT when the result would break a safety rule:
-    auto trade needs risk enabled, the system ONLINE and trading enabled; leaving ONLINE turns auto trade off by itself. Idempotent by request id.
+    auto trade needs risk enabled, the system ONLINE and trading enabled; leaving ONLINE turns auto trade off by itself, and coming back leaves it off;
+    STARTING and DEGRADED are found and not set by hand; EMERGENCY_STOP is latched and cleared through TradingControlService.
     """
     WatchState: _aio.UnaryStreamMultiCallable[_state_manager_service_pb2.WatchStateRequest, _state_manager_service_pb2.WatchStateResponse]  # type: ignore[assignment]
-    """Streams the state, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams the state as a snapshot, then after every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is not held.
+
+    The revision is the version of the state. Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+    """
     GetPortfolio: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.GetPortfolioRequest, _state_manager_service_pb2.GetPortfolioResponse]  # type: ignore[assignment]
     """Returns positions and profit and loss as the fill events tell them; the trading engine owns the original."""
     ListTrades: _aio.UnaryUnaryMultiCallable[_state_manager_service_pb2.ListTradesRequest, _state_manager_service_pb2.ListTradesResponse]  # type: ignore[assignment]
@@ -89,10 +99,12 @@ class StateManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _state_manager_service_pb2.UpdateStateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_state_manager_service_pb2.UpdateStateResponse, _abc.Awaitable[_state_manager_service_pb2.UpdateStateResponse]]:
-        """Changes the fields named in the mask, all or none.
+        """Changes the fields named in the mask, all or none. A change that changes nothing leaves the version as it is and tells no event.
 
+        Idempotent by request id, across restarts; ALREADY_EXISTS/REQUEST_CONFLICT when the id came before with another state, mask or expected version.
         ABORTED/VERSION_MISMATCH when the expected version is not the current one. FAILED_PRECONDITION/STATE_CONFLICT when the result would break a safety rule:
-        auto trade needs risk enabled, the system ONLINE and trading enabled; leaving ONLINE turns auto trade off by itself. Idempotent by request id.
+        auto trade needs risk enabled, the system ONLINE and trading enabled; leaving ONLINE turns auto trade off by itself, and coming back leaves it off;
+        STARTING and DEGRADED are found and not set by hand; EMERGENCY_STOP is latched and cleared through TradingControlService.
         """
 
     @_abc_1.abstractmethod
@@ -101,7 +113,10 @@ class StateManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _state_manager_service_pb2.WatchStateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_state_manager_service_pb2.WatchStateResponse], _abc.AsyncIterator[_state_manager_service_pb2.WatchStateResponse]]:
-        """Streams the state, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+        """Streams the state as a snapshot, then after every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is not held.
+
+        The revision is the version of the state. Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+        """
 
     @_abc_1.abstractmethod
     def GetPortfolio(

@@ -208,6 +208,9 @@ class GetCurrentSignalResponse(betterproto.Message):
     signal: "Signal" = betterproto.message_field(1)
     """Unset when there is none yet."""
 
+    revision: int = betterproto.int64_field(2)
+    """Revision of this view; WatchSignals resumes after it."""
+
 
 @dataclass(eq=False, repr=False)
 class WatchSignalsRequest(betterproto.Message):
@@ -224,11 +227,34 @@ class WatchSignalsRequest(betterproto.Message):
 class WatchSignalsResponse(betterproto.Message):
     """One message of the stream."""
 
-    signal: "Signal" = betterproto.message_field(1)
-    """The signal; unset in a heartbeat."""
+    snapshot: "SignalsSnapshot" = betterproto.message_field(1, group="update")
+    """
+    The newest signal of each symbol; first message unless a revision was resumed.
+    """
 
-    revision: int = betterproto.int64_field(2)
+    signal: "Signal" = betterproto.message_field(2, group="update")
+    """A signal that was published."""
+
+    heartbeat: "SignalsHeartbeat" = betterproto.message_field(3, group="update")
+    """Nothing was published."""
+
+    revision: int = betterproto.int64_field(4)
     """Revision that this message brings the reader to."""
+
+
+@dataclass(eq=False, repr=False)
+class SignalsSnapshot(betterproto.Message):
+    """The newest signals at one revision."""
+
+    signals: List["Signal"] = betterproto.message_field(1)
+    """One for each symbol that has one, in alphabetical order."""
+
+
+@dataclass(eq=False, repr=False)
+class SignalsHeartbeat(betterproto.Message):
+    """Sign of life of a stream on which nothing happened."""
+
+    pass
 
 
 @dataclass(eq=False, repr=False)
@@ -236,7 +262,7 @@ class ListSignalsRequest(betterproto.Message):
     """Asks for published signals."""
 
     symbol: Optional[str] = betterproto.string_field(1, optional=True)
-    """Only of this symbol."""
+    """Only of this symbol; of all when unset."""
 
     page_size: int = betterproto.int32_field(2)
     """How many at the most; 100 when 0, larger than 1000 is lowered to it."""
@@ -257,6 +283,9 @@ class ListSignalsResponse(betterproto.Message):
 
     progress: List["BrainProgress"] = betterproto.message_field(3)
     """Counters, one for each symbol."""
+
+    revision: int = betterproto.int64_field(4)
+    """Revision of this view; WatchSignals resumes after it."""
 
 
 @dataclass(eq=False, repr=False)

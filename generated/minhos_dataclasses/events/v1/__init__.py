@@ -54,7 +54,9 @@ class Event(betterproto.Message):
 
     event_id: str = betterproto.string_field(1)
     """
-    Id made by the publisher, a UUIDv7 in its usual text form; the same id is stored once.
+    Id made by the publisher, any UUID in its usual text form; the same id is stored once, and with other content it is refused.
+    
+     Version 7 is recommended, since it sorts by time; version 5 suits facts that may be found anew from the same data and must get the same id again.
     """
 
     type: str = betterproto.string_field(2)
@@ -168,6 +170,11 @@ class EventRefusal(betterproto.Message):
     One sentence that names the field, what was seen and what is allowed.
     """
 
+    metadata: Dict[str, str] = betterproto.map_field(
+        4, betterproto.TYPE_STRING, betterproto.TYPE_STRING
+    )
+    """The values that the message shows, by the keys of ErrorReason."""
+
 
 @dataclass(eq=False, repr=False)
 class SubscribeRequest(betterproto.Message):
@@ -193,6 +200,7 @@ class SubscribeOpen(betterproto.Message):
     types: List[str] = betterproto.string_field(1)
     """
     Patterns on the type: `trade.executed`, `trade.*` for one more part, `market.>` for one or more; all types when empty.
+     One without `*` and `>` must be in the catalogue.
     """
 
     subject: Optional[str] = betterproto.string_field(2, optional=True)
@@ -253,6 +261,13 @@ class DurableReader(betterproto.Message):
     ack_deadline: timedelta = betterproto.message_field(4)
     """
     How long an event may be out before it is delivered again; 30 s when unset.
+    """
+
+    replace_selection: bool = betterproto.bool_field(5)
+    """
+    Whether to go on with the types and the subject of this request when others are remembered; refused with CONSUMER_CONFLICT while a member is connected.
+    
+     For the owner of the name, whose needs grow with its program; events passed over under the old selection do not come again.
     """
 
 
@@ -373,7 +388,9 @@ class ListEventsRequest(betterproto.Message):
     """Patterns on the type as in SubscribeOpen; all when empty."""
 
     subject: Optional[str] = betterproto.string_field(2, optional=True)
-    """Only of this subject."""
+    """
+    Only of this subject; an empty one is that of events without subject.
+    """
 
     source: Optional[str] = betterproto.string_field(3, optional=True)
     """Only of this source."""

@@ -158,7 +158,7 @@ class GetMeshHealthResponse(betterproto.Message):
     """One for each service, in alphabetical order."""
 
     revision: int = betterproto.int64_field(3)
-    """Revision of this view."""
+    """Revision of this view; WatchHealth resumes after it."""
 
 
 @dataclass(eq=False, repr=False)
@@ -175,6 +175,9 @@ class GetServiceHealthResponse(betterproto.Message):
 
     health: "ServiceHealth" = betterproto.message_field(1)
     """Its health."""
+
+    revision: int = betterproto.int64_field(2)
+    """Revision of this view; WatchHealth resumes after it."""
 
 
 @dataclass(eq=False, repr=False)
@@ -228,9 +231,7 @@ class ListHealthChangesRequest(betterproto.Message):
     """Not older than this."""
 
     page_size: int = betterproto.int32_field(3)
-    """
-    How many at the most; 100 when unset, larger than 1000 is lowered to it.
-    """
+    """How many at the most; 100 when 0, larger than 1000 is lowered to it."""
 
     page_token: str = betterproto.string_field(4)
     """Token of the page before, opaque."""
@@ -245,6 +246,9 @@ class ListHealthChangesResponse(betterproto.Message):
 
     next_page_token: str = betterproto.string_field(2)
     """Token of the next page; empty when this was the last."""
+
+    revision: int = betterproto.int64_field(3)
+    """Revision of this view; WatchHealth resumes after it."""
 
 
 class HealthMonitorServiceStub(betterproto.ServiceStub):

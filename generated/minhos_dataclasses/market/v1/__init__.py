@@ -501,7 +501,7 @@ class MarketSubscription(betterproto.Message):
 
     resume_after: List["MarketPosition"] = betterproto.message_field(5)
     """
-    Continue after this position instead of beginning with a snapshot; one for each symbol that has one.
+    Continue after this position instead of beginning with a snapshot; at most one for each symbol of the subscription.
     """
 
 
@@ -513,10 +513,12 @@ class MarketPosition(betterproto.Message):
     """Canonical symbol."""
 
     epoch: int = betterproto.uint64_field(2)
-    """Generation of the source."""
+    """
+    Generation of the source. In a request 0 means the current one: epoch 0 with sequence 0 reads it from its first tick.
+    """
 
     sequence: int = betterproto.uint64_field(3)
-    """Sequence of the last tick read."""
+    """Sequence of the last tick read; 0 before the first one."""
 
 
 @dataclass(eq=False, repr=False)
@@ -620,11 +622,18 @@ class MarketSubscribed(betterproto.Message):
 
     position: "MarketPosition" = betterproto.message_field(4)
     """
-    Position behind which updates begin; unset when no tick has come yet.
+    Position behind which updates begin; unset when it was refused, or when no tick has come yet. It holds within its epoch: once `epoch` tells another one, updates begin again at
+     sequence 1 of that, and positions of the former epoch can no longer be resumed after.
     """
 
     oldest: "MarketPosition" = betterproto.message_field(5)
     """Oldest tick still held; unset when none is."""
+
+    newest: "MarketPosition" = betterproto.message_field(6)
+    """Newest tick held; unset when none is."""
+
+    provenance: "Provenance" = betterproto.enum_field(7)
+    """Where the ticks held come from; unspecified when none is."""
 
 
 @dataclass(eq=False, repr=False)

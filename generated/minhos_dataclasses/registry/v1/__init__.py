@@ -264,6 +264,9 @@ class ResolveResponse(betterproto.Message):
     Instances, the ones in rotation first; empty when the contract is known and nobody serves it.
     """
 
+    revision: int = betterproto.int64_field(2)
+    """Revision of this view; WatchServices resumes after it."""
+
 
 @dataclass(eq=False, repr=False)
 class ListServicesRequest(betterproto.Message):
@@ -417,6 +420,9 @@ class GetDependencyGraphResponse(betterproto.Message):
 
     edges: List["DependencyEdge"] = betterproto.message_field(2)
     """One for each dependency."""
+
+    revision: int = betterproto.int64_field(3)
+    """Revision of this view; WatchServices resumes after it."""
 
 
 @dataclass(eq=False, repr=False)

@@ -80,7 +80,9 @@ class SimulatorActivity(betterproto.Enum):
     """The recording is at its end."""
 
     FAILED = 4
-    """The recording cannot be read."""
+    """
+    The recording cannot be read or the file cannot be written; the reason says why. Writing is tried again.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -96,6 +98,9 @@ class GetStatusResponse(betterproto.Message):
 
     status: "SierraStatus" = betterproto.message_field(1)
     """The status."""
+
+    revision: int = betterproto.int64_field(2)
+    """Revision of this view; WatchStatus can go on behind it."""
 
 
 @dataclass(eq=False, repr=False)
@@ -158,15 +163,43 @@ class SierraFeedStatus(betterproto.Message):
 class WatchStatusRequest(betterproto.Message):
     """Asks to be told of the status."""
 
-    pass
+    after_revision: Optional[int] = betterproto.int64_field(1, optional=True)
+    """
+    Continue behind this revision instead of beginning with a snapshot.
+     Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+    """
 
 
 @dataclass(eq=False, repr=False)
 class WatchStatusResponse(betterproto.Message):
-    """The status."""
+    """The status as it is, or as it has become."""
+
+    snapshot: "SierraStatusSnapshot" = betterproto.message_field(1, group="update")
+    """The status; first message unless a revision was resumed."""
+
+    change: "SierraStatus" = betterproto.message_field(2, group="update")
+    """The status after a change."""
+
+    heartbeat: "SierraStatusHeartbeat" = betterproto.message_field(3, group="update")
+    """Nothing changed."""
+
+    revision: int = betterproto.int64_field(4)
+    """Revision that this message brings the reader to."""
+
+
+@dataclass(eq=False, repr=False)
+class SierraStatusSnapshot(betterproto.Message):
+    """The status at one revision."""
 
     status: "SierraStatus" = betterproto.message_field(1)
     """The status."""
+
+
+@dataclass(eq=False, repr=False)
+class SierraStatusHeartbeat(betterproto.Message):
+    """Sign of life."""
+
+    pass
 
 
 @dataclass(eq=False, repr=False)
@@ -177,7 +210,9 @@ class ListFilesRequest(betterproto.Message):
     """How many at the most; 100 when 0, larger than 1000 is lowered to it."""
 
     page_token: str = betterproto.string_field(2)
-    """Token of the page before, opaque."""
+    """
+    Token of the page before, opaque. PAGE_TOKEN_INVALID for any other text.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -236,6 +271,9 @@ class SierraSimulatorServiceGetStatusResponse(betterproto.Message):
     simulator: "SimulatorState" = betterproto.message_field(1)
     """The state."""
 
+    revision: int = betterproto.int64_field(2)
+    """Revision of this view; WatchReplay can go on behind it."""
+
 
 @dataclass(eq=False, repr=False)
 class SimulatorState(betterproto.Message):
@@ -254,7 +292,7 @@ class SimulatorState(betterproto.Message):
     """File that is written."""
 
     records_written: int = betterproto.int64_field(5)
-    """Records written within this run."""
+    """Records in the file, history and what earlier runs wrote included."""
 
     records_total: Optional[int] = betterproto.int64_field(6, optional=True)
     """Records of the recording; unset for a random walk."""
@@ -269,6 +307,11 @@ class SimulatorState(betterproto.Message):
 
     seed: Optional[int] = betterproto.int64_field(9, optional=True)
     """Seed of the random walk; unset for a recording."""
+
+    reason: str = betterproto.string_field(10)
+    """
+    Why nothing can be written, in one sentence, when the activity is FAILED; empty otherwise.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -323,15 +366,43 @@ class ResumeResponse(betterproto.Message):
 class WatchReplayRequest(betterproto.Message):
     """Asks to be told of the state."""
 
-    pass
+    after_revision: Optional[int] = betterproto.int64_field(1, optional=True)
+    """
+    Continue behind this revision instead of beginning with a snapshot.
+     Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+    """
 
 
 @dataclass(eq=False, repr=False)
 class WatchReplayResponse(betterproto.Message):
-    """State of the simulator."""
+    """State of the simulator as it is, or as it has become."""
+
+    snapshot: "SimulatorSnapshot" = betterproto.message_field(1, group="update")
+    """The state; first message unless a revision was resumed."""
+
+    change: "SimulatorState" = betterproto.message_field(2, group="update")
+    """The state after a change."""
+
+    heartbeat: "SimulatorHeartbeat" = betterproto.message_field(3, group="update")
+    """Nothing changed."""
+
+    revision: int = betterproto.int64_field(4)
+    """Revision that this message brings the reader to."""
+
+
+@dataclass(eq=False, repr=False)
+class SimulatorSnapshot(betterproto.Message):
+    """State of the simulator at one revision."""
 
     simulator: "SimulatorState" = betterproto.message_field(1)
     """The state."""
+
+
+@dataclass(eq=False, repr=False)
+class SimulatorHeartbeat(betterproto.Message):
+    """Sign of life."""
+
+    pass
 
 
 class SierraClientServiceStub(betterproto.ServiceStub):

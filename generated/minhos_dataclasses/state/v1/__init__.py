@@ -34,39 +34,72 @@ class SystemState(betterproto.Enum):
     """Refused."""
 
     OFFLINE = 1
-    """Not in use."""
+    """
+    Taken out of use by hand: only reductions pass, and nothing is traded automatically.
+    """
 
     STARTING = 2
-    """On its way up."""
+    """
+    On its way up, until the event bus is heard; as OFFLINE for orders. Set by the state manager alone.
+    """
 
     ONLINE = 3
-    """In use."""
+    """In use: what the switches let through is traded."""
 
     DEGRADED = 4
-    """In use with something missing."""
+    """
+    In use with something missing: people trade as in ONLINE, nothing is traded automatically. Never set by hand; what is missing HealthMonitorService tells.
+    """
 
     EMERGENCY_STOP = 5
-    """The emergency stop is latched."""
+    """
+    The emergency stop of the trading engine is latched: no order passes. Follows the latch.
+    """
 
 
 @dataclass(eq=False, repr=False)
 class State(betterproto.Message):
-    """State of the system and its configuration."""
+    """
+    State of the system and its configuration.
+
+     Every switch of the mesh and what it stops while it is as said; a cancel always passes, and a reduction is an order that only makes a position smaller:
+
+     | Switch | Owner | Orders of people | Orders of the machine |
+     | --- | --- | --- | --- |
+     | `system_state` OFFLINE or STARTING | here | only reductions | none |
+     | `system_state` EMERGENCY_STOP | here, follows the latch below | none | none |
+     | `system_state` DEGRADED | here | as ONLINE | none, since auto trade needs ONLINE |
+     | `trading_enabled` false | here | only reductions | none, since auto trade needs it |
+     | `risk_enabled` false | here | only reductions | none, since auto trade needs it |
+     | `auto_trade_enabled` false | here | all | none |
+     | `RiskLimits.trading_enabled` false | RiskManagerService | only reductions | only reductions |
+     | circuit breaker tripped | RiskManagerService | only reductions | only reductions |
+     | mode MANUAL | TradingControlService | all | none |
+     | mode SEMI_AUTO | TradingControlService | all | only reductions |
+     | trading state REDUCING | TradingControlService | only reductions | only reductions |
+     | trading state HALTED | TradingControlService | none | none |
+     | emergency stop latched | TradingControlService | none | none |
+
+     The strictest one holds. Until the state was heard for the first time a service lets nothing but reductions through and trades nothing by itself;
+     what was heard last stays in force while the state manager is away.
+    """
 
     system_state: "SystemState" = betterproto.enum_field(1)
     """
-    State of the whole system; in an update not read unless the mask names it.
+    State of the whole system; in an update not read unless the mask names it. By hand only OFFLINE and ONLINE are set.
     """
 
     trading_enabled: bool = betterproto.bool_field(2)
-    """Whether orders may be made at all."""
+    """
+    Whether positions may be opened or grown; false lets nothing but reductions pass.
+    """
 
     auto_trade_enabled: bool = betterproto.bool_field(3)
-    """Whether the machine may make orders by itself."""
+    """Whether the machine may make orders by itself, on signals."""
 
     risk_enabled: bool = betterproto.bool_field(4)
     """
-    Whether the risk manager's limits are applied; never off while auto trade is on.
+    Whether the risk manager's limits can be relied on. False does not lift them: nothing but reductions passes then. Never false while auto trade is on.
     """
 
     auto_threshold: float = betterproto.double_field(5)
@@ -75,12 +108,14 @@ class State(betterproto.Message):
     """
 
     order_quantity: int = betterproto.int64_field(6)
-    """Contracts of an order that a signal leads to."""
+    """Contracts of an order that a signal leads to, 1 to 10000."""
 
     flags: Dict[str, str] = betterproto.map_field(
         7, betterproto.TYPE_STRING, betterproto.TYPE_STRING
     )
-    """Flags by name, for whoever asks for them."""
+    """
+    Flags by name, for whoever asks for them. An update that names `flags` replaces the whole map.
+    """
 
     version: int = betterproto.int64_field(8)
     """Grows with each change."""
@@ -103,6 +138,11 @@ class GetStateResponse(betterproto.Message):
     state: "State" = betterproto.message_field(1)
     """The state."""
 
+    revision: int = betterproto.int64_field(2)
+    """
+    Revision of this view, the version of the state; WatchState resumes after it.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class UpdateStateRequest(betterproto.Message):
@@ -119,6 +159,9 @@ class UpdateStateRequest(betterproto.Message):
     )
     """
     Which fields of it count: `system_state`, `trading_enabled`, `auto_trade_enabled`, `risk_enabled`, `auto_threshold`, `order_quantity`, `flags`. At least one.
+    
+     Paths begin inside the state: `order_quantity`, not `state.order_quantity`. `flags` replaces the whole map. Protobuf's JSON form is `"orderQuantity,flags"`;
+     grpcurl takes `{"paths": ["order_quantity"]}` as well.
     """
 
     expected_version: Optional[int] = betterproto.int64_field(4, optional=True)
@@ -151,11 +194,34 @@ class WatchStateRequest(betterproto.Message):
 class WatchStateResponse(betterproto.Message):
     """One message of the stream."""
 
-    state: "State" = betterproto.message_field(1)
-    """The state; unset in a heartbeat."""
+    snapshot: "StateSnapshot" = betterproto.message_field(1, group="update")
+    """The state now; first message unless a revision was resumed."""
 
-    revision: int = betterproto.int64_field(2)
+    state: "State" = betterproto.message_field(2, group="update")
+    """The state after a change."""
+
+    heartbeat: "StateHeartbeat" = betterproto.message_field(3, group="update")
+    """
+    Nothing changed; told at once when nothing was missed behind the resumed revision.
+    """
+
+    revision: int = betterproto.int64_field(4)
     """Revision that this message brings the reader to."""
+
+
+@dataclass(eq=False, repr=False)
+class StateSnapshot(betterproto.Message):
+    """The state at one revision."""
+
+    state: "State" = betterproto.message_field(1)
+    """The state."""
+
+
+@dataclass(eq=False, repr=False)
+class StateHeartbeat(betterproto.Message):
+    """Sign of life of a stream on which nothing happened."""
+
+    pass
 
 
 @dataclass(eq=False, repr=False)
@@ -190,7 +256,11 @@ class GetPortfolioResponse(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class DailyPnl(betterproto.Message):
-    """Profit and loss of one day."""
+    """
+    Profit and loss of one day.
+
+     A day begins at 00:00 UTC and a fill belongs to the day of its fill time (event time in a replay); all daily figures of the mesh are cut like this.
+    """
 
     date: str = betterproto.string_field(1)
     """Day in UTC, `YYYY-MM-DD`."""

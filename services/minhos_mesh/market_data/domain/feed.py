@@ -32,15 +32,34 @@ class Provenance(IntEnum):
 
 
 class SourceConflict(Exception):
-    """Expected: another source feeds the symbol, or one source began to send while another still does."""
+    """Expected: another source feeds the symbol, or another stream of the same source took the place of this one."""
+
+    def __init__(self, symbol: str, source: Source, held: Source, why: str) -> None:
+        self.symbol, self.source, self.epoch = symbol, source.name, source.epoch
+        self.held, self.held_epoch = held.name, held.epoch
+        super().__init__(
+            f"{symbol} is fed by {held.name} (epoch {held.epoch}): {source.name} (epoch {source.epoch}) {why}"
+        )
 
 
 class PositionMismatch(Exception):
-    """Expected: a batch does not follow the records that were taken before."""
+    """Expected: a batch does not follow the records that were taken before, or is of another source."""
+
+    def __init__(self, symbol: str, field: str, seen: object, allowed: object, why: str) -> None:
+        self.symbol, self.field, self.seen, self.allowed = symbol, field, seen, allowed
+        super().__init__(f"{field} of {symbol} is {seen}: allowed is {allowed}, {why}")
 
 
 class ProvenanceRefused(Exception):
     """Expected: a source changed its provenance without a new epoch."""
+
+    def __init__(self, symbol: str, source: Source, held: Provenance) -> None:
+        self.symbol, self.source, self.epoch = symbol, source.name, source.epoch
+        self.field, self.seen, self.allowed = "open.provenance", source.provenance.name, held.name
+        super().__init__(
+            f"source {source.name} of {symbol} was {held.name} and now says {source.provenance.name} under the same "
+            f"epoch {source.epoch}: a new provenance needs a new epoch"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +158,10 @@ class SymbolFeed:
         held = self.source
         if held is not None and (held.name, held.epoch) == (source.name, source.epoch):
             if held.provenance is not source.provenance:
-                raise ProvenanceRefused(
-                    f"source {source.name} of {self.symbol} was {held.provenance.name} and now says "
-                    f"{source.provenance.name} under the same epoch {source.epoch}: a new provenance needs a new epoch"
-                )
+                raise ProvenanceRefused(self.symbol, source, held.provenance)
             return self.position
         if held is not None and held.epoch == source.epoch:
-            raise SourceConflict(
-                f"epoch {source.epoch} of {self.symbol} belongs to source {held.name}: {source.name} needs its own"
-            )
+            raise SourceConflict(self.symbol, source, held, "needs an epoch of its own")
         self.source = source
         self._begin_anew()
         return 0
@@ -220,13 +234,13 @@ class SymbolFeed:
     def _new_records(self, ticks: TickArray, position: int) -> TickArray:
         if self.position == 0 and self.epoch is None and self.source is not None:
             if position < 1:
-                raise PositionMismatch(f"position {position} of {self.symbol} is no position: they count from 1")
+                raise PositionMismatch(self.symbol, "batch.first_sequence", position, "1 or more", "positions count from 1")
             self.epoch = epoch_of(self.source.epoch, position)
             self.position = position - 1
         if position > self.position + 1:
+            allowed = f"at most {self.position + 1}"
             raise PositionMismatch(
-                f"records of {self.symbol} begin at position {position}, but {self.position + 1} was expected: "
-                "those in between were never sent"
+                self.symbol, "batch.first_sequence", position, allowed, "or records in between would be missing"
             )
         return ticks[self.position + 1 - position :]
 

@@ -14,14 +14,17 @@ CHUNK_TICKS = 4096
 
 
 class PositionLost(Exception):
-    """Expected: what follows the position is no longer held; `oldest` is the first sequence that still is."""
+    """Expected: what follows the position is not held; sequences `oldest` to `newest` of `epoch` are."""
 
-    def __init__(self, symbol: str, sequence: int, oldest: int) -> None:
-        self.oldest = oldest
-        super().__init__(
-            f"ticks of {symbol} after sequence {sequence} are no longer held: the oldest held is {oldest}; "
-            f"take a snapshot, or resume after {oldest - 1}"
-        )
+    def __init__(self, symbol: str, asked: Position, epoch: int, oldest: int, newest: int) -> None:
+        self.epoch, self.oldest, self.newest = epoch, oldest, newest
+        if asked.epoch not in {0, epoch}:
+            what = f"epoch {asked.epoch} of {symbol} is not the one that is current: held are {oldest} to {newest} of {epoch}"
+        elif asked.sequence > newest:
+            what = f"sequence {asked.sequence} of {symbol} is ahead of the newest: held are {oldest} to {newest}"
+        else:
+            what = f"ticks of {symbol} after sequence {asked.sequence} are no longer held: the oldest held is {oldest}"
+        super().__init__(f"{what}; take a snapshot, or resume after {oldest - 1} of epoch {epoch}")
 
 
 class LosslessRefused(Exception):
@@ -98,7 +101,10 @@ class SymbolReader:
     """One reader's place in one feed. It costs nothing between two calls and never delays another reader."""
 
     def __init__(self, feed: SymbolFeed, wants: Wants, resume: Position | None) -> None:
-        """Raises PositionLost when what follows `resume` is gone, LosslessRefused for data that is no replay."""
+        """Raises PositionLost when what follows `resume` is not held, LosslessRefused for data that is no replay.
+
+        While nothing is held any position is waited for: a source that comes back brings the same sequences again.
+        """
         self.feed, self.wants = feed, wants
         self.missed = 0
         """Ticks told as gaps."""
@@ -128,14 +134,15 @@ class SymbolReader:
     def _stand_behind(self, resume: Position) -> None:
         feed = self.feed
         self.sequence = self._bars_behind = resume.sequence
-        if feed.epoch is None or self._epoch not in {0, feed.epoch}:
+        if feed.epoch is None or feed.sequence == 0:
             return
         oldest = feed.ring.oldest
         if not self.wants.ticks:
             gone = self.wants.bars and feed.oldest_bar > 0
-            oldest = feed.bars[0].first_sequence if gone else 0
-        if resume.sequence + 1 < oldest:
-            raise PositionLost(feed.symbol, resume.sequence, oldest)
+            oldest = feed.bars[0].first_sequence if gone else 1
+        held = oldest <= resume.sequence + 1 <= feed.sequence + 1
+        if self._epoch not in {0, feed.epoch} or not held:
+            raise PositionLost(feed.symbol, resume, feed.epoch, oldest, feed.sequence)
         self._epoch, self._entered = feed.epoch, True
         self._next_bar = feed.bar_number_after(resume.sequence)
 
