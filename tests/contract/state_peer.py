@@ -59,12 +59,14 @@ class FakeState(state_grpc.StateManagerServiceServicer):
         self.asked.append(after)
         if after is None:
             after = self._log.newest
-            yield pb.WatchStateResponse(state=self.state, revision=after)
+            yield pb.WatchStateResponse(snapshot=pb.StateSnapshot(state=self.state), revision=after)
         elif after == self._log.newest:
-            yield pb.WatchStateResponse(revision=after)
+            yield pb.WatchStateResponse(heartbeat=pb.StateHeartbeat(), revision=after)
         async for revision, state in self._log.follow(after, self.heartbeat_s):
-            if state is not None or not self.silent:
+            if state is not None:
                 yield pb.WatchStateResponse(state=state, revision=revision)
+            elif not self.silent:
+                yield pb.WatchStateResponse(heartbeat=pb.StateHeartbeat(), revision=revision)
 
     async def _unused(self, request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not part of this stand-in")

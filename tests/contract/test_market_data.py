@@ -235,6 +235,16 @@ async def test_wrong_symbol_is_refused(mesh: Mesh, symbol: str, code: grpc.Statu
     told = errors.read(caught.value)
     assert (told.code, told.reason) == (code, reason)
     assert says in told.message
+    if reason == "ERROR_REASON_SYMBOL_UNKNOWN":
+        assert (told.metadata["symbol"], told.metadata["known"]) == (symbol, f"{ES}, {NQ}")
+
+
+async def test_an_unknown_symbol_is_answered_with_the_nearest_one(mesh: Mesh) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await mesh.provider.GetMarketData(pb2.GetMarketDataRequest(symbol="NQH27-CME"))
+    told = errors.read(caught.value)
+    assert told.metadata["nearest"] == NQ
+    assert f"was {NQ} meant?" in told.message
 
 
 async def test_last_values_counters_and_open_bar_are_told(mesh: Mesh) -> None:
@@ -285,16 +295,18 @@ def _batch(symbol: str = ES, epoch: int = 9, position: int = 1, provenance: int 
 
 
 BAD_STREAMS: list[tuple[str, list[Any], str, str]] = [
-    ("batch first", [_batch()], "INVALID_FIELD", "first message of IngestTicks must be `open`"),
-    ("open twice", [_open(), _open()], "INVALID_FIELD", "`open` may only be the first"),
+    ("batch first", [_batch()], "INVALID_FIELD", "allowed is `open` as the first message of IngestTicks"),
+    ("open twice", [_open(), _open()], "INVALID_FIELD", "allowed is `batch` or `end` behind the first message"),
     ("unknown symbol", [_open(symbol="CLZ26-NYM")], "SYMBOL_UNKNOWN", "is not configured"),
     ("no epoch", [_open(epoch=0)], "INVALID_FIELD", "epoch"),
     ("no provenance", [_open(provenance=0)], "INVALID_FIELD", "provenance"),
-    ("second source", [_open(symbol=NQ)], "SOURCE_CONFLICT", "NQZ26-CME is fed by walk: other must wait"),
-    ("other symbol", [_open(), _batch(symbol=NQ)], "INVALID_FIELD", "was opened for ESZ26-CME"),
-    ("other epoch", [_open(), _batch(epoch=8)], "POSITION_MISMATCH", "opened with epoch 9"),
-    ("other provenance", [_open(), _batch(provenance=1)], "POSITION_MISMATCH", "provenance 1"),
-    ("records left out", [_open(), _batch(), _batch(position=9)], "POSITION_MISMATCH", "9, but 4 was expected"),
+    ("second source", [_open(symbol=NQ)], "SOURCE_CONFLICT", "NQZ26-CME is fed by walk (epoch 7): other (epoch 9) must wait"),
+    ("second epoch", [_open(symbol=NQ, source="walk", epoch=8)], "SOURCE_CONFLICT", "walk (epoch 8) must wait"),
+    ("other source, same epoch", [_open(symbol=NQ, epoch=7)], "SOURCE_CONFLICT", "other (epoch 7) must wait"),
+    ("other symbol", [_open(), _batch(symbol=NQ)], "INVALID_FIELD", "allowed is ESZ26-CME, for which the stream was opened"),
+    ("other epoch", [_open(), _batch(epoch=8)], "POSITION_MISMATCH", "batch.epoch of ESZ26-CME is 8: allowed is 9, with which"),
+    ("other provenance", [_open(), _batch(provenance=1)], "POSITION_MISMATCH", "batch.provenance of ESZ26-CME is LIVE: allowed is SIMULATED"),
+    ("records left out", [_open(), _batch(), _batch(position=9)], "POSITION_MISMATCH", "batch.first_sequence of ESZ26-CME is 9: allowed is at most 4"),
     ("position 0", [_open(), _batch(position=0)], "POSITION_MISMATCH", "count from 1"),
     ("no batch at all", [_open(), in_field(1, b"\xff\xff\xff")], "INVALID_FIELD", "no batch of ticks"),
     ("torn batch", [_open(), in_field(1, _batch()[5:-7])], "INVALID_FIELD", "no batch of ticks"),
@@ -312,6 +324,10 @@ async def test_wrong_source_is_refused_and_the_others_are_not_disturbed(
         told = await _refused(mesh, *messages)
         assert told.reason == f"ERROR_REASON_{reason}"
         assert says in told.message
+        if reason in {"INVALID_FIELD", "POSITION_MISMATCH"} and told.metadata.get("field", "").startswith(("b", "m")):
+            assert {"field", "seen", "allowed"} <= set(told.metadata)
+        if reason == "SOURCE_CONFLICT":
+            assert (told.metadata["symbol"], told.metadata["held"], told.metadata["held_epoch"]) == (NQ, "walk", "7")
         assert (await source.feed(2, 2)).through_sequence == 4
 
 
@@ -337,7 +353,22 @@ async def test_a_new_stream_of_the_same_source_takes_the_place_of_a_dead_one(mes
         await half_open.feed(3)
         async with mesh.source() as source:
             assert source.opened_at == 3
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                while await soon(half_open.call.read()) is not grpc.aio.EOF:
+                    pass
+            told = errors.read(caught.value)
+            assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ERROR_REASON_SOURCE_CONFLICT")
+            assert "another stream, which took the place of this one" in told.message
             assert (await source.feed(3, 3)).through_sequence == 6
+
+
+async def test_another_epoch_of_a_source_is_taken_once_its_stream_has_ended(mesh: Mesh) -> None:
+    async with mesh.source() as source:
+        await source.feed(3)
+    await until(lambda: mesh.service.find(NQ).owner is None)
+    async with mesh.source(epoch=8) as renewed:
+        assert renewed.opened_at == 0
+        assert (await renewed.feed(2)).through_sequence == 2
 
 
 async def test_a_source_that_leaves_fields_unset_is_read_by_protobuf(mesh: Mesh) -> None:
@@ -523,6 +554,61 @@ async def test_resume_that_is_no_longer_held_is_answered_with_the_oldest_and_tol
         assert sequences(updates) == list(range(5_000 - 1_023, 5_001))
 
 
+async def test_resume_ahead_of_what_is_held_or_in_another_epoch_is_lost(mesh: Mesh) -> None:
+    async with mesh.source() as source:
+        await source.feed(9)
+        for epoch, sequence in ((7, 49_999_999), (7, 10), (1, 0), (1, 5), (0, 10)):
+            resume = [pb2.MarketPosition(symbol=NQ, epoch=epoch, sequence=sequence)]
+            subscription = pb2.MarketSubscription(symbols=[NQ], resume_after=resume)
+            call = mesh.provider.StreamMarketData(pb2.StreamMarketDataRequest(subscription=subscription))
+            answer = (await soon(call.read())).subscribed
+            call.cancel()
+            assert answer.refused_reason == "ERROR_REASON_POSITION_LOST"
+            assert (answer.oldest.epoch, answer.oldest.sequence, answer.newest.sequence) == (7, 1, 9)
+            assert (answer.provenance, answer.HasField("position")) == (SIMULATED, False)
+
+
+async def test_a_reader_of_a_former_epoch_is_told_of_the_current_one_and_reads_it_whole(mesh: Mesh) -> None:
+    async with mesh.source() as source:
+        await source.feed(9)
+        updates = await take(mesh.market.subscribe([NQ], resume={NQ: Position(1, 5_000)}), ticks_up_to(9))
+    assert updates[0] == EpochChanged(NQ, 7, int(SIMULATED))
+    assert sequences(updates) == list(range(1, 10))
+
+
+async def test_a_reader_ahead_of_a_source_that_catches_up_repeats_nothing_and_misses_nothing(mesh: Mesh) -> None:
+    async with mesh.source() as source:
+        await source.feed(50, apart_ns=10_000_000_000)
+        kinds = {MarketKind.TICKS, MarketKind.BARS}
+        reading = mesh.market.subscribe([NQ], kinds, resume={NQ: Position(7, 100)})
+        updates = asyncio.create_task(take(reading, ticks_up_to(140)))
+        await until(lambda: mesh.service.subscribers(NQ) == 1)
+        for place in range(50, 140, 10):
+            await source.feed(10, place, 10_000_000_000)
+        got = await updates
+    assert sequences(got) == list(range(101, 141))
+    assert not [update for update in got if isinstance(update, Gap | EpochChanged)]
+    bars = [update for update in got if isinstance(update, BarClosed)]
+    assert all(bar.closing_sequence > 100 for bar in bars)
+    assert all(one.bar.last_sequence + 1 == two.bar.first_sequence for one, two in itertools.pairwise(bars))
+
+
+@pytest.mark.parametrize(
+    ("symbols", "resume", "seen"), [([NQ], [ES], ES), ([], [NQ, "CLZ26-NYM"], "CLZ26-NYM"), ([NQ], [NQ, NQ], NQ)]
+)
+async def test_resume_of_a_symbol_that_is_not_subscribed_to_is_refused(
+    mesh: Mesh, symbols: list[str], resume: list[str], seen: str
+) -> None:
+    places = [pb2.MarketPosition(symbol=symbol) for symbol in resume]
+    subscription = pb2.MarketSubscription(symbols=symbols, resume_after=places)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await soon(mesh.provider.StreamMarketData(pb2.StreamMarketDataRequest(subscription=subscription)).read())
+    told = errors.read(caught.value)
+    assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "ERROR_REASON_INVALID_FIELD")
+    assert (told.metadata["field"], told.metadata["seen"]) == (f"resume_after[{len(resume) - 1}].symbol", seen)
+    assert told.violations[0].field == told.metadata["field"]
+
+
 async def test_a_subscription_changes_on_the_way(mesh: Mesh) -> None:
     async with mesh.source() as nq, mesh.source(symbol=ES) as es, mesh.market.subscribe([NQ]) as reading:
         seen: list[MarketUpdate] = []
@@ -613,7 +699,9 @@ async def test_first_message_of_a_reader_must_subscribe(mesh: Mesh) -> None:
     await call.write(pb2.SubscribeMarketDataRequest(unsubscribe=gone))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await soon(call.read())
-    assert "first message of SubscribeMarketData must be `subscribe`" in errors.read(caught.value).message
+    told = errors.read(caught.value)
+    assert "allowed is `subscribe` as the first message of SubscribeMarketData" in told.message
+    assert (told.metadata["field"], told.metadata["seen"]) == ("message", "`unsubscribe`")
 
 
 async def test_readers_that_leave_are_forgotten(mesh: Mesh) -> None:

@@ -15,7 +15,8 @@ from minhos_mesh.ai_brain.domain.findings import InsufficientData, StalePrice
 from minhos_mesh.ai_brain.service import Brain, UnknownSymbol
 from minhos_mesh.ai_brain.translate import analysis_to_proto, progress_to_proto, signal_to_proto
 from minhos_mesh.runtime.contracts import contract
-from minhos_mesh.runtime.errors import ErrorRow, ErrorTable, MeshError
+from minhos_mesh.runtime.errors import ErrorRow, ErrorTable, FieldViolation, MeshError
+from minhos_mesh.runtime.paging import make_token, page_size, read_token
 
 ERRORS: Final[ErrorTable] = {
     UnknownSymbol: ErrorRow(
@@ -50,7 +51,8 @@ class AIBrainServicer(rpc.AIBrainServiceServicer):
         return pb.GenerateSignalResponse(signal=signal_to_proto(self._brain.generate(_symbol(request))))
 
     async def GetCurrentSignal(self, request: pb.GetCurrentSignalRequest, _context: Any) -> pb.GetCurrentSignalResponse:
-        return pb.GetCurrentSignalResponse(signal=self._brain.current(_symbol(request)))
+        signal = self._brain.current(_symbol(request))
+        return pb.GetCurrentSignalResponse(signal=signal, revision=self._brain.signals.newest)
 
     async def WatchSignals(
         self, request: pb.WatchSignalsRequest, _context: Any
@@ -58,23 +60,23 @@ class AIBrainServicer(rpc.AIBrainServiceServicer):
         wanted, log = {self._brain.known(symbol) for symbol in request.symbols}, self._brain.signals
         after = request.after_revision if request.HasField("after_revision") else log.newest
         if not request.HasField("after_revision"):
-            for signal in self._newest():
-                if not wanted or signal.symbol in wanted:
-                    yield pb.WatchSignalsResponse(signal=signal, revision=after)
+            newest = [signal for signal in self._newest() if not wanted or signal.symbol in wanted]
+            yield pb.WatchSignalsResponse(snapshot=pb.SignalsSnapshot(signals=newest), revision=after)
         async for revision, change in log.follow(after, self._heartbeat_s):
             if change is None:
-                yield pb.WatchSignalsResponse(revision=revision)
+                yield pb.WatchSignalsResponse(heartbeat=pb.SignalsHeartbeat(), revision=revision)
             elif not wanted or change.symbol in wanted:
                 yield pb.WatchSignalsResponse(signal=change, revision=revision)
 
     async def ListSignals(self, request: pb.ListSignalsRequest, _context: Any) -> pb.ListSignalsResponse:
         symbol = _symbol(request)
         found = [signal for signal in reversed(self._brain.held) if symbol in {None, signal.symbol}]
-        begin = _begin(request.page_token, [signal.signal_id for signal in found])
-        end = begin + min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
+        begin = _begin(request, [signal.signal_id for signal in found])
+        end = begin + page_size(request, default=_DEFAULT_PAGE, largest=_LARGEST_PAGE)
         return pb.ListSignalsResponse(
             signals=found[begin:end],
-            next_page_token=found[end - 1].signal_id if end < len(found) else "",
+            next_page_token=make_token(request, [found[end - 1].signal_id]) if end < len(found) else "",
+            revision=self._brain.signals.newest,
             progress=[
                 progress_to_proto(name, counters, self._brain.bars(name), self._brain.event_time_ns(name))
                 for name, counters in sorted(self._brain.counters.items())
@@ -90,15 +92,18 @@ def _symbol(request: Any) -> str | None:
     return request.symbol if request.HasField("symbol") else None
 
 
-def _begin(token: str, ids: list[str]) -> int:
+def _begin(request: pb.ListSignalsRequest, ids: list[str]) -> int:
     """The page behind the signal that the token names; new signals in front do not shift it."""
-    if not token:
+    position = read_token(request)
+    if position is None:
         return 0
-    if token not in ids:
+    if position[0] not in ids:
+        text = "page_token names a signal that is no longer held: begin again without one"
         raise MeshError(
             grpc.StatusCode.INVALID_ARGUMENT,
             error_reason_pb2.ERROR_REASON_PAGE_TOKEN_INVALID,
-            f"page_token {token!r} names no signal that is still held: begin with the first page",
-            metadata={"field": "page_token"},
+            text,
+            metadata={"field": "page_token", "list": "ListSignals"},
+            violations=(FieldViolation("page_token", text),),
         )
-    return ids.index(token) + 1
+    return ids.index(str(position[0])) + 1

@@ -97,8 +97,10 @@ def quote_line(quote: quote_pb2.Quote) -> str:
 
 async def _signals(link: Link) -> AsyncIterator[tuple[Message, str]]:
     async for answer in link.clients.stub(AIBrainServiceStub).WatchSignals(brain_pb.WatchSignalsRequest()):
-        if answer.HasField("signal"):
-            yield answer.signal, signal_line(answer.signal)
+        kind = answer.WhichOneof("update")
+        found = [answer.signal] if kind == "signal" else list(answer.snapshot.signals) if kind == "snapshot" else []
+        for signal in found:
+            yield signal, signal_line(signal)
 
 
 def signal_line(signal: signal_pb2.Signal) -> str:

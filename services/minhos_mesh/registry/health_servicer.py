@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import grpc
-
 from minhos_api.health.v1 import health_monitor_service_pb2 as pb
 from minhos_api.health.v1 import health_monitor_service_pb2_grpc as rpc
 from minhos_api.health.v1 import service_health_pb2
-from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_mesh.registry import translate
 from minhos_mesh.registry.service import Registry
 from minhos_mesh.registry.servicer import heartbeat_seconds
 from minhos_mesh.registry.views import worst
-from minhos_mesh.runtime.errors import MeshError
+from minhos_mesh.runtime.paging import make_token, page_size, read_token
 
 DEFAULT_PAGE: Final = 100
 LARGEST_PAGE: Final = 1_000
@@ -39,7 +36,8 @@ class HealthMonitorServicer(rpc.HealthMonitorServiceServicer):
         self, request: pb.GetServiceHealthRequest, _context: Any
     ) -> pb.GetServiceHealthResponse:
         """See the contract."""
-        return pb.GetServiceHealthResponse(health=translate.health_to(self._registry.view(request.service)))
+        health = translate.health_to(self._registry.view(request.service))
+        return pb.GetServiceHealthResponse(health=health, revision=self._registry.health.newest)
 
     async def WatchHealth(  # noqa: N802 - the name of the RPC
         self, request: pb.WatchHealthRequest, _context: Any
@@ -59,27 +57,16 @@ class HealthMonitorServicer(rpc.HealthMonitorServiceServicer):
         self, request: pb.ListHealthChangesRequest, _context: Any
     ) -> pb.ListHealthChangesResponse:
         """See the contract."""
-        size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+        size = page_size(request, default=DEFAULT_PAGE, largest=LARGEST_PAGE)
+        begins = read_token(request)
+        before = None if begins is None else int(begins[0])
         service = request.service if request.HasField("service") else None
         since_ns = request.since_time.ToNanoseconds() if request.HasField("since_time") else None
-        found = await self._registry.list_changes(service, since_ns, _read_token(request.page_token), size + 1)
-        token = str(found[size - 1].revision) if len(found) > size else ""
+        found = await self._registry.list_changes(service, since_ns, before, size + 1)
+        token = make_token(request, [found[size - 1].revision]) if len(found) > size else ""
         changes = [translate.change_to(change) for change in found[:size]]
-        return pb.ListHealthChangesResponse(changes=changes, next_page_token=token)
+        newest = self._registry.health.newest
+        return pb.ListHealthChangesResponse(changes=changes, next_page_token=token, revision=newest)
 
     def _health(self) -> list[service_health_pb2.ServiceHealth]:
         return [translate.health_to(view) for view in self._registry.views().values()]
-
-
-def _read_token(token: str) -> int | None:
-    """The revision that the page before ended with."""
-    if not token:
-        return None
-    if not token.isdecimal() or len(token) > 18:
-        raise MeshError(
-            grpc.StatusCode.INVALID_ARGUMENT,
-            error_reason_pb2.ERROR_REASON_PAGE_TOKEN_INVALID,
-            f"page_token is {token[:40]!r}: allowed is the next_page_token of the page before",
-            metadata={"field": "page_token", "seen": token[:40]},
-        )
-    return int(token)

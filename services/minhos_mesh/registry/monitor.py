@@ -15,6 +15,7 @@ from minhos_mesh.registry.procfs import usage
 from minhos_mesh.registry.service import Registry
 from minhos_mesh.runtime import channel_options
 from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.streams import messages
 from minhos_mesh.runtime.tasks import OwnedTasks
 
 CHECK_TIMEOUT_S: Final = 3.0
@@ -81,7 +82,7 @@ class HealthMonitor:
     async def _watch(self, stub: Any, present: Present) -> None:
         while True:
             try:
-                async for response in stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
+                async for response in messages(stub.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True)):
                     serves = response.status == _SERVING
                     self._note(present, watched=Serving.SERVING if serves else Serving.NOT_SERVING)
             except grpc.aio.AioRpcError as error:

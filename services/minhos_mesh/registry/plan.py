@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import graphlib
 import itertools
 from collections import Counter, deque
@@ -75,8 +76,13 @@ class UnknownService(LookupError):
     """Expected: the plan has no service of this name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"there is no service {name!r}; known: {', '.join(sorted(known))}")
-        self.name = name
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; was {near[0]} meant?" if near else ""
+        super().__init__(f"there is no service {name!r}{hint}; known: {', '.join(names)}")
+        self.service = name
+        self.nearest = near[0] if near else None
+        self.known = ", ".join(names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,11 @@ BATCH: Final = 100
 RETRY_S: Final = 1.0
 """Pause while events wait and nobody takes them."""
 PUBLISH_TIMEOUT_S: Final = 5.0
-_REFUSED: Final = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+_REFUSED: Final = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.ALREADY_EXISTS,
+)
 
 _log = get_logger("registry.publisher")
 

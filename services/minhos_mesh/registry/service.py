@@ -64,8 +64,9 @@ class ServiceUnknown(LookupError):
         near = difflib.get_close_matches(service, known, n=1)
         self.service = service
         self.nearest = near[0] if near else None
-        hint = f"; was {near[0]} meant?" if near else f"; known: {', '.join(known)}"
-        super().__init__(f"there is no service {service!r}{hint}")
+        self.known = ", ".join(sorted(set(known)))
+        hint = f"; was {near[0]} meant?" if near else ""
+        super().__init__(f"there is no service {service!r}{hint}; known: {self.known}")
 
 
 @dataclass(frozen=True, slots=True)

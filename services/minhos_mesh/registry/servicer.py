@@ -53,16 +53,20 @@ ERRORS: Final[ErrorTable] = {
         attributes=("limit", "seen", "allowed"),
     ),
     ServiceUnknown: ErrorRow(
-        grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SERVICE_UNKNOWN, attributes=("service", "nearest")
+        grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SERVICE_UNKNOWN, attributes=("service", "nearest", "known")
     ),
-    UnknownService: ErrorRow(grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SERVICE_UNKNOWN, attributes=("name",)),
+    UnknownService: ErrorRow(
+        grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SERVICE_UNKNOWN, attributes=("service", "nearest", "known")
+    ),
     NotSupervised: ErrorRow(
-        grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT, attributes=("service",)
+        grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT, attributes=("service", "state")
     ),
     StartFailed: ErrorRow(
         grpc.StatusCode.DEADLINE_EXCEEDED, reasons.ERROR_REASON_START_TIMEOUT, attributes=("service",)
     ),
-    StopFailed: ErrorRow(grpc.StatusCode.DEADLINE_EXCEEDED, reasons.ERROR_REASON_START_TIMEOUT),
+    StopFailed: ErrorRow(
+        grpc.StatusCode.DEADLINE_EXCEEDED, reasons.ERROR_REASON_START_TIMEOUT, attributes=("service",)
+    ),
     KeeperUnavailable: ErrorRow(
         grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_DEPENDENCY_UNAVAILABLE, retry_after_s=1.0
     ),
@@ -100,7 +104,8 @@ class RegistryServicer(rpc.RegistryServiceServicer):
     async def Resolve(self, request: pb.ResolveRequest, _context: Any) -> pb.ResolveResponse:
         """See the contract."""
         found = self._registry.resolve(request.name)
-        return pb.ResolveResponse(instances=[translate.instance_to(present) for present in found])
+        instances = [translate.instance_to(present) for present in found]
+        return pb.ResolveResponse(instances=instances, revision=self._registry.changes.newest)
 
     async def ListServices(self, _request: pb.ListServicesRequest, _context: Any) -> pb.ListServicesResponse:
         """See the contract."""
@@ -125,7 +130,9 @@ class RegistryServicer(rpc.RegistryServiceServicer):
     ) -> pb.GetDependencyGraphResponse:
         """See the contract."""
         views = self._registry.views()
-        return translate.graph_to(views, graph_of(view.known for view in views.values()))
+        told = translate.graph_to(views, graph_of(view.known for view in views.values()))
+        told.revision = self._registry.changes.newest
+        return told
 
     def _services(self) -> list[pb.Service]:
         return [translate.service_to(view) for view in self._registry.views().values()]

@@ -121,10 +121,15 @@ class StopFailed(SupervisionError):
         super().__init__("\n".join(f"{service}: {message}" for service, message in left.items()))
         self.left = dict(left)
 
+    @property
+    def service(self) -> str:
+        """The first one that is left."""
+        return next(iter(self.left))
+
 
 class NotSupervised(SupervisionError):
     """Expected: this service is kept by the keeper itself and cannot be started or stopped here."""
 
     def __init__(self, service: str) -> None:
-        super().__init__(f"{service} is kept by the keeper and cannot be started or stopped alone; stop the whole mesh")
-        self.service = service
+        self.service, self.state = service, "kept by the keeper"
+        super().__init__(f"{service} is {self.state} and cannot be started or stopped alone; stop the whole mesh")

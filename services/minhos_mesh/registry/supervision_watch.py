@@ -20,6 +20,9 @@ _SHOWN: dict[Phase, ProgressPhase] = {
     Phase.STOPPING: ProgressPhase.STOPPING,
 }
 
+_OF_OLD_PROCESS = (Phase.STARTING, Phase.SERVING, Phase.NOT_READY)
+"""What a service that is being restarted shows while its old process has not been asked to end yet."""
+
 
 class Watch:
     """Collects the changes of some services from the moment it is made."""
@@ -45,21 +48,20 @@ class Watch:
         if unit.service not in self.units:
             return None
         self.units[unit.service] = unit
-        if self._shown[unit.service] == (unit.phase, unit.message):
+        if self._shown[unit.service] == (unit.phase, unit.message) or (unit.cycling and unit.phase in _OF_OLD_PROCESS):
             return None
         self._shown[unit.service] = (unit.phase, unit.message)
         return self.progress(unit.service, _SHOWN[unit.phase], explain(unit))
 
     def first(self) -> list[Progress]:
         """How each service stands at the beginning."""
-        return [
-            self.progress(
-                service,
-                ProgressPhase.UNCHANGED if service in self.unchanged else _SHOWN[unit.phase],
-                explain(unit),
-            )
-            for service, unit in self.units.items()
-        ]
+        return [self._first_of(unit) for unit in self.units.values()]
+
+    def _first_of(self, unit: Unit) -> Progress:
+        if unit.cycling:
+            return self.progress(unit.service, ProgressPhase.STOPPING, f"process {unit.pid} is to end")
+        phase = ProgressPhase.UNCHANGED if unit.service in self.unchanged else _SHOWN[unit.phase]
+        return self.progress(unit.service, phase, explain(unit))
 
     def progress(self, service: str, phase: ProgressPhase, message: str) -> Progress:
         """A progress that happens now."""

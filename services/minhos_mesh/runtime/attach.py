@@ -19,6 +19,7 @@ from minhos_api.registry.v1 import registry_service_pb2_grpc as rpc
 from minhos_mesh.runtime import channel_options, errors
 from minhos_mesh.runtime.contracts import descriptor_set
 from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.streams import messages
 
 _LOG: Final = get_logger("runtime.attach")
 _FIRST_RETRY_S: Final = 0.05
@@ -121,7 +122,7 @@ class Lease:
 
     async def _hold(self, stub: rpc.RegistryServiceAsyncStub) -> None:
         call = stub.Attach(self._requests())
-        async for answer in call:
+        async for answer in messages(call):
             kind = answer.WhichOneof("message")
             if kind == "granted":
                 self.fencing_token = answer.granted.fencing_token

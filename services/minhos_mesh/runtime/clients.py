@@ -5,6 +5,7 @@ Retries and routes come from the registry with the resolution; only methods whos
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ import grpc
 
 from minhos_mesh.runtime import channel_options
 from minhos_mesh.runtime.contracts import Contract, Method, contract
+from minhos_mesh.runtime.streams import cancelled_from_outside, cut
 
 BOOTSTRAP_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
 
@@ -117,6 +119,16 @@ class _ContractStub:
 def _call(multicallable: Any, method: Method) -> Any:
     default_s, waits = method.timeout_s, method.retry_safe
 
+    async def answer(request: Any, **options: Any) -> Any:
+        try:
+            return await multicallable(request, **options)
+        except asyncio.CancelledError:
+            if cancelled_from_outside():
+                raise
+            raise cut() from None
+
+    start = multicallable if method.response_streaming or method.request_streaming else answer
+
     def call(
         request: Any = None, *, timeout: float | None = None, wait_for_ready: bool | None = None, **rest: Any
     ) -> Any:
@@ -127,7 +139,7 @@ def _call(multicallable: Any, method: Method) -> Any:
                 wait_for_ready=waits if wait_for_ready is None else wait_for_ready,
                 **rest,
             )
-        return multicallable(
+        return start(
             request,
             timeout=default_s if timeout is None else timeout,
             wait_for_ready=waits if wait_for_ready is None else wait_for_ready,

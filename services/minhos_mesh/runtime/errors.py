@@ -129,13 +129,14 @@ def invalid_field(name: str, seen: object, allowed: str) -> MeshError:
     )
 
 
-def position_lost(asked: int, oldest: int) -> MeshError:
-    """OUT_OF_RANGE: a stream cannot be resumed there."""
+def position_lost(asked: int, oldest: int, newest: int) -> MeshError:
+    """OUT_OF_RANGE: a stream cannot be resumed there; it is no longer held, or this life of the service never told it."""
+    why = f"is no longer held, the oldest is {oldest}" if asked < oldest else f"was never told, the newest is {newest}"
     return MeshError(
         grpc.StatusCode.OUT_OF_RANGE,
         error_reason_pb2.ERROR_REASON_POSITION_LOST,
-        f"position {asked} is no longer held, the oldest is {oldest}: begin with a snapshot",
-        metadata={"asked": str(asked), "oldest": str(oldest)},
+        f"position {asked} {why}: begin with a snapshot",
+        metadata={"asked": str(asked), "oldest": str(oldest), "newest": str(newest)},
     )
 
 

@@ -14,6 +14,7 @@ from minhos_mesh.runtime.backoff import Backoff
 from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.event_envelope import check_event
 from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.streams import read
 
 BATCHES_IN_FLIGHT: Final = 256
 SILENCE_S: Final = 15.0
@@ -130,7 +131,7 @@ class Publisher:
     async def _receive(self, call: Any) -> None:
         while True:
             async with asyncio.timeout(SILENCE_S):
-                response = await call.read()
+                response = await read(call)
             if response is grpc.aio.EOF:
                 return
             if self._conditions is not None:

@@ -19,6 +19,7 @@ from minhos_mesh.runtime.errors import read as read_error
 from minhos_mesh.runtime.event_envelope import payload_of
 from minhos_mesh.runtime.event_publisher import SILENCE_S, STREAM_LOST
 from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.streams import read
 
 _LOG: Final = get_logger("runtime.events")
 _BACKOFF: Final = Backoff(first=0.05, factor=2.0, limit=1.0)
@@ -121,7 +122,7 @@ class Subscription:
         self._owed = 0
         while True:
             async with asyncio.timeout(SILENCE_S):
-                response = await call.read()
+                response = await read(call)
             if response is grpc.aio.EOF:
                 return
             kind = response.WhichOneof("message")
@@ -221,7 +222,7 @@ async def _say_goodbye(call: Any) -> None:
     try:
         async with asyncio.timeout(_GOODBYE_S):
             await call.done_writing()
-            while await call.read() is not grpc.aio.EOF:
+            while await read(call) is not grpc.aio.EOF:
                 pass
     except (*STREAM_LOST, asyncio.CancelledError):
         return  # the bus is away or slow; it takes the reader for vanished, which costs one attempt

@@ -34,6 +34,7 @@ from minhos_mesh.runtime.market_updates import (
     quote_of,
     update_of,
 )
+from minhos_mesh.runtime.streams import cancelled_from_outside
 from minhos_mesh.runtime.ticks import TickBatchView, message_or_batch
 
 __all__ = [
@@ -235,7 +236,7 @@ class MarketSubscription:
             except (grpc.RpcError, asyncio.InvalidStateError):
                 self._call.cancel()  # the reading side opens it again and says it all anew
             except asyncio.CancelledError:
-                if _cancelled_from_outside():
+                if cancelled_from_outside():
                     raise
 
     def _request(
@@ -301,7 +302,7 @@ class MarketSubscription:
             message: Any = await call.read()
             self._waiting_since = None
         except (asyncio.CancelledError, asyncio.InvalidStateError):
-            if _cancelled_from_outside():
+            if cancelled_from_outside():
                 self._hang_up()
                 raise
             message = grpc.aio.EOF
@@ -422,9 +423,3 @@ async def _watch_over(owner: weakref.ref[MarketSubscription], call: grpc.aio.Str
         if subscription is None or subscription.silent_for(time.monotonic()) > SILENCE_S:
             call.cancel()
         del subscription
-
-
-def _cancelled_from_outside() -> bool:
-    """Whether this task itself is to end; a cancelled call looks the same otherwise."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -16,12 +16,16 @@ from minhos_mesh.runtime.backoff import Backoff
 from minhos_mesh.runtime.context import ServiceContext
 from minhos_mesh.runtime.errors import read as read_error
 from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.streams import cancelled_from_outside
 
 SILENCE_S: Final = 15.0
 """Three heartbeats; a stream that is silent for so long is opened again."""
 
 CONDITION: Final = "STATE_AWAY"
 """Held until the state manager is heard, and again while it cannot be reached."""
+
+IN_USE: Final = frozenset({"ONLINE", "DEGRADED"})
+"""System states in which positions may be opened; in any other nothing but reductions passes."""
 
 STARTING: Final = "STARTING"
 """System state in which the state manager has not settled yet what a first start begins with."""
@@ -52,6 +56,11 @@ class StateView:
     def settled(self) -> bool:
         """Whether the state manager has come up; before that nothing is traded automatically."""
         return self.system_state != STARTING
+
+    @property
+    def in_use(self) -> bool:
+        """Whether the system state lets more than reductions through; the switches are asked besides."""
+        return self.system_state in IN_USE
 
 
 class StateFollower:
@@ -99,7 +108,7 @@ class StateFollower:
             try:
                 why = await self._read(call)
             except asyncio.CancelledError:
-                if _cancelled_from_outside():
+                if cancelled_from_outside():
                     raise
                 why = "the stream was cancelled"
             except _LOST as error:
@@ -120,9 +129,10 @@ class StateFollower:
                 response = await call.read()
             if response is grpc.aio.EOF:
                 return "the stream ended"
-            if response.HasField("state"):
+            state = _state_in(response)
+            if state is not None:
                 self._revision = response.revision
-                self._take(view_of(response.state))
+                self._take(view_of(state))
             if not self._reached:
                 self._reached = True
                 self._conditions.clear(CONDITION)
@@ -172,14 +182,16 @@ def view_of(state: pb2.State) -> StateView:
     )
 
 
+def _state_in(response: pb2.WatchStateResponse) -> pb2.State | None:
+    """The state of a snapshot or a change; None of a heartbeat."""
+    kind = response.WhichOneof("update")
+    if kind == "snapshot":
+        return response.snapshot.state
+    return response.state if kind == "state" else None
+
+
 def _told(error: BaseException) -> str:
     if isinstance(error, grpc.RpcError):
         told = read_error(error)
         return f"{told.code.name}: {told.message}"
     return "silent for too long" if isinstance(error, TimeoutError) else type(error).__name__
-
-
-def _cancelled_from_outside() -> bool:
-    """Whether this task itself is to end; a cancelled call looks the same otherwise."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

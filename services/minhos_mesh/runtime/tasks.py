@@ -51,8 +51,13 @@ class OwnedTasks:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            return
-        error = task.exception()
+            if self._closing or task.cancelling():
+                return
+            error: BaseException | None = RuntimeError(
+                f"task {task.get_name()} ended by a cancellation that nobody asked for"
+            )
+        else:
+            error = task.exception()
         if error is None:
             return
         get_logger("runtime.tasks").error("task.failed", task=task.get_name(), exc_info=error)

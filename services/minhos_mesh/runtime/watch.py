@@ -57,9 +57,9 @@ class RevisionLog(Generic[T]):
         self._wake.set()
 
     def check(self, after: int) -> None:
-        """Raises MeshError OUT_OF_RANGE when a reader cannot resume behind this revision."""
+        """Raises MeshError OUT_OF_RANGE when a reader cannot resume behind this revision, of the past or of the future."""
         if not self.oldest_resumable <= after <= self._newest:
-            raise position_lost(after, self.oldest_resumable)
+            raise position_lost(after, self.oldest_resumable, self._newest)
 
     async def follow(self, after: int, heartbeat_s: float) -> AsyncIterator[tuple[int, T | None]]:
         """Yields (revision, change) behind `after`, and (newest, None) when nothing came for `heartbeat_s`.

@@ -36,17 +36,16 @@ class DataFile:
 def list_files(folder: Path, page_size: int, after: str) -> tuple[list[DataFile], str]:
     """A page of the folder's .scid files behind the name `after`, and the name to go on behind (empty: no more).
 
-    A page size of 0 is DEFAULT_PAGE; larger ones are lowered to LARGEST_PAGE. A folder that is not there is empty.
+    A folder that is not there is empty.
     """
-    size = min(page_size or DEFAULT_PAGE, LARGEST_PAGE)
     simulated = read_marker(folder) is not None
     try:
         names = sorted(path.name for path in folder.iterdir() if path.suffix == SUFFIX and path.name[0] != ".")
     except OSError:
         names = []
     later = [name for name in names if name > after]
-    page = [describe_file(folder / name, simulated) for name in later[:size]]
-    return page, page[-1].name if len(later) > size else ""
+    page = [describe_file(folder / name, simulated) for name in later[:page_size]]
+    return page, page[-1].name if len(later) > page_size else ""
 
 
 def describe_file(path: Path, simulated: bool) -> DataFile:

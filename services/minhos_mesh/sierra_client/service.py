@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.errors import position_lost
 from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS, InstrumentError, InstrumentSpec, spec_for
 from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
 from minhos_mesh.runtime.tasks import OwnedTasks
+from minhos_mesh.runtime.watch import first_revision
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
 from minhos_mesh.sierra_client.feed import FeedSettings, FeedStatus, FileFeed
 from minhos_mesh.sierra_client.ports import IngestPort
@@ -82,7 +84,8 @@ class SierraClient:
         self._wakeups = FolderWakeups(settings.folder, poll_s=settings.poll_s, use_inotify=settings.use_inotify)
         self._feeds: dict[str, FileFeed] = {}
         self._refused: dict[str, FeedStatus] = {}
-        self._revision = 0
+        self._first_revision = self._revision = first_revision(clock)
+        self._told: ClientStatus | None = None
         self._changed = asyncio.Event()
 
     async def start(self) -> None:
@@ -104,8 +107,18 @@ class SierraClient:
 
     @property
     def revision(self) -> int:
-        """Counts the changes of state."""
+        """Counts the changes of state, from a number that no earlier life of the service has reached."""
         return self._revision
+
+    def check_revision(self, after: int) -> None:
+        """Raises MeshError OUT_OF_RANGE for a revision that this life of the service has not told."""
+        if not self._first_revision <= after <= self._revision:
+            raise position_lost(after, self._first_revision)
+
+    def look(self) -> None:
+        """Makes a revision of counters that have moved since the last one."""
+        if self._told != self.status():
+            self._tell()
 
     async def wait_change(self, after: int, timeout_s: float) -> None:
         """Returns once there is a revision behind `after`, or when the time is over."""
@@ -130,6 +143,10 @@ class SierraClient:
     def _notify(self) -> None:
         if self._on_problems is not None:
             self._on_problems(self.problems())
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told = self.status()
         self._revision += 1
         self._changed.set()
         self._changed = asyncio.Event()

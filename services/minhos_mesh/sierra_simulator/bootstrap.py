@@ -24,7 +24,10 @@ PROBLEM: Final = "FILE_NOT_WRITTEN"
 
 ERRORS: ErrorTable = {
     SpeedRefused: ErrorRow(
-        grpc.StatusCode.INVALID_ARGUMENT, error_reason_pb2.ERROR_REASON_INVALID_FIELD, ("field",), field="field"
+        grpc.StatusCode.INVALID_ARGUMENT,
+        error_reason_pb2.ERROR_REASON_INVALID_FIELD,
+        ("field", "seen", "allowed"),
+        field="field",
     ),
     SimulatorFailed: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, error_reason_pb2.ERROR_REASON_FILE_INVALID),
 }

@@ -22,20 +22,27 @@ from minhos_mesh.sierra_simulator.domain.walk import RandomWalk, WalkSettings, W
 from minhos_mesh.sierra_simulator.settings import MOVEMENTS, START_PRICES_E9, SettingsRefused, SimulatorSettings
 
 RESUME_WITHIN_S = 600
-"""A random walk that stood still for longer begins anew, with history up to now."""
+"""A pause up to this is always filled, however little history is asked for; a file may lie so far ahead of the clock."""
 
-_RUN_FILE = ".simulator-run.json"
+LONGEST_FILE = 4_000_000
+"""Records; another run does not go on with a longer file, which all would have to read, but with its newest history."""
+
+_RUN_FILE = ".{symbol}.simulator-run.json"
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What was being written when the simulator last began a file."""
+    """What was being written when a run of the mesh last took up the file of a symbol."""
 
     run_id: str
-    symbol: str
-    seed: int
     source: str
-    live_us: int
+    """Path of the recording; empty for a random walk."""
+    start_us: int = 0
+    """Where the run took up the walk, microseconds since the Unix epoch."""
+    live_us: int = 0
+    """When it went live."""
+    stream: int = 0
+    """Records that were there before, which tells its random numbers from those of other runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +68,73 @@ def _open_walk(settings: SimulatorSettings, now_ns: int) -> Output:
     if start_e9 is None:
         raise SettingsRefused(f"start_price is not set and root {symbol.root} has none: set the price to begin with")
     path = settings.folder / f"{symbol}{SUFFIX}"
-    now_us = now_ns // 1000
-    kept = _kept_run(path, _Run(settings.run_id, str(symbol), settings.seed, "", 0))
-    resumed = None if kept is None else _walk_end(path, spec.tick_e9, now_us)
-    live_us = now_us if kept is None or resumed is None else kept.live_us
-    schedule = RegimeSchedule((settings.seed, 2), live_us - settings.history_s * 1_000_000, live_us)
-    walk_settings = WalkSettings(settings.seed, spec.tick_e9, start_e9, MOVEMENTS.get(symbol.root, 1.0))
+    anchor = WalkSettings(settings.seed, spec.tick_e9, start_e9, MOVEMENTS.get(symbol.root, 1.0))
+    now_us, kept = now_ns // 1000, _kept_run(path)
+    last = None if kept is None or kept.source else _walk_end(path, spec.tick_e9)
     write_marker(settings.folder, Marker())
-    if resumed is not None:
-        writer = ScidWriter.resume(path)
-        walk = RandomWalk(walk_settings, schedule, stream=writer.count)
-        return Output(symbol, writer, RandomWalkFeed(walk, resumed, settings.ticks_per_s))
-    walk = RandomWalk(walk_settings, schedule)
-    history, state = _history(walk, settings, start_e9 / spec.tick_e9, live_us)
-    writer = ScidWriter.create(path, history)
-    _keep_run(path, _Run(settings.run_id, str(symbol), settings.seed, "", live_us))
+    if kept is not None and last is not None and _goes_on(path, kept, settings, now_us - last.stamp_us):
+        return _go_on(symbol, path, anchor, settings, last, kept, now_us)
+    return _begin(symbol, path, anchor, settings, last, now_us)
+
+
+def _goes_on(path: Path, kept: _Run, settings: SimulatorSettings, pause_us: int) -> bool:
+    """Whether the walk of a file goes on in it: its end is not too far from now, and the file not too long."""
+    longest_us = max(settings.history_s, RESUME_WITHIN_S) * 1_000_000
+    if not -RESUME_WITHIN_S * 1_000_000 < pause_us <= longest_us:
+        return False
+    with ScidFile(path) as file:
+        return kept.run_id == settings.run_id or file.count() <= LONGEST_FILE
+
+
+def _go_on(
+    symbol: Symbol,
+    path: Path,
+    anchor: WalkSettings,
+    settings: SimulatorSettings,
+    last: WalkState,
+    kept: _Run,
+    now_us: int,
+) -> Output:
+    """Takes up a walk where it stands; the time since its last trade is filled as history is."""
+    writer = ScidWriter.resume(path)
+    run = kept
+    if kept.run_id != settings.run_id:
+        run = _Run(settings.run_id, "", last.stamp_us, max(now_us, last.stamp_us), writer.count)
+        _keep_run(path, run)
+    walk = RandomWalk(anchor, _schedule(settings.seed, run), stream=writer.count)
+    filling, state = _history(walk, settings, last, now_us)
+    writer.append(filling)
     return Output(symbol, writer, RandomWalkFeed(walk, state, settings.ticks_per_s))
+
+
+def _begin(
+    symbol: Symbol, path: Path, anchor: WalkSettings, settings: SimulatorSettings, last: WalkState | None, now_us: int
+) -> Output:
+    """Begins a file with history up to now; where there was a walk before, at the price at which that one ended."""
+    start_us = now_us - settings.history_s * 1_000_000
+    kept_records = _newest_history(path, start_us) if last is not None and last.stamp_us <= now_us else empty_records(0)
+    if last is not None and len(kept_records):
+        state = last
+    else:
+        mid_ticks = anchor.anchor_price_e9 / anchor.tick_e9 if last is None else last.mid_ticks
+        state = WalkState(start_us, start_us, mid_ticks)
+    run = _Run(settings.run_id, "", start_us, now_us)
+    walk = RandomWalk(anchor, _schedule(settings.seed, run))
+    history, state = _history(walk, settings, state, now_us)
+    writer = ScidWriter.create(path, np.concatenate([kept_records, history]))
+    _keep_run(path, run)
+    return Output(symbol, writer, RandomWalkFeed(walk, state, settings.ticks_per_s))
+
+
+def _newest_history(path: Path, start_us: int) -> Records:
+    """Records of a file from a time on: what is carried over when the file has become too long."""
+    with ScidFile(path) as file:
+        first = file.first_index_at(start_us * 1000)
+        return np.array(file.read(first, file.count() - first))
+
+
+def _schedule(seed: int, run: _Run) -> RegimeSchedule:
+    return RegimeSchedule((seed, 2, run.stream) if run.stream else (seed, 2), run.start_us, run.live_us)
 
 
 def _walk_symbol(settings: SimulatorSettings, now_ns: int) -> Symbol:
@@ -89,11 +147,9 @@ def _walk_symbol(settings: SimulatorSettings, now_ns: int) -> Symbol:
 
 
 def _history(
-    walk: RandomWalk, settings: SimulatorSettings, start_ticks: float, live_us: int
+    walk: RandomWalk, settings: SimulatorSettings, state: WalkState, live_us: int
 ) -> tuple[Records, WalkState]:
-    """Records up to the live part, and the state behind the last of them."""
-    begin_us = live_us - settings.history_s * 1_000_000
-    state = WalkState(begin_us, begin_us, start_ticks)
+    """Records from a state up to the live part, and the state behind the last of them."""
     written: list[Records] = []
     while state.time_us < live_us:
         block = walk.draw(state, settings.history_gap_s * 1e6)
@@ -107,18 +163,16 @@ def _history(
     return np.concatenate(written) if written else empty_records(0), state
 
 
-def _walk_end(path: Path, tick_e9: int, now_us: int) -> WalkState | None:
-    """Where the walk in a file stands; None when it is to begin anew."""
+def _walk_end(path: Path, tick_e9: int) -> WalkState | None:
+    """Where the walk in a file stands; None when it holds none."""
     with ScidFile(path) as file:
         last = file.read(max(0, file.count() - 1), 1)
     columns = tick_columns(last, tick_e9)
     if not len(last) or not columns.flags[0] & HAS_BID:
         return None
     stamp_us = int(last["time_us"][0]) - EPOCH_SHIFT_US
-    if not -RESUME_WITHIN_S * 1_000_000 < now_us - stamp_us < RESUME_WITHIN_S * 1_000_000:
-        return None
     mid_ticks = (int(columns.bid_e9[0]) + int(columns.ask_e9[0])) / 2 / tick_e9
-    return WalkState(max(now_us, stamp_us), stamp_us, mid_ticks)
+    return WalkState(stamp_us, stamp_us, mid_ticks)
 
 
 def _open_replay(settings: SimulatorSettings, source: Path, now_ns: int) -> Output:
@@ -131,11 +185,11 @@ def _open_replay(settings: SimulatorSettings, source: Path, now_ns: int) -> Outp
         raise SettingsRefused(f"replay_file {source} holds no record: there is nothing to replay")
     if path.exists() and path.samefile(source):
         raise SettingsRefused(f"replay_file {source} is the file that would be written: choose another folder")
-    wanted = _Run(settings.run_id, str(symbol), 0, str(source.resolve()), 0)
+    wanted = _Run(settings.run_id, str(source.resolve()))
     write_marker(settings.folder, Marker({path.name: len(recording)}))
-    written = 0 if _kept_run(path, wanted) is None else _common_length(path, recording)
-    writer = ScidWriter.resume(path) if written else ScidWriter.create(path)
+    written = _common_length(path, recording) if _kept_run(path) == wanted else 0
     _keep_run(path, wanted)
+    writer = ScidWriter.resume(path) if written else ScidWriter.create(path)
     return Output(symbol, writer, ReplayFeed(recording, settings.replay_speed, written, now_ns))
 
 
@@ -152,19 +206,22 @@ def _common_length(path: Path, recording: Records) -> int:
     return count
 
 
-def _kept_run(path: Path, wanted: _Run) -> _Run | None:
-    """The run that wrote the file, when it is the wanted one and the file is there."""
+def _kept_run(path: Path) -> _Run | None:
+    """The run that wrote the file last; None when the file is not there or was not written by a simulator."""
     try:
-        kept = _Run(**json.loads((path.parent / _RUN_FILE).read_text(encoding="utf-8")))
+        kept = _Run(**json.loads(_run_file(path).read_text(encoding="utf-8")))
         with ScidFile(path):
-            pass
+            return kept
     except (OSError, ValueError, TypeError, ScidError):
         return None
-    same = (kept.run_id, kept.symbol, kept.seed, kept.source)
-    return kept if same == (wanted.run_id, wanted.symbol, wanted.seed, wanted.source) else None
 
 
 def _keep_run(path: Path, run: _Run) -> None:
-    fresh = path.parent / f"{_RUN_FILE}.new"
+    place = _run_file(path)
+    fresh = place.with_name(f"{place.name}.new")
     fresh.write_text(json.dumps(asdict(run)), encoding="utf-8")
-    fresh.replace(path.parent / _RUN_FILE)
+    fresh.replace(place)
+
+
+def _run_file(path: Path) -> Path:
+    return path.with_name(_RUN_FILE.format(symbol=path.stem))

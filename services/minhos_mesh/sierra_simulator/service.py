@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.errors import position_lost
 from minhos_mesh.runtime.instruments import InstrumentError
 from minhos_mesh.runtime.symbols import SymbolError
 from minhos_mesh.runtime.tasks import OwnedTasks
+from minhos_mesh.runtime.watch import first_revision
 from minhos_mesh.sierra_files.header import ScidError
 from minhos_mesh.sierra_files.layout import Records
 from minhos_mesh.sierra_files.ticks import HAS_TIME, tick_columns
@@ -79,7 +81,7 @@ class SierraSimulator:
         self._failure = ""
         self._event_time_ns: int | None = None
         self._wake = asyncio.Event()
-        self._revision = 0
+        self._first_revision = self._revision = first_revision(clock)
         self._progress = asyncio.Event()
 
     async def start(self) -> None:
@@ -115,8 +117,13 @@ class SierraSimulator:
 
     @property
     def revision(self) -> int:
-        """Counts writes and changes."""
+        """Counts writes and changes, from a number that no earlier life of the service has reached."""
         return self._revision
+
+    def check_revision(self, after: int) -> None:
+        """Raises MeshError OUT_OF_RANGE for a revision that this life of the service has not told."""
+        if not self._first_revision <= after <= self._revision:
+            raise position_lost(after, self._first_revision)
 
     async def wait_progress(self, after: int, timeout_s: float) -> None:
         """Returns once there is a revision behind `after`, or when the time is over."""
@@ -131,14 +138,17 @@ class SierraSimulator:
 
     def set_speed(self, speed: float) -> None:
         """Changes the speed from now on. Raises SpeedRefused, SimulatorFailed."""
-        self._running_output().feed.set_speed(speed, self._clock.wall_ns())
-        self._changed()
+        feed = self._running_output().feed
+        if speed != feed.speed:
+            feed.set_speed(speed, self._clock.wall_ns())
+            self._changed()
 
     def pause(self) -> None:
         """Stops writing; a second call changes nothing. Raises SimulatorFailed."""
         self._running_output()
-        self._paused = True
-        self._changed()
+        if not self._paused:
+            self._paused = True
+            self._changed()
 
     def resume(self) -> None:
         """Writes again after a pause; a second call changes nothing. Raises SimulatorFailed."""

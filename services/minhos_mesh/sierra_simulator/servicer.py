@@ -31,7 +31,7 @@ class SierraSimulatorServicer(pb2_grpc.SierraSimulatorServiceServicer):
     async def GetStatus(
         self, _request: pb2.SierraSimulatorServiceGetStatusRequest, _context: Any
     ) -> pb2.SierraSimulatorServiceGetStatusResponse:
-        return pb2.SierraSimulatorServiceGetStatusResponse(simulator=self._state())
+        return pb2.SierraSimulatorServiceGetStatusResponse(simulator=self._state(), revision=self._simulator.revision)
 
     async def SetFeed(self, request: pb2.SetFeedRequest, _context: Any) -> pb2.SetFeedResponse:
         self._simulator.set_speed(request.speed)
@@ -46,13 +46,22 @@ class SierraSimulatorServicer(pb2_grpc.SierraSimulatorServiceServicer):
         return pb2.ResumeResponse(simulator=self._state())
 
     async def WatchReplay(
-        self, _request: pb2.WatchReplayRequest, _context: Any
+        self, request: pb2.WatchReplayRequest, _context: Any
     ) -> AsyncIterator[pb2.WatchReplayResponse]:
+        simulator, seen = self._simulator, request.after_revision
+        if request.HasField("after_revision"):
+            simulator.check_revision(seen)
+        else:
+            seen = simulator.revision
+            yield pb2.WatchReplayResponse(snapshot=pb2.SimulatorSnapshot(simulator=self._state()), revision=seen)
         while True:
-            seen = self._simulator.revision
-            yield pb2.WatchReplayResponse(simulator=self._state())
-            await asyncio.sleep(self._interval_s)
-            await self._simulator.wait_progress(seen, self._heartbeat_s - self._interval_s)
+            await simulator.wait_progress(seen, self._heartbeat_s - self._interval_s)
+            before, seen = seen, simulator.revision
+            if seen == before:
+                yield pb2.WatchReplayResponse(heartbeat=pb2.SimulatorHeartbeat(), revision=seen)
+            else:
+                yield pb2.WatchReplayResponse(change=self._state(), revision=seen)
+                await asyncio.sleep(self._interval_s)
 
     def _state(self) -> pb2.SimulatorState:
         return state_to_proto(self._simulator.status())

@@ -50,13 +50,13 @@ class SimulatorSettings:
     history_gap_s: float = 2.0
     """Mean seconds between two trades of the history."""
     start_price_e9: int | None = None
-    """Price at which the history begins; None takes the root's default."""
+    """Price at which the history of a new market begins; None takes the root's default."""
     replay_file: Path | None = None
     """Recording to replay; needed by REPLAY."""
     replay_speed: float = 0.0
     """Times faster than it happened; 0 is as fast as it can be."""
     run_id: str = ""
-    """Names the run of the mesh: another run begins a new file, a restart within a run goes on with it."""
+    """Names the run of the mesh: another run replays its recording from the beginning; a walk goes on in any run."""
     instruments: Mapping[str, InstrumentSpec] = field(default_factory=lambda: DEFAULT_INSTRUMENTS)
 
     def __post_init__(self) -> None:

@@ -33,6 +33,7 @@ def state_to_proto(status: SimulatorStatus) -> pb2.SimulatorState:
         event_time=_time(status.event_time_ns),
         speed=status.speed,
         seed=status.seed,
+        reason=status.failure,
     )
 
 

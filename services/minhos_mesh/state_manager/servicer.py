@@ -12,11 +12,11 @@ from minhos_api.state.v1 import state_manager_service_pb2 as pb
 from minhos_api.state.v1.state_manager_service_pb2_grpc import StateManagerServiceServicer
 from minhos_mesh.runtime.contracts import contract
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
+from minhos_mesh.runtime.paging import page_size
 from minhos_mesh.runtime.storage import StorageBusy, StorageClosed
 from minhos_mesh.state_manager import translate
 from minhos_mesh.state_manager.domain.errors import (
     FieldInvalid,
-    PageTokenInvalid,
     RequestConflict,
     StateConflict,
     VersionMismatch,
@@ -30,13 +30,12 @@ _NOT_SERVING: Final = ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON
 
 ERRORS: Final[ErrorTable] = {
     FieldInvalid: ErrorRow(_INVALID, reasons.ERROR_REASON_INVALID_FIELD, ("field", "seen", "allowed"), field="field"),
-    PageTokenInvalid: ErrorRow(_INVALID, reasons.ERROR_REASON_PAGE_TOKEN_INVALID, ("field",), field="field"),
     VersionMismatch: ErrorRow(grpc.StatusCode.ABORTED, reasons.ERROR_REASON_VERSION_MISMATCH, ("expected", "current")),
     StateConflict: ErrorRow(
         grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT, ("wanted", "state", "because")
     ),
     RequestConflict: ErrorRow(
-        grpc.StatusCode.ALREADY_EXISTS, reasons.ERROR_REASON_REQUEST_CONFLICT, ("request_id",), field="request_id"
+        grpc.StatusCode.ALREADY_EXISTS, reasons.ERROR_REASON_REQUEST_CONFLICT, ("field", "request_id"), field="field"
     ),
     StorageClosed: _NOT_SERVING,
     StorageBusy: _NOT_SERVING,
@@ -51,7 +50,8 @@ class StateManagerServicer(StateManagerServiceServicer):
         self._heartbeat_s = heartbeat_s or contract(CONTRACT).methods["WatchState"].heartbeat_s or 5.0
 
     async def GetState(self, request: pb.GetStateRequest, context: Any) -> pb.GetStateResponse:
-        return pb.GetStateResponse(state=translate.state_to_pb(self._manager.state))
+        state = self._manager.state
+        return pb.GetStateResponse(state=translate.state_to_pb(state), revision=state.version)
 
     async def UpdateState(self, request: pb.UpdateStateRequest, context: Any) -> pb.UpdateStateResponse:
         state = await self._manager.update(translate.update_from_pb(request))
@@ -59,9 +59,10 @@ class StateManagerServicer(StateManagerServiceServicer):
 
     async def WatchState(self, request: pb.WatchStateRequest, context: Any) -> AsyncIterator[pb.WatchStateResponse]:
         after = request.after_revision if request.HasField("after_revision") else None
+        begins = after is None
         async for revision, state in self._manager.watch(after, self._heartbeat_s):
-            told = None if state is None else translate.state_to_pb(state)
-            yield pb.WatchStateResponse(state=told, revision=revision)
+            yield translate.watched(revision, state, snapshot=begins)
+            begins = False
 
     async def GetPortfolio(self, request: pb.GetPortfolioRequest, context: Any) -> pb.GetPortfolioResponse:
         return translate.portfolio_to_pb(await self._manager.portfolio())
@@ -70,7 +71,7 @@ class StateManagerServicer(StateManagerServiceServicer):
         trades, end = await self._manager.list_trades(
             symbol=request.symbol if request.HasField("symbol") else None,
             before=translate.trades_before(request),
-            limit=translate.page_size(request, translate.LARGEST_TRADES_PAGE),
+            limit=page_size(request, default=translate.DEFAULT_PAGE, largest=translate.LARGEST_TRADES_PAGE),
         )
         return pb.ListTradesResponse(
             trades=[translate.trade_to_pb(trade) for trade in trades],
@@ -82,7 +83,7 @@ class StateManagerServicer(StateManagerServiceServicer):
             actor=request.actor if request.HasField("actor") else None,
             action=request.action if request.HasField("action") else None,
             before_id=translate.audit_before(request),
-            limit=translate.page_size(request, translate.LARGEST_AUDIT_PAGE),
+            limit=page_size(request, default=translate.DEFAULT_PAGE, largest=translate.LARGEST_AUDIT_PAGE),
         )
         return pb.ListAuditEntriesResponse(
             entries=[translate.audit_to_pb(entry) for entry in entries],

@@ -1,13 +1,10 @@
-"""Contract message <-> domain value of the state manager; says which mask, page size and page token are allowed."""
+"""Contract message <-> domain value of the state manager; says which mask is allowed and what makes two requests the same."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
-import zlib
-from typing import Final, TypeAlias
+from typing import Final
 
 from google.protobuf import timestamp_pb2
 from google.protobuf.json_format import MessageToDict
@@ -17,8 +14,9 @@ from minhos_api.order.v1 import fill_pb2, order_terms_pb2, position_pb2
 from minhos_api.state.v1 import state_events_pb2
 from minhos_api.state.v1 import state_manager_service_pb2 as pb
 from minhos_api.trading.v1 import trading_control_service_pb2, trading_events_pb2
+from minhos_mesh.runtime.paging import make_token, read_token
 from minhos_mesh.state_manager.domain.audit import AuditEntry, TradingNews
-from minhos_mesh.state_manager.domain.errors import FieldInvalid, FillUnusable, PageTokenInvalid
+from minhos_mesh.state_manager.domain.errors import FieldInvalid, FillUnusable
 from minhos_mesh.state_manager.domain.portfolio import Holding, Portfolio, Told, Trade
 from minhos_mesh.state_manager.domain.state import PATCHABLE, Patch, State, SystemState
 from minhos_mesh.state_manager.service import Update
@@ -28,8 +26,6 @@ NS: Final = 1_000_000_000
 DEFAULT_PAGE: Final = 100
 LARGEST_TRADES_PAGE: Final = 5000
 LARGEST_AUDIT_PAGE: Final = 1000
-
-ListRequest: TypeAlias = pb.ListTradesRequest | pb.ListAuditEntriesRequest
 
 _SYSTEM_STATES: Final = {
     SystemState.OFFLINE: pb.SYSTEM_STATE_OFFLINE,
@@ -59,6 +55,15 @@ def state_to_pb(state: State) -> pb.State:
     )
 
 
+def watched(revision: int, state: State | None, *, snapshot: bool) -> pb.WatchStateResponse:
+    """One message of a Watch; without a state a heartbeat."""
+    if state is None:
+        return pb.WatchStateResponse(heartbeat=pb.StateHeartbeat(), revision=revision)
+    if snapshot:
+        return pb.WatchStateResponse(snapshot=pb.StateSnapshot(state=state_to_pb(state)), revision=revision)
+    return pb.WatchStateResponse(state=state_to_pb(state), revision=revision)
+
+
 def state_event(state: State, actor: str, reason: str) -> state_events_pb2.StateChanged:
     """The event that tells a change."""
     return state_events_pb2.StateChanged(state=state_to_pb(state), actor=actor, reason=reason)
@@ -68,7 +73,8 @@ def update_from_pb(request: pb.UpdateStateRequest) -> Update:
     """What is to be changed. Raises FieldInvalid for a mask that is empty or names what cannot be changed."""
     content = pb.UpdateStateRequest()
     content.CopyFrom(request)
-    content.ClearField("request_id")
+    for free in ("request_id", "actor", "reason"):
+        content.ClearField(free)
     return Update(
         request_id=request.request_id,
         fingerprint=hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest(),
@@ -237,56 +243,26 @@ def _holding_to_pb(holding: Holding) -> position_pb2.Position:
 # Pages.
 
 
-def page_size(request: ListRequest, largest: int) -> int:
-    """How many to list."""
-    return min(request.page_size or DEFAULT_PAGE, largest)
-
-
 def trades_token(request: pb.ListTradesRequest, end: TradePosition | None) -> str:
-    """The token that goes on behind this fill, good for the same filters only; empty at the end."""
-    return "" if end is None else _token(request, end.version, end.entry)
+    """The token that goes on behind this fill; empty at the end."""
+    return "" if end is None else make_token(request, [end.version, end.entry])
 
 
 def trades_before(request: pb.ListTradesRequest) -> TradePosition | None:
-    """Where the page begins. Raises PageTokenInvalid."""
-    found = _position(request, 2)
-    return TradePosition(*found) if found else None
+    """Where the page begins. Raises MeshError PAGE_TOKEN_INVALID."""
+    found = read_token(request)
+    return None if found is None else TradePosition(*(int(part) for part in found))
 
 
 def audit_token(request: pb.ListAuditEntriesRequest, end: int | None) -> str:
-    """The token that goes on behind this entry, good for the same filters only; empty at the end."""
-    return "" if end is None else _token(request, end)
+    """The token that goes on behind this entry; empty at the end."""
+    return "" if end is None else make_token(request, [end])
 
 
 def audit_before(request: pb.ListAuditEntriesRequest) -> int | None:
-    """Where the page begins. Raises PageTokenInvalid."""
-    found = _position(request, 1)
-    return found[0] if found else None
-
-
-def _token(request: ListRequest, *position: int) -> str:
-    text = ".".join(str(number) for number in (*position, _digest(request)))
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def _position(request: ListRequest, count: int) -> list[int]:
-    if not request.page_token:
-        return []
-    try:
-        *position, digest = (int(part) for part in base64.urlsafe_b64decode(request.page_token).decode().split("."))
-    except (binascii.Error, ValueError):
-        raise PageTokenInvalid from None
-    if len(position) != count or digest != _digest(request):
-        raise PageTokenInvalid
-    return position
-
-
-def _digest(request: ListRequest) -> int:
-    filters = type(request)()
-    filters.CopyFrom(request)  # type: ignore[arg-type] # both are of the same class
-    filters.ClearField("page_token")
-    filters.ClearField("page_size")
-    return zlib.crc32(filters.SerializeToString(deterministic=True))
+    """Where the page begins. Raises MeshError PAGE_TOKEN_INVALID."""
+    found = read_token(request)
+    return None if found is None else int(found[0])
 
 
 def _json(message: Message) -> str:

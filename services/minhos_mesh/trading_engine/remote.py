@@ -13,6 +13,7 @@ from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_api.risk.v1 import risk_manager_service_pb2 as risk_pb2
 from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb2
 from minhos_api.venue.v1 import venue_service_pb2 as venue_pb2
+from minhos_mesh.runtime import streams
 from minhos_mesh.runtime.errors import MeshError, read
 from minhos_mesh.trading_engine.domain.errors import (
     MarketDataUnavailable,
@@ -219,7 +220,7 @@ class RemoteVenue:
         try:
             while True:
                 async with asyncio.timeout(WATCH_SILENCE_S):
-                    message = await call.read()
+                    message = await streams.read(call)
                 if message is grpc.aio.EOF:
                     raise VenueUnavailable("the venue ended its stream")
                 yield _news_from_proto(message)

@@ -93,7 +93,7 @@ def test_the_same_source_gives_the_same_sequences_after_a_restart_however_it_is_
 def test_records_in_between_that_never_came_are_a_mismatch(make_ticks: MakeTicks) -> None:
     feed = _feed()
     feed.ingest(make_ticks([(0, 4, 1, 1)]), 1, WALL)
-    with pytest.raises(PositionMismatch, match="begin at position 3, but 2 was expected"):
+    with pytest.raises(PositionMismatch, match="is 3: allowed is at most 2"):
         feed.ingest(make_ticks([(0, 4, 1, 1)]), 3, WALL)
     assert feed.position == 1
 

@@ -140,10 +140,41 @@ def test_another_epoch_is_told_and_read_from_its_beginning() -> None:
     assert _all(reader) == []
     _grow(feed, 4)
     assert _all(reader) == [EpochBegan(8, Provenance.SIMULATED), TickRange(8, 1, 4)]
-    assert _all(SymbolReader(feed, Wants(), Position(7, 5))) == [
-        EpochBegan(8, Provenance.SIMULATED),
-        TickRange(8, 1, 4),
-    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (Position(7, 41), "sequence 41 of NQZ26-CME is ahead of the newest: held are 25 to 40"),
+        (Position(0, 49_999_999), "ahead of the newest"),
+        (Position(1, 30), "epoch 1 of NQZ26-CME is not the one that is current: held are 25 to 40 of 7"),
+        (Position(7, 23), "after sequence 23 are no longer held: the oldest held is 25"),
+    ],
+)
+@pytest.mark.parametrize("wants", [Wants(), Wants(bars=True)])
+def test_resume_after_a_position_that_is_not_held_is_lost(asked: Position, says: str, wants: Wants) -> None:
+    feed = _feed(40, capacity=16)
+    with pytest.raises(PositionLost, match=says) as raised:
+        SymbolReader(feed, wants, asked)
+    assert (raised.value.epoch, raised.value.oldest, raised.value.newest) == (7, 25, 40)
+    assert _all(SymbolReader(feed, wants, Position(7, 40))) == []
+
+
+@pytest.mark.parametrize("wants", [Wants(ticks=False, quotes=True), Wants(ticks=False, bars=True)])
+def test_a_reader_without_ticks_cannot_resume_ahead_or_in_another_epoch_either(wants: Wants) -> None:
+    feed = _feed(40, capacity=16)
+    for asked in (Position(7, 41), Position(6, 3)):
+        with pytest.raises(PositionLost):
+            SymbolReader(feed, wants, asked)
+    SymbolReader(feed, wants, Position(7, 3))
+
+
+def test_resume_while_nothing_is_held_waits_and_is_told_of_another_epoch() -> None:
+    feed = _feed()
+    reader = SymbolReader(feed, Wants(), Position(6, 5))
+    assert _all(reader) == []
+    _grow(feed, 4)
+    assert _all(reader) == [EpochBegan(7, Provenance.SIMULATED), TickRange(7, 1, 4)]
 
 
 def test_only_a_replay_can_be_held_back() -> None:

@@ -194,6 +194,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     Example: {reason: "ERROR_REASON_NOT_SERVING", metadata: {"service": "risk_manager", "state": "STOPPING"}}
     """
+    ERROR_REASON_NOT_REDUCING: _ErrorReason.ValueType  # 35
+    """A reduce-only order would do more than reduce the position. FAILED_PRECONDITION.
+
+    Example: {reason: "ERROR_REASON_NOT_REDUCING", metadata: {"quantity": "3", "allowed": "2"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that stand in `google.rpc.ErrorInfo.reason` with domain `minhos`; clients decide by these and never by the message.
@@ -372,5 +377,10 @@ ERROR_REASON_NOT_SERVING: ErrorReason.ValueType  # 34
 """The service is going down or is not yet ready; try again. UNAVAILABLE.
 
 Example: {reason: "ERROR_REASON_NOT_SERVING", metadata: {"service": "risk_manager", "state": "STOPPING"}}
+"""
+ERROR_REASON_NOT_REDUCING: ErrorReason.ValueType  # 35
+"""A reduce-only order would do more than reduce the position. FAILED_PRECONDITION.
+
+Example: {reason: "ERROR_REASON_NOT_REDUCING", metadata: {"quantity": "3", "allowed": "2"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

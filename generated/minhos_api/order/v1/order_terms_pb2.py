@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minhos_api/order/v1/order_terms.proto\x12\x13minhos_api.order.v1\x1a\x1b\x62uf/validate/validate.proto\"\xb0\x03\n\nOrderTerms\x12\x35\n\x06symbol\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x06symbol\x12\x39\n\x04side\x18\x02 \x01(\x0e\x32\x19.minhos_api.order.v1.SideB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04side\x12>\n\x04type\x18\x03 \x01(\x0e\x32\x1e.minhos_api.order.v1.OrderTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04type\x12\'\n\x08quantity\x18\x04 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01R\x08quantity\x12)\n\x0elimit_price_e9\x18\x05 \x01(\x03H\x00R\x0climitPriceE9\x88\x01\x01\x12\'\n\rstop_price_e9\x18\x06 \x01(\x03H\x01R\x0bstopPriceE9\x88\x01\x01\x12N\n\rtime_in_force\x18\x07 \x01(\x0e\x32 .minhos_api.order.v1.TimeInForceB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x0btimeInForceB\x11\n\x0f_limit_price_e9B\x10\n\x0e_stop_price_e9*9\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\x0c\n\x08SIDE_BUY\x10\x01\x12\r\n\tSIDE_SELL\x10\x02*\x84\x01\n\tOrderType\x12\x1a\n\x16ORDER_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11ORDER_TYPE_MARKET\x10\x01\x12\x14\n\x10ORDER_TYPE_LIMIT\x10\x02\x12\x13\n\x0fORDER_TYPE_STOP\x10\x03\x12\x19\n\x15ORDER_TYPE_STOP_LIMIT\x10\x04*\x88\x01\n\x0bTimeInForce\x12\x1d\n\x19TIME_IN_FORCE_UNSPECIFIED\x10\x00\x12\x15\n\x11TIME_IN_FORCE_DAY\x10\x01\x12\x15\n\x11TIME_IN_FORCE_GTC\x10\x02\x12\x15\n\x11TIME_IN_FORCE_IOC\x10\x03\x12\x15\n\x11TIME_IN_FORCE_FOK\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%minhos_api/order/v1/order_terms.proto\x12\x13minhos_api.order.v1\x1a\x1b\x62uf/validate/validate.proto\"\xd3\x03\n\nOrderTerms\x12\x35\n\x06symbol\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x06symbol\x12\x39\n\x04side\x18\x02 \x01(\x0e\x32\x19.minhos_api.order.v1.SideB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04side\x12>\n\x04type\x18\x03 \x01(\x0e\x32\x1e.minhos_api.order.v1.OrderTypeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04type\x12&\n\x08quantity\x18\x04 \x01(\x03\x42\n\xbaH\x07\"\x05\x18\x90N(\x01R\x08quantity\x12;\n\x0elimit_price_e9\x18\x05 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01 \x00H\x00R\x0climitPriceE9\x88\x01\x01\x12\x39\n\rstop_price_e9\x18\x06 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01 \x00H\x01R\x0bstopPriceE9\x88\x01\x01\x12N\n\rtime_in_force\x18\x07 \x01(\x0e\x32 .minhos_api.order.v1.TimeInForceB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x0btimeInForceB\x11\n\x0f_limit_price_e9B\x10\n\x0e_stop_price_e9*9\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\x0c\n\x08SIDE_BUY\x10\x01\x12\r\n\tSIDE_SELL\x10\x02*\x84\x01\n\tOrderType\x12\x1a\n\x16ORDER_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11ORDER_TYPE_MARKET\x10\x01\x12\x14\n\x10ORDER_TYPE_LIMIT\x10\x02\x12\x13\n\x0fORDER_TYPE_STOP\x10\x03\x12\x19\n\x15ORDER_TYPE_STOP_LIMIT\x10\x04*\x88\x01\n\x0bTimeInForce\x12\x1d\n\x19TIME_IN_FORCE_UNSPECIFIED\x10\x00\x12\x15\n\x11TIME_IN_FORCE_DAY\x10\x01\x12\x15\n\x11TIME_IN_FORCE_GTC\x10\x02\x12\x15\n\x11TIME_IN_FORCE_IOC\x10\x03\x12\x15\n\x11TIME_IN_FORCE_FOK\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,15 +39,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERTERMS'].fields_by_name['type']._loaded_options = None
   _globals['_ORDERTERMS'].fields_by_name['type']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_ORDERTERMS'].fields_by_name['quantity']._loaded_options = None
-  _globals['_ORDERTERMS'].fields_by_name['quantity']._serialized_options = b'\272H\010\"\006\030\300\204=(\001'
+  _globals['_ORDERTERMS'].fields_by_name['quantity']._serialized_options = b'\272H\007\"\005\030\220N(\001'
+  _globals['_ORDERTERMS'].fields_by_name['limit_price_e9']._loaded_options = None
+  _globals['_ORDERTERMS'].fields_by_name['limit_price_e9']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001 \000'
+  _globals['_ORDERTERMS'].fields_by_name['stop_price_e9']._loaded_options = None
+  _globals['_ORDERTERMS'].fields_by_name['stop_price_e9']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001 \000'
   _globals['_ORDERTERMS'].fields_by_name['time_in_force']._loaded_options = None
   _globals['_ORDERTERMS'].fields_by_name['time_in_force']._serialized_options = b'\272H\005\202\001\002\020\001'
-  _globals['_SIDE']._serialized_start=526
-  _globals['_SIDE']._serialized_end=583
-  _globals['_ORDERTYPE']._serialized_start=586
-  _globals['_ORDERTYPE']._serialized_end=718
-  _globals['_TIMEINFORCE']._serialized_start=721
-  _globals['_TIMEINFORCE']._serialized_end=857
+  _globals['_SIDE']._serialized_start=561
+  _globals['_SIDE']._serialized_end=618
+  _globals['_ORDERTYPE']._serialized_start=621
+  _globals['_ORDERTYPE']._serialized_end=753
+  _globals['_TIMEINFORCE']._serialized_start=756
+  _globals['_TIMEINFORCE']._serialized_end=892
   _globals['_ORDERTERMS']._serialized_start=92
-  _globals['_ORDERTERMS']._serialized_end=524
+  _globals['_ORDERTERMS']._serialized_end=559
 # @@protoc_insertion_point(module_scope)

@@ -125,11 +125,11 @@ class OrderTerms(_message.Message):
     type: Global___OrderType.ValueType
     """How it may be filled."""
     quantity: _builtins.int
-    """Contracts, at least 1."""
+    """Contracts, 1 to 10,000."""
     limit_price_e9: _builtins.int
-    """Worst price of a limit or stop-limit order, 1e-9 units, a multiple of the tick; unset for others."""
+    """Worst price of a limit or stop-limit order, 1e-9 units, a multiple of the tick, at most 1,000,000 points; unset for others."""
     stop_price_e9: _builtins.int
-    """Price that triggers a stop or stop-limit order, 1e-9 units, a multiple of the tick; unset for others."""
+    """Price that triggers a stop or stop-limit order, 1e-9 units, a multiple of the tick, at most 1,000,000 points; unset for others."""
     time_in_force: Global___TimeInForce.ValueType
     """How long it works; DAY when unset."""
     def __init__(

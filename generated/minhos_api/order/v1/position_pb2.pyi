@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Position(_message.Message):
-    """What is held of one symbol in one account."""
+    """What is held of one symbol in one account. Sums that outgrow 64 bits are told as the nearest number that fits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -46,7 +46,7 @@ class Position(_message.Message):
     commission_e9: _builtins.int
     """Commission paid, 1e-9 units of the account's currency."""
     unrealized_pnl_e9: _builtins.int
-    """Profit and loss of what is held at the last price, with multiplier, 1e-9 units; unset without a price."""
+    """Profit and loss of what is held at the last price, with multiplier, 1e-9 units; filled by GetPositions only, and unset there without a price."""
     multiplier_e9: _builtins.int
     """Value of one point of price for one contract, 1e-9 units of the account's currency."""
     version: _builtins.int

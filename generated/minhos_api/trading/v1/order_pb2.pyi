@@ -117,6 +117,8 @@ class _OrderReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderReas
     """The origin of the data is not allowed at the venue."""
     ORDER_REASON_VENUE_UNAVAILABLE: _OrderReason.ValueType  # 11
     """The venue could not be reached before it was sent."""
+    ORDER_REASON_NOT_REDUCING: _OrderReason.ValueType  # 12
+    """It may only reduce a position, and would have done more."""
 
 class OrderReason(_OrderReason, metaclass=_OrderReasonEnumTypeWrapper):
     """Why an order stands where it stands."""
@@ -145,6 +147,8 @@ ORDER_REASON_PROVENANCE: OrderReason.ValueType  # 10
 """The origin of the data is not allowed at the venue."""
 ORDER_REASON_VENUE_UNAVAILABLE: OrderReason.ValueType  # 11
 """The venue could not be reached before it was sent."""
+ORDER_REASON_NOT_REDUCING: OrderReason.ValueType  # 12
+"""It may only reduce a position, and would have done more."""
 Global___OrderReason: _TypeAlias = OrderReason  # noqa: Y015
 
 @_typing.final
@@ -180,7 +184,7 @@ class Order(_message.Message):
     reason: Global___OrderReason.ValueType
     """Why it stands there; empty when there is nothing to say."""
     reason_message: _builtins.str
-    """The same for people."""
+    """The same for people, a sentence; empty when there is nothing to say."""
     filled_quantity: _builtins.int
     """Contracts filled."""
     average_price_e9: _builtins.int

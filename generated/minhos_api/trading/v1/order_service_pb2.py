@@ -29,7 +29,7 @@ from minhos_api.order.v1 import position_pb2 as minhos__api_dot_order_dot_v1_dot
 from minhos_api.trading.v1 import order_pb2 as minhos__api_dot_trading_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)minhos_api/trading/v1/order_service.proto\x12\x15minhos_api.trading.v1\x1a\x1b\x62uf/validate/validate.proto\x1a)minhos_api/mesh/v1/contract_options.proto\x1a%minhos_api/order/v1/order_terms.proto\x1a\"minhos_api/order/v1/position.proto\x1a!minhos_api/trading/v1/order.proto\"\xd3\x01\n\x11PlaceOrderRequest\x12=\n\nrequest_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{1,64}$R\trequestId\x12=\n\x05terms\x18\x02 \x01(\x0b\x32\x1f.minhos_api.order.v1.OrderTermsB\x06\xbaH\x03\xc8\x01\x01R\x05terms\x12\x1f\n\x05\x61\x63tor\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05\x61\x63tor\x12\x1f\n\x0breduce_only\x18\x04 \x01(\x08R\nreduceOnly\"H\n\x12PlaceOrderResponse\x12\x32\n\x05order\x18\x01 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x05order\"Y\n\x12\x43\x61ncelOrderRequest\x12\"\n\x08order_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x07orderId\x12\x1f\n\x05\x61\x63tor\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05\x61\x63tor\"I\n\x13\x43\x61ncelOrderResponse\x12\x32\n\x05order\x18\x01 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x05order\"\xcd\x02\n\x13ReplaceOrderRequest\x12\"\n\x08order_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x10\x01R\x07orderId\x12=\n\nrequest_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{1,64}$R\trequestId\x12,\n\x08quantity\x18\x03 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01H\x00R\x08quantity\x88\x01\x01\x12)\n\x0elimit_price_e9\x18\x04 \x01(\x03H\x01R\x0climitPriceE9\x88\x01\x01\x12\'\n\rstop_price_e9\x18\x05 \x01(\x03H\x02R\x0bstopPriceE9\x88\x01\x01\x12\x1f\n\x05\x61\x63tor\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05\x61\x63torB\x0b\n\t_quantityB\x11\n\x0f_limit_price_e9B\x10\n\x0e_stop_price_e9\"J\n\x14ReplaceOrderResponse\x12\x32\n\x05order\x18\x01 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x05order\"\\\n\x0fGetOrderRequest\x12\x1b\n\x08order_id\x18\x01 \x01(\tH\x00R\x07orderId\x12\x1f\n\nrequest_id\x18\x02 \x01(\tH\x00R\trequestIdB\x0b\n\x02id\x12\x05\xbaH\x02\x08\x01\"F\n\x10GetOrderResponse\x12\x32\n\x05order\x18\x01 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x05order\"\xd6\x01\n\x11ListOrdersRequest\x12\x1b\n\x06symbol\x18\x01 \x01(\tH\x00R\x06symbol\x88\x01\x01\x12J\n\x06states\x18\x02 \x03(\x0e\x32!.minhos_api.trading.v1.OrderStateB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00R\x06states\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\tpageTokenB\t\n\x07_symbol\"\x93\x01\n\x12ListOrdersResponse\x12\x34\n\x06orders\x18\x01 \x03(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1f\n\x0btotal_count\x18\x03 \x01(\x03R\ntotalCount\"S\n\x12WatchOrdersRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\xfe\x01\n\x13WatchOrdersResponse\x12\x43\n\x08snapshot\x18\x01 \x01(\x0b\x32%.minhos_api.trading.v1.OrdersSnapshotH\x00R\x08snapshot\x12\x34\n\x05order\x18\x02 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderH\x00R\x05order\x12\x46\n\theartbeat\x18\x03 \x01(\x0b\x32&.minhos_api.trading.v1.OrdersHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"F\n\x0eOrdersSnapshot\x12\x34\n\x06orders\x18\x01 \x03(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x06orders\"\x11\n\x0fOrdersHeartbeat\"V\n\x15WatchPositionsRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x8b\x02\n\x16WatchPositionsResponse\x12\x46\n\x08snapshot\x18\x01 \x01(\x0b\x32(.minhos_api.trading.v1.PositionsSnapshotH\x00R\x08snapshot\x12;\n\x08position\x18\x02 \x01(\x0b\x32\x1d.minhos_api.order.v1.PositionH\x00R\x08position\x12\x46\n\theartbeat\x18\x03 \x01(\x0b\x32&.minhos_api.trading.v1.OrdersHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"P\n\x11PositionsSnapshot\x12;\n\tpositions\x18\x01 \x03(\x0b\x32\x1d.minhos_api.order.v1.PositionR\tpositions2\xa4\x07\n\x0cOrderService\x12p\n\nPlaceOrder\x12(.minhos_api.trading.v1.PlaceOrderRequest\x1a).minhos_api.trading.v1.PlaceOrderResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x02\x12\x02\x08\x03\x12s\n\x0b\x43\x61ncelOrder\x12).minhos_api.trading.v1.CancelOrderRequest\x1a*.minhos_api.trading.v1.CancelOrderResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x02\x12\x02\x08\x03\x12v\n\x0cReplaceOrder\x12*.minhos_api.trading.v1.ReplaceOrderRequest\x1a+.minhos_api.trading.v1.ReplaceOrderResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x02\x12\x02\x08\x03\x12j\n\x08GetOrder\x12&.minhos_api.trading.v1.GetOrderRequest\x1a\'.minhos_api.trading.v1.GetOrderResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12p\n\nListOrders\x12(.minhos_api.trading.v1.ListOrdersRequest\x1a).minhos_api.trading.v1.ListOrdersResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12u\n\x0bWatchOrders\x12).minhos_api.trading.v1.WatchOrdersRequest\x1a*.minhos_api.trading.v1.WatchOrdersResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x05\x30\x01\x12~\n\x0eWatchPositions\x12,.minhos_api.trading.v1.WatchPositionsRequest\x1a-.minhos_api.trading.v1.WatchPositionsResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x05\x30\x01\x1a`\xaa\xd4\x18\\\x12\'\n%minhos_api.risk.v1.RiskManagerService\x12\"\n minhos_api.venue.v1.VenueService\x1a\rorder.updatedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)minhos_api/trading/v1/order_service.proto\x12\x15minhos_api.trading.v1\x1a\x1b\x62uf/validate/validate.proto\x1a)minhos_api/mesh/v1/contract_options.proto\x1a%minhos_api/order/v1/order_terms.proto\x1a\"minhos_api/order/v1/position.proto\x1a!minhos_api/trading/v1/order.proto\"\xd3\x01\n\x11PlaceOrderRequest\x12=\n\nrequest_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{1,64}$R\trequestId\x12=\n\x05terms\x18\x02 \x01(\x0b\x32\x1f.minhos_api.order.v1.OrderTermsB\x06\xbaH\x03\xc8\x01\x01R\x05terms\x12\x1f\n\x05\x61\x63tor\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05\x61\x63tor\x12\x1f\n\x0breduce_only\x18\x04 \x01(\x08R\nreduceOnly\"H\n\x12PlaceOrderResponse\x12\x32\n\x05order\x18\x01 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x05order\"[\n\x12\x43\x61ncelOrderRequest\x12$\n\x08order_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x07orderId\x12\x1f\n\x05\x61\x63tor\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05\x61\x63tor\"I\n\x13\x43\x61ncelOrderResponse\x12\x32\n\x05order\x18\x01 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x05order\"\xf2\x02\n\x13ReplaceOrderRequest\x12$\n\x08order_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x07orderId\x12=\n\nrequest_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{1,64}$R\trequestId\x12+\n\x08quantity\x18\x03 \x01(\x03\x42\n\xbaH\x07\"\x05\x18\x90N(\x01H\x00R\x08quantity\x88\x01\x01\x12;\n\x0elimit_price_e9\x18\x04 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01 \x00H\x01R\x0climitPriceE9\x88\x01\x01\x12\x39\n\rstop_price_e9\x18\x05 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01 \x00H\x02R\x0bstopPriceE9\x88\x01\x01\x12\x1f\n\x05\x61\x63tor\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x05\x61\x63torB\x0b\n\t_quantityB\x11\n\x0f_limit_price_e9B\x10\n\x0e_stop_price_e9\"J\n\x14ReplaceOrderResponse\x12\x32\n\x05order\x18\x01 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x05order\"s\n\x0fGetOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@H\x00R\x07orderId\x12+\n\nrequest_id\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01H\x00R\trequestIdB\x0b\n\x02id\x12\x05\xbaH\x02\x08\x01\"F\n\x10GetOrderResponse\x12\x32\n\x05order\x18\x01 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x05order\"\xf5\x01\n\x11ListOrdersRequest\x12:\n\x06symbol\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$H\x00R\x06symbol\x88\x01\x01\x12J\n\x06states\x18\x02 \x03(\x0e\x32!.minhos_api.trading.v1.OrderStateB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00R\x06states\x12$\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01R\tpageTokenB\t\n\x07_symbol\"\xb8\x01\n\x12ListOrdersResponse\x12\x34\n\x06orders\x18\x01 \x03(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12(\n\x10\x61ll_orders_count\x18\x03 \x01(\x03R\x0e\x61llOrdersCount\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revision\"S\n\x12WatchOrdersRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\xfe\x01\n\x13WatchOrdersResponse\x12\x43\n\x08snapshot\x18\x01 \x01(\x0b\x32%.minhos_api.trading.v1.OrdersSnapshotH\x00R\x08snapshot\x12\x34\n\x05order\x18\x02 \x01(\x0b\x32\x1c.minhos_api.trading.v1.OrderH\x00R\x05order\x12\x46\n\theartbeat\x18\x03 \x01(\x0b\x32&.minhos_api.trading.v1.OrdersHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"F\n\x0eOrdersSnapshot\x12\x34\n\x06orders\x18\x01 \x03(\x0b\x32\x1c.minhos_api.trading.v1.OrderR\x06orders\"\x11\n\x0fOrdersHeartbeat\"V\n\x15WatchPositionsRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x8e\x02\n\x16WatchPositionsResponse\x12\x46\n\x08snapshot\x18\x01 \x01(\x0b\x32(.minhos_api.trading.v1.PositionsSnapshotH\x00R\x08snapshot\x12;\n\x08position\x18\x02 \x01(\x0b\x32\x1d.minhos_api.order.v1.PositionH\x00R\x08position\x12I\n\theartbeat\x18\x03 \x01(\x0b\x32).minhos_api.trading.v1.PositionsHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"P\n\x11PositionsSnapshot\x12;\n\tpositions\x18\x01 \x03(\x0b\x32\x1d.minhos_api.order.v1.PositionR\tpositions\"\x14\n\x12PositionsHeartbeat2\xa4\x07\n\x0cOrderService\x12p\n\nPlaceOrder\x12(.minhos_api.trading.v1.PlaceOrderRequest\x1a).minhos_api.trading.v1.PlaceOrderResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x02\x12\x02\x08\x03\x12s\n\x0b\x43\x61ncelOrder\x12).minhos_api.trading.v1.CancelOrderRequest\x1a*.minhos_api.trading.v1.CancelOrderResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x02\x12\x02\x08\x03\x12v\n\x0cReplaceOrder\x12*.minhos_api.trading.v1.ReplaceOrderRequest\x1a+.minhos_api.trading.v1.ReplaceOrderResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x02\x12\x02\x08\x03\x12j\n\x08GetOrder\x12&.minhos_api.trading.v1.GetOrderRequest\x1a\'.minhos_api.trading.v1.GetOrderResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12p\n\nListOrders\x12(.minhos_api.trading.v1.ListOrdersRequest\x1a).minhos_api.trading.v1.ListOrdersResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12u\n\x0bWatchOrders\x12).minhos_api.trading.v1.WatchOrdersRequest\x1a*.minhos_api.trading.v1.WatchOrdersResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x05\x30\x01\x12~\n\x0eWatchPositions\x12,.minhos_api.trading.v1.WatchPositionsRequest\x1a-.minhos_api.trading.v1.WatchPositionsResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x05\x30\x01\x1a`\xaa\xd4\x18\\\x12\'\n%minhos_api.risk.v1.RiskManagerService\x12\"\n minhos_api.venue.v1.VenueService\x1a\rorder.updatedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,19 +43,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEORDERREQUEST'].fields_by_name['actor']._loaded_options = None
   _globals['_PLACEORDERREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
-  _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_CANCELORDERREQUEST'].fields_by_name['actor']._loaded_options = None
   _globals['_CANCELORDERREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_REPLACEORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
-  _globals['_REPLACEORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\004r\002\020\001'
+  _globals['_REPLACEORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_REPLACEORDERREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REPLACEORDERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9_.:-]{1,64}$'
   _globals['_REPLACEORDERREQUEST'].fields_by_name['quantity']._loaded_options = None
-  _globals['_REPLACEORDERREQUEST'].fields_by_name['quantity']._serialized_options = b'\272H\010\"\006\030\300\204=(\001'
+  _globals['_REPLACEORDERREQUEST'].fields_by_name['quantity']._serialized_options = b'\272H\007\"\005\030\220N(\001'
+  _globals['_REPLACEORDERREQUEST'].fields_by_name['limit_price_e9']._loaded_options = None
+  _globals['_REPLACEORDERREQUEST'].fields_by_name['limit_price_e9']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001 \000'
+  _globals['_REPLACEORDERREQUEST'].fields_by_name['stop_price_e9']._loaded_options = None
+  _globals['_REPLACEORDERREQUEST'].fields_by_name['stop_price_e9']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001 \000'
   _globals['_REPLACEORDERREQUEST'].fields_by_name['actor']._loaded_options = None
   _globals['_REPLACEORDERREQUEST'].fields_by_name['actor']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_GETORDERREQUEST'].oneofs_by_name['id']._loaded_options = None
   _globals['_GETORDERREQUEST'].oneofs_by_name['id']._serialized_options = b'\272H\002\010\001'
+  _globals['_GETORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_GETORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_GETORDERREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_GETORDERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
+  _globals['_LISTORDERSREQUEST'].fields_by_name['symbol']._loaded_options = None
+  _globals['_LISTORDERSREQUEST'].fields_by_name['symbol']._serialized_options = b'\272H\032r\0302\026^[A-Za-z0-9_.-]{1,32}$'
   _globals['_LISTORDERSREQUEST'].fields_by_name['states']._loaded_options = None
   _globals['_LISTORDERSREQUEST'].fields_by_name['states']._serialized_options = b'\272H\014\222\001\t\"\007\202\001\004\020\001 \000'
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -83,35 +93,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEORDERRESPONSE']._serialized_start=464
   _globals['_PLACEORDERRESPONSE']._serialized_end=536
   _globals['_CANCELORDERREQUEST']._serialized_start=538
-  _globals['_CANCELORDERREQUEST']._serialized_end=627
-  _globals['_CANCELORDERRESPONSE']._serialized_start=629
-  _globals['_CANCELORDERRESPONSE']._serialized_end=702
-  _globals['_REPLACEORDERREQUEST']._serialized_start=705
-  _globals['_REPLACEORDERREQUEST']._serialized_end=1038
-  _globals['_REPLACEORDERRESPONSE']._serialized_start=1040
-  _globals['_REPLACEORDERRESPONSE']._serialized_end=1114
-  _globals['_GETORDERREQUEST']._serialized_start=1116
-  _globals['_GETORDERREQUEST']._serialized_end=1208
-  _globals['_GETORDERRESPONSE']._serialized_start=1210
-  _globals['_GETORDERRESPONSE']._serialized_end=1280
-  _globals['_LISTORDERSREQUEST']._serialized_start=1283
-  _globals['_LISTORDERSREQUEST']._serialized_end=1497
-  _globals['_LISTORDERSRESPONSE']._serialized_start=1500
-  _globals['_LISTORDERSRESPONSE']._serialized_end=1647
-  _globals['_WATCHORDERSREQUEST']._serialized_start=1649
-  _globals['_WATCHORDERSREQUEST']._serialized_end=1732
-  _globals['_WATCHORDERSRESPONSE']._serialized_start=1735
-  _globals['_WATCHORDERSRESPONSE']._serialized_end=1989
-  _globals['_ORDERSSNAPSHOT']._serialized_start=1991
-  _globals['_ORDERSSNAPSHOT']._serialized_end=2061
-  _globals['_ORDERSHEARTBEAT']._serialized_start=2063
-  _globals['_ORDERSHEARTBEAT']._serialized_end=2080
-  _globals['_WATCHPOSITIONSREQUEST']._serialized_start=2082
-  _globals['_WATCHPOSITIONSREQUEST']._serialized_end=2168
-  _globals['_WATCHPOSITIONSRESPONSE']._serialized_start=2171
-  _globals['_WATCHPOSITIONSRESPONSE']._serialized_end=2438
-  _globals['_POSITIONSSNAPSHOT']._serialized_start=2440
-  _globals['_POSITIONSSNAPSHOT']._serialized_end=2520
-  _globals['_ORDERSERVICE']._serialized_start=2523
-  _globals['_ORDERSERVICE']._serialized_end=3455
+  _globals['_CANCELORDERREQUEST']._serialized_end=629
+  _globals['_CANCELORDERRESPONSE']._serialized_start=631
+  _globals['_CANCELORDERRESPONSE']._serialized_end=704
+  _globals['_REPLACEORDERREQUEST']._serialized_start=707
+  _globals['_REPLACEORDERREQUEST']._serialized_end=1077
+  _globals['_REPLACEORDERRESPONSE']._serialized_start=1079
+  _globals['_REPLACEORDERRESPONSE']._serialized_end=1153
+  _globals['_GETORDERREQUEST']._serialized_start=1155
+  _globals['_GETORDERREQUEST']._serialized_end=1270
+  _globals['_GETORDERRESPONSE']._serialized_start=1272
+  _globals['_GETORDERRESPONSE']._serialized_end=1342
+  _globals['_LISTORDERSREQUEST']._serialized_start=1345
+  _globals['_LISTORDERSREQUEST']._serialized_end=1590
+  _globals['_LISTORDERSRESPONSE']._serialized_start=1593
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1777
+  _globals['_WATCHORDERSREQUEST']._serialized_start=1779
+  _globals['_WATCHORDERSREQUEST']._serialized_end=1862
+  _globals['_WATCHORDERSRESPONSE']._serialized_start=1865
+  _globals['_WATCHORDERSRESPONSE']._serialized_end=2119
+  _globals['_ORDERSSNAPSHOT']._serialized_start=2121
+  _globals['_ORDERSSNAPSHOT']._serialized_end=2191
+  _globals['_ORDERSHEARTBEAT']._serialized_start=2193
+  _globals['_ORDERSHEARTBEAT']._serialized_end=2210
+  _globals['_WATCHPOSITIONSREQUEST']._serialized_start=2212
+  _globals['_WATCHPOSITIONSREQUEST']._serialized_end=2298
+  _globals['_WATCHPOSITIONSRESPONSE']._serialized_start=2301
+  _globals['_WATCHPOSITIONSRESPONSE']._serialized_end=2571
+  _globals['_POSITIONSSNAPSHOT']._serialized_start=2573
+  _globals['_POSITIONSSNAPSHOT']._serialized_end=2653
+  _globals['_POSITIONSHEARTBEAT']._serialized_start=2655
+  _globals['_POSITIONSHEARTBEAT']._serialized_end=2675
+  _globals['_ORDERSERVICE']._serialized_start=2678
+  _globals['_ORDERSERVICE']._serialized_end=3610
 # @@protoc_insertion_point(module_scope)

@@ -219,7 +219,7 @@ class GetOrderRequest(_message.Message):
     order_id: _builtins.str
     """By its own id."""
     request_id: _builtins.str
-    """By the id of the request that led to it."""
+    """By the id of the request that led to it, as the order tells it."""
     def __init__(
         self,
         *,
@@ -306,11 +306,14 @@ class ListOrdersResponse(_message.Message):
 
     ORDERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    ALL_ORDERS_COUNT_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty when this was the last."""
-    total_count: _builtins.int
-    """How many orders there are in all, whatever was asked for."""
+    all_orders_count: _builtins.int
+    """How many orders the engine has on disk, of all symbols and states: the filters of the request do not change it."""
+    revision: _builtins.int
+    """Revision of WatchOrders that this list is at least as new as."""
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.Order]:
         """The newest first."""
@@ -320,11 +323,12 @@ class ListOrdersResponse(_message.Message):
         *,
         orders: _abc.Iterable[_order_pb2.Order] | None = ...,
         next_page_token: _builtins.str = ...,
-        total_count: _builtins.int = ...,
+        all_orders_count: _builtins.int = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "orders", b"orders", "total_count", b"total_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_orders_count", b"all_orders_count", "next_page_token", b"next_page_token", "orders", b"orders", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -482,7 +486,7 @@ class WatchPositionsResponse(_message.Message):
         """A position after its change."""
 
     @_builtins.property
-    def heartbeat(self) -> Global___OrdersHeartbeat:
+    def heartbeat(self) -> Global___PositionsHeartbeat:
         """Nothing changed."""
 
     def __init__(
@@ -490,7 +494,7 @@ class WatchPositionsResponse(_message.Message):
         *,
         snapshot: Global___PositionsSnapshot | None = ...,
         position: _position_pb2.Position | None = ...,
-        heartbeat: Global___OrdersHeartbeat | None = ...,
+        heartbeat: Global___PositionsHeartbeat | None = ...,
         revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "position", b"position", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
@@ -526,3 +530,20 @@ class PositionsSnapshot(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PositionsSnapshot: _TypeAlias = PositionsSnapshot  # noqa: Y015
+
+@_typing.final
+class PositionsHeartbeat(_message.Message):
+    """Sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PositionsHeartbeat: _TypeAlias = PositionsHeartbeat  # noqa: Y015

@@ -79,8 +79,9 @@ class OrderServiceServicer:
     def PlaceOrder(self, request, context):
         """Places an order; returns once it is checked by the risk manager and on disk, and does not wait for a fill.
 
-        Idempotent by request id: the same id with the same terms gives the order as it stands, with other terms ALREADY_EXISTS/REQUEST_CONFLICT.
-        INVALID_ARGUMENT with PRICE_SCALE, PRICE_OFF_TICK or INVALID_FIELD for terms that make no sense, NOT_FOUND/SYMBOL_UNKNOWN, FAILED_PRECONDITION/TRADING_HALTED;
+        Idempotent by request id, also across restarts: the same id with the same terms and reduce_only gives the order as it stands, with others ALREADY_EXISTS/REQUEST_CONFLICT.
+        INVALID_ARGUMENT with PRICE_SCALE, PRICE_OFF_TICK or INVALID_FIELD for terms that make no sense, NOT_FOUND/SYMBOL_UNKNOWN, FAILED_PRECONDITION with TRADING_HALTED (metadata state),
+        with NOT_REDUCING for a reduce-only order that would do more than reduce while trading is ACTIVE (metadata quantity, allowed), or with DATA_INSUFFICIENT without a price;
         nothing is written then. A denied order is an answer with state DENIED and all checks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -88,14 +89,22 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Asks the venue to cancel a working order. Passes in every trading state. FAILED_PRECONDITION/ORDER_STATE when it is done.
+        """Asks the venue to cancel a working order. Passes in every trading state.
+
+        Idempotent by nature, so without a request id: an order that is CANCELED is returned as it is, whoever cancelled it. FAILED_PRECONDITION/ORDER_STATE for one that is
+        FILLED, REJECTED, EXPIRED or DENIED, NOT_FOUND/ORDER_UNKNOWN when there is none. The answer may be PENDING_CANCEL: the venue is asked until it is known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReplaceOrder(self, request, context):
-        """Asks the venue to change a working order, after the risk manager has checked what it would become. FAILED_PRECONDITION/ORDER_STATE when it is done, RISK_REFUSED when refused.
+        """Asks the venue to change a working order, after the risk manager has checked what it would become.
+
+        Idempotent by request id, also across restarts: the same id with the same content changes nothing more and gives the order as it stands, or the first RISK_REFUSED again; with other content
+        ALREADY_EXISTS/REQUEST_CONFLICT. In REDUCING and HALTED it follows the rules of a new order (FAILED_PRECONDITION/TRADING_HALTED), unless it only lowers the quantity.
+        FAILED_PRECONDITION/ORDER_STATE for an order that is done or waits for the venue, FAILED_PRECONDITION/RISK_REFUSED, FAILED_PRECONDITION/NOT_REDUCING, NOT_FOUND/ORDER_UNKNOWN,
+        INVALID_ARGUMENT as in PlaceOrder, UNAVAILABLE when the risk manager does not answer; the order is unchanged then. A refusal of the venue is an answer with reason VENUE_REJECTED and the former terms.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,15 +125,20 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrders(self, request, context):
-        """Streams the orders that are not done as a snapshot, then every order after its change, in order of revision; resumes after one.
-        OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+        """Streams the orders that are not done as a snapshot, then every order after each change that is on disk, the one that ends it included, in order of revision and without a gap; resumes after one.
+
+        Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken. Orders that ended
+        in between are not in it: ask GetOrder for each order that you held as not done. A revision of ListOrders can be resumed after.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchPositions(self, request, context):
-        """Streams all positions as a snapshot, then every position after its change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+        """Streams all positions, flat ones included, as a snapshot, then every position after each fill, in order of revision and without a gap; resumes after one.
+
+        Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken.
+        A price tells nothing here: `unrealized_pnl_e9` is filled by GetPositions only. A revision of GetPositions can be resumed after.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

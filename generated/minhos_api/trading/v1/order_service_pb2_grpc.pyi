@@ -36,24 +36,41 @@ class OrderServiceStub:
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.PlaceOrderRequest, _order_service_pb2.PlaceOrderResponse]
     """Places an order; returns once it is checked by the risk manager and on disk, and does not wait for a fill.
 
-    Idempotent by request id: the same id with the same terms gives the order as it stands, with other terms ALREADY_EXISTS/REQUEST_CONFLICT.
-    INVALID_ARGUMENT with PRICE_SCALE, PRICE_OFF_TICK or INVALID_FIELD for terms that make no sense, NOT_FOUND/SYMBOL_UNKNOWN, FAILED_PRECONDITION/TRADING_HALTED;
+    Idempotent by request id, also across restarts: the same id with the same terms and reduce_only gives the order as it stands, with others ALREADY_EXISTS/REQUEST_CONFLICT.
+    INVALID_ARGUMENT with PRICE_SCALE, PRICE_OFF_TICK or INVALID_FIELD for terms that make no sense, NOT_FOUND/SYMBOL_UNKNOWN, FAILED_PRECONDITION with TRADING_HALTED (metadata state),
+    with NOT_REDUCING for a reduce-only order that would do more than reduce while trading is ACTIVE (metadata quantity, allowed), or with DATA_INSUFFICIENT without a price;
     nothing is written then. A denied order is an answer with state DENIED and all checks.
     """
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]
-    """Asks the venue to cancel a working order. Passes in every trading state. FAILED_PRECONDITION/ORDER_STATE when it is done."""
+    """Asks the venue to cancel a working order. Passes in every trading state.
+
+    Idempotent by nature, so without a request id: an order that is CANCELED is returned as it is, whoever cancelled it. FAILED_PRECONDITION/ORDER_STATE for one that is
+    FILLED, REJECTED, EXPIRED or DENIED, NOT_FOUND/ORDER_UNKNOWN when there is none. The answer may be PENDING_CANCEL: the venue is asked until it is known.
+    """
     ReplaceOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ReplaceOrderRequest, _order_service_pb2.ReplaceOrderResponse]
-    """Asks the venue to change a working order, after the risk manager has checked what it would become. FAILED_PRECONDITION/ORDER_STATE when it is done, RISK_REFUSED when refused."""
+    """Asks the venue to change a working order, after the risk manager has checked what it would become.
+
+    Idempotent by request id, also across restarts: the same id with the same content changes nothing more and gives the order as it stands, or the first RISK_REFUSED again; with other content
+    ALREADY_EXISTS/REQUEST_CONFLICT. In REDUCING and HALTED it follows the rules of a new order (FAILED_PRECONDITION/TRADING_HALTED), unless it only lowers the quantity.
+    FAILED_PRECONDITION/ORDER_STATE for an order that is done or waits for the venue, FAILED_PRECONDITION/RISK_REFUSED, FAILED_PRECONDITION/NOT_REDUCING, NOT_FOUND/ORDER_UNKNOWN,
+    INVALID_ARGUMENT as in PlaceOrder, UNAVAILABLE when the risk manager does not answer; the order is unchanged then. A refusal of the venue is an answer with reason VENUE_REJECTED and the former terms.
+    """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_service_pb2.GetOrderResponse]
     """Returns one order. NOT_FOUND/ORDER_UNKNOWN when there is none."""
     ListOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]
     """Lists orders, the newest first."""
     WatchOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]
-    """Streams the orders that are not done as a snapshot, then every order after its change, in order of revision; resumes after one.
-    OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+    """Streams the orders that are not done as a snapshot, then every order after each change that is on disk, the one that ends it included, in order of revision and without a gap; resumes after one.
+
+    Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken. Orders that ended
+    in between are not in it: ask GetOrder for each order that you held as not done. A revision of ListOrders can be resumed after.
     """
     WatchPositions: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchPositionsRequest, _order_service_pb2.WatchPositionsResponse]
-    """Streams all positions as a snapshot, then every position after its change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams all positions, flat ones included, as a snapshot, then every position after each fill, in order of revision and without a gap; resumes after one.
+
+    Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken.
+    A price tells nothing here: `unrealized_pnl_e9` is filled by GetPositions only. A revision of GetPositions can be resumed after.
+    """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
@@ -63,24 +80,41 @@ class OrderServiceAsyncStub(OrderServiceStub):
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.PlaceOrderRequest, _order_service_pb2.PlaceOrderResponse]  # type: ignore[assignment]
     """Places an order; returns once it is checked by the risk manager and on disk, and does not wait for a fill.
 
-    Idempotent by request id: the same id with the same terms gives the order as it stands, with other terms ALREADY_EXISTS/REQUEST_CONFLICT.
-    INVALID_ARGUMENT with PRICE_SCALE, PRICE_OFF_TICK or INVALID_FIELD for terms that make no sense, NOT_FOUND/SYMBOL_UNKNOWN, FAILED_PRECONDITION/TRADING_HALTED;
+    Idempotent by request id, also across restarts: the same id with the same terms and reduce_only gives the order as it stands, with others ALREADY_EXISTS/REQUEST_CONFLICT.
+    INVALID_ARGUMENT with PRICE_SCALE, PRICE_OFF_TICK or INVALID_FIELD for terms that make no sense, NOT_FOUND/SYMBOL_UNKNOWN, FAILED_PRECONDITION with TRADING_HALTED (metadata state),
+    with NOT_REDUCING for a reduce-only order that would do more than reduce while trading is ACTIVE (metadata quantity, allowed), or with DATA_INSUFFICIENT without a price;
     nothing is written then. A denied order is an answer with state DENIED and all checks.
     """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_service_pb2.CancelOrderResponse]  # type: ignore[assignment]
-    """Asks the venue to cancel a working order. Passes in every trading state. FAILED_PRECONDITION/ORDER_STATE when it is done."""
+    """Asks the venue to cancel a working order. Passes in every trading state.
+
+    Idempotent by nature, so without a request id: an order that is CANCELED is returned as it is, whoever cancelled it. FAILED_PRECONDITION/ORDER_STATE for one that is
+    FILLED, REJECTED, EXPIRED or DENIED, NOT_FOUND/ORDER_UNKNOWN when there is none. The answer may be PENDING_CANCEL: the venue is asked until it is known.
+    """
     ReplaceOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ReplaceOrderRequest, _order_service_pb2.ReplaceOrderResponse]  # type: ignore[assignment]
-    """Asks the venue to change a working order, after the risk manager has checked what it would become. FAILED_PRECONDITION/ORDER_STATE when it is done, RISK_REFUSED when refused."""
+    """Asks the venue to change a working order, after the risk manager has checked what it would become.
+
+    Idempotent by request id, also across restarts: the same id with the same content changes nothing more and gives the order as it stands, or the first RISK_REFUSED again; with other content
+    ALREADY_EXISTS/REQUEST_CONFLICT. In REDUCING and HALTED it follows the rules of a new order (FAILED_PRECONDITION/TRADING_HALTED), unless it only lowers the quantity.
+    FAILED_PRECONDITION/ORDER_STATE for an order that is done or waits for the venue, FAILED_PRECONDITION/RISK_REFUSED, FAILED_PRECONDITION/NOT_REDUCING, NOT_FOUND/ORDER_UNKNOWN,
+    INVALID_ARGUMENT as in PlaceOrder, UNAVAILABLE when the risk manager does not answer; the order is unchanged then. A refusal of the venue is an answer with reason VENUE_REJECTED and the former terms.
+    """
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_service_pb2.GetOrderResponse]  # type: ignore[assignment]
     """Returns one order. NOT_FOUND/ORDER_UNKNOWN when there is none."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Lists orders, the newest first."""
     WatchOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]  # type: ignore[assignment]
-    """Streams the orders that are not done as a snapshot, then every order after its change, in order of revision; resumes after one.
-    OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+    """Streams the orders that are not done as a snapshot, then every order after each change that is on disk, the one that ends it included, in order of revision and without a gap; resumes after one.
+
+    Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken. Orders that ended
+    in between are not in it: ask GetOrder for each order that you held as not done. A revision of ListOrders can be resumed after.
     """
     WatchPositions: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchPositionsRequest, _order_service_pb2.WatchPositionsResponse]  # type: ignore[assignment]
-    """Streams all positions as a snapshot, then every position after its change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams all positions, flat ones included, as a snapshot, then every position after each fill, in order of revision and without a gap; resumes after one.
+
+    Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken.
+    A price tells nothing here: `unrealized_pnl_e9` is filled by GetPositions only. A revision of GetPositions can be resumed after.
+    """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     """Takes orders of people and programs and tells how they fare."""
@@ -93,8 +127,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_order_service_pb2.PlaceOrderResponse, _abc.Awaitable[_order_service_pb2.PlaceOrderResponse]]:
         """Places an order; returns once it is checked by the risk manager and on disk, and does not wait for a fill.
 
-        Idempotent by request id: the same id with the same terms gives the order as it stands, with other terms ALREADY_EXISTS/REQUEST_CONFLICT.
-        INVALID_ARGUMENT with PRICE_SCALE, PRICE_OFF_TICK or INVALID_FIELD for terms that make no sense, NOT_FOUND/SYMBOL_UNKNOWN, FAILED_PRECONDITION/TRADING_HALTED;
+        Idempotent by request id, also across restarts: the same id with the same terms and reduce_only gives the order as it stands, with others ALREADY_EXISTS/REQUEST_CONFLICT.
+        INVALID_ARGUMENT with PRICE_SCALE, PRICE_OFF_TICK or INVALID_FIELD for terms that make no sense, NOT_FOUND/SYMBOL_UNKNOWN, FAILED_PRECONDITION with TRADING_HALTED (metadata state),
+        with NOT_REDUCING for a reduce-only order that would do more than reduce while trading is ACTIVE (metadata quantity, allowed), or with DATA_INSUFFICIENT without a price;
         nothing is written then. A denied order is an answer with state DENIED and all checks.
         """
 
@@ -104,7 +139,11 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.CancelOrderResponse, _abc.Awaitable[_order_service_pb2.CancelOrderResponse]]:
-        """Asks the venue to cancel a working order. Passes in every trading state. FAILED_PRECONDITION/ORDER_STATE when it is done."""
+        """Asks the venue to cancel a working order. Passes in every trading state.
+
+        Idempotent by nature, so without a request id: an order that is CANCELED is returned as it is, whoever cancelled it. FAILED_PRECONDITION/ORDER_STATE for one that is
+        FILLED, REJECTED, EXPIRED or DENIED, NOT_FOUND/ORDER_UNKNOWN when there is none. The answer may be PENDING_CANCEL: the venue is asked until it is known.
+        """
 
     @_abc_1.abstractmethod
     def ReplaceOrder(
@@ -112,7 +151,13 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.ReplaceOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_service_pb2.ReplaceOrderResponse, _abc.Awaitable[_order_service_pb2.ReplaceOrderResponse]]:
-        """Asks the venue to change a working order, after the risk manager has checked what it would become. FAILED_PRECONDITION/ORDER_STATE when it is done, RISK_REFUSED when refused."""
+        """Asks the venue to change a working order, after the risk manager has checked what it would become.
+
+        Idempotent by request id, also across restarts: the same id with the same content changes nothing more and gives the order as it stands, or the first RISK_REFUSED again; with other content
+        ALREADY_EXISTS/REQUEST_CONFLICT. In REDUCING and HALTED it follows the rules of a new order (FAILED_PRECONDITION/TRADING_HALTED), unless it only lowers the quantity.
+        FAILED_PRECONDITION/ORDER_STATE for an order that is done or waits for the venue, FAILED_PRECONDITION/RISK_REFUSED, FAILED_PRECONDITION/NOT_REDUCING, NOT_FOUND/ORDER_UNKNOWN,
+        INVALID_ARGUMENT as in PlaceOrder, UNAVAILABLE when the risk manager does not answer; the order is unchanged then. A refusal of the venue is an answer with reason VENUE_REJECTED and the former terms.
+        """
 
     @_abc_1.abstractmethod
     def GetOrder(
@@ -136,8 +181,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.WatchOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_order_service_pb2.WatchOrdersResponse], _abc.AsyncIterator[_order_service_pb2.WatchOrdersResponse]]:
-        """Streams the orders that are not done as a snapshot, then every order after its change, in order of revision; resumes after one.
-        OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+        """Streams the orders that are not done as a snapshot, then every order after each change that is on disk, the one that ends it included, in order of revision and without a gap; resumes after one.
+
+        Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken. Orders that ended
+        in between are not in it: ask GetOrder for each order that you held as not done. A revision of ListOrders can be resumed after.
         """
 
     @_abc_1.abstractmethod
@@ -146,6 +193,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.WatchPositionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_order_service_pb2.WatchPositionsResponse], _abc.AsyncIterator[_order_service_pb2.WatchPositionsResponse]]:
-        """Streams all positions as a snapshot, then every position after its change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+        """Streams all positions, flat ones included, as a snapshot, then every position after each fill, in order of revision and without a gap; resumes after one.
+
+        Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken.
+        A price tells nothing here: `unrealized_pnl_e9` is filled by GetPositions only. A revision of GetPositions can be resumed after.
+        """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

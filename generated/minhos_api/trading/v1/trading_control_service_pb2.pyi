@@ -56,7 +56,7 @@ class _TradingState:
 class _TradingStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TradingState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TRADING_STATE_UNSPECIFIED: _TradingState.ValueType  # 0
-    """Refused."""
+    """Read as HALTED in HaltRequest; never sent."""
     TRADING_STATE_ACTIVE: _TradingState.ValueType  # 1
     """All orders."""
     TRADING_STATE_REDUCING: _TradingState.ValueType  # 2
@@ -68,7 +68,7 @@ class TradingState(_TradingState, metaclass=_TradingStateEnumTypeWrapper):
     """What is let through."""
 
 TRADING_STATE_UNSPECIFIED: TradingState.ValueType  # 0
-"""Refused."""
+"""Read as HALTED in HaltRequest; never sent."""
 TRADING_STATE_ACTIVE: TradingState.ValueType  # 1
 """All orders."""
 TRADING_STATE_REDUCING: TradingState.ValueType  # 2
@@ -85,22 +85,26 @@ class TradingStatus(_message.Message):
 
     MODE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    ACTOR_FIELD_NUMBER: _builtins.int
-    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_REASON_FIELD_NUMBER: _builtins.int
+    STATE_ACTOR_FIELD_NUMBER: _builtins.int
+    STATE_TIME_FIELD_NUMBER: _builtins.int
     EMERGENCY_STOP_FIELD_NUMBER: _builtins.int
     AUTO_THRESHOLD_FIELD_NUMBER: _builtins.int
     VENUE_FIELD_NUMBER: _builtins.int
     VENUE_LIVE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    MODE_REASON_FIELD_NUMBER: _builtins.int
+    MODE_ACTOR_FIELD_NUMBER: _builtins.int
+    MODE_TIME_FIELD_NUMBER: _builtins.int
+    SIGNALS_OFF_REASON_FIELD_NUMBER: _builtins.int
     mode: Global___TradingMode.ValueType
     """Who decides."""
     state: Global___TradingState.ValueType
     """What is let through."""
-    reason: _builtins.str
-    """Why the state is not ACTIVE, or why signals are not acted on although state and mode would let them; empty otherwise."""
-    actor: _builtins.str
-    """Who changed mode or state last."""
+    state_reason: _builtins.str
+    """Why the state is what it is, as its actor said; empty while nobody has changed it."""
+    state_actor: _builtins.str
+    """Who changed the state last, the emergency stop and its clearing included; empty while nobody has."""
     auto_threshold: _builtins.float
     """Confidence from which a signal is acted on without a person, as the state manager says; unset while it was never heard."""
     venue: _builtins.str
@@ -108,32 +112,46 @@ class TradingStatus(_message.Message):
     venue_live: _builtins.bool
     """Whether the venue's money is real."""
     version: _builtins.int
-    """Grows with each change."""
+    """Grows with each change of mode, state or emergency stop."""
+    mode_reason: _builtins.str
+    """Why the mode is what it is, as its actor said."""
+    mode_actor: _builtins.str
+    """Who changed the mode last; `default` when it was chosen at the start."""
+    signals_off_reason: _builtins.str
+    """Why signals are not acted on although the mode is an automatic one, by what the state manager says; empty otherwise."""
     @_builtins.property
-    def change_time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+    def state_time(self) -> _timestamp_pb2.Timestamp:
+        """When; unset while nobody has."""
 
     @_builtins.property
     def emergency_stop(self) -> Global___EmergencyLatch:
         """Emergency stop."""
+
+    @_builtins.property
+    def mode_time(self) -> _timestamp_pb2.Timestamp:
+        """When; unset while nobody has."""
 
     def __init__(
         self,
         *,
         mode: Global___TradingMode.ValueType = ...,
         state: Global___TradingState.ValueType = ...,
-        reason: _builtins.str = ...,
-        actor: _builtins.str = ...,
-        change_time: _timestamp_pb2.Timestamp | None = ...,
+        state_reason: _builtins.str = ...,
+        state_actor: _builtins.str = ...,
+        state_time: _timestamp_pb2.Timestamp | None = ...,
         emergency_stop: Global___EmergencyLatch | None = ...,
         auto_threshold: _builtins.float | None = ...,
         venue: _builtins.str = ...,
         venue_live: _builtins.bool = ...,
         version: _builtins.int = ...,
+        mode_reason: _builtins.str = ...,
+        mode_actor: _builtins.str = ...,
+        mode_time: _timestamp_pb2.Timestamp | None = ...,
+        signals_off_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_threshold", b"_auto_threshold", "auto_threshold", b"auto_threshold", "change_time", b"change_time", "emergency_stop", b"emergency_stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_threshold", b"_auto_threshold", "auto_threshold", b"auto_threshold", "emergency_stop", b"emergency_stop", "mode_time", b"mode_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_threshold", b"_auto_threshold", "actor", b"actor", "auto_threshold", b"auto_threshold", "change_time", b"change_time", "emergency_stop", b"emergency_stop", "mode", b"mode", "reason", b"reason", "state", b"state", "venue", b"venue", "venue_live", b"venue_live", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_threshold", b"_auto_threshold", "auto_threshold", b"auto_threshold", "emergency_stop", b"emergency_stop", "mode", b"mode", "mode_actor", b"mode_actor", "mode_reason", b"mode_reason", "mode_time", b"mode_time", "signals_off_reason", b"signals_off_reason", "state", b"state", "state_actor", b"state_actor", "state_reason", b"state_reason", "state_time", b"state_time", "venue", b"venue", "venue_live", b"venue_live", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auto_threshold: _TypeAlias = _typing.Literal["auto_threshold"]  # noqa: Y015
     _WhichOneofArgType__auto_threshold: _TypeAlias = _typing.Literal["_auto_threshold", b"_auto_threshold"]  # noqa: Y015
@@ -201,6 +219,9 @@ class GetTradingStateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STATUS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of WatchTradingState that it is of."""
     @_builtins.property
     def status(self) -> Global___TradingStatus:
         """The state."""
@@ -209,10 +230,11 @@ class GetTradingStateResponse(_message.Message):
         self,
         *,
         status: Global___TradingStatus | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,24 +249,34 @@ class SetTradingModeRequest(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     mode: Global___TradingMode.ValueType
     """The new mode."""
     actor: _builtins.str
     """Who changes it."""
     reason: _builtins.str
     """Why."""
+    request_id: _builtins.str
+    """Id of the request, made by the caller."""
+    expected_version: _builtins.int
+    """Version that the decision was made from; any when unset."""
     def __init__(
         self,
         *,
         mode: Global___TradingMode.ValueType = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "mode", b"mode", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "actor", b"actor", "expected_version", b"expected_version", "mode", b"mode", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
 
 Global___SetTradingModeRequest: _TypeAlias = SetTradingModeRequest  # noqa: Y015
 
@@ -352,21 +384,31 @@ class ClearEmergencyStopRequest(_message.Message):
 
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Which person."""
     reason: _builtins.str
     """Why it is safe to."""
+    request_id: _builtins.str
+    """Id of the request, made by the caller."""
+    expected_version: _builtins.int
+    """Version that the decision was made from; any when unset."""
     def __init__(
         self,
         *,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "actor", b"actor", "expected_version", b"expected_version", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
 
 Global___ClearEmergencyStopRequest: _TypeAlias = ClearEmergencyStopRequest  # noqa: Y015
 
@@ -403,22 +445,26 @@ class HaltRequest(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     state: Global___TradingState.ValueType
-    """HALTED or REDUCING; HALTED when unset."""
+    """HALTED or REDUCING, and nothing else; HALTED when unset."""
     actor: _builtins.str
     """Who asks."""
     reason: _builtins.str
     """Why."""
+    request_id: _builtins.str
+    """Id of the request, made by the caller."""
     def __init__(
         self,
         *,
         state: Global___TradingState.ValueType = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -456,21 +502,31 @@ class ResumeRequest(_message.Message):
 
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Who asks."""
     reason: _builtins.str
     """Why."""
+    request_id: _builtins.str
+    """Id of the request, made by the caller."""
+    expected_version: _builtins.int
+    """Version that the decision was made from; any when unset."""
     def __init__(
         self,
         *,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        expected_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "actor", b"actor", "expected_version", b"expected_version", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
 
 Global___ResumeRequest: _TypeAlias = ResumeRequest  # noqa: Y015
 
@@ -528,24 +584,79 @@ class WatchTradingStateResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision that this message brings the reader to."""
     @_builtins.property
+    def snapshot(self) -> Global___TradingStateSnapshot:
+        """The state; first message unless a revision was resumed."""
+
+    @_builtins.property
     def status(self) -> Global___TradingStatus:
-        """The state; unset in a heartbeat."""
+        """The state after its change."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___TradingStateHeartbeat:
+        """Nothing changed."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___TradingStateSnapshot | None = ...,
+        status: Global___TradingStatus | None = ...,
+        heartbeat: Global___TradingStateHeartbeat | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "snapshot", b"snapshot", "status", b"status", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "revision", b"revision", "snapshot", b"snapshot", "status", b"status", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "status", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___WatchTradingStateResponse: _TypeAlias = WatchTradingStateResponse  # noqa: Y015
+
+@_typing.final
+class TradingStateSnapshot(_message.Message):
+    """The state at one revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___TradingStatus:
+        """The state."""
 
     def __init__(
         self,
         *,
         status: Global___TradingStatus | None = ...,
-        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchTradingStateResponse: _TypeAlias = WatchTradingStateResponse  # noqa: Y015
+Global___TradingStateSnapshot: _TypeAlias = TradingStateSnapshot  # noqa: Y015
+
+@_typing.final
+class TradingStateHeartbeat(_message.Message):
+    """Sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TradingStateHeartbeat: _TypeAlias = TradingStateHeartbeat  # noqa: Y015

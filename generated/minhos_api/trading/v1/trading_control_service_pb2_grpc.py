@@ -84,7 +84,10 @@ class TradingControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetTradingMode(self, request, context):
-        """Changes the mode. FAILED_PRECONDITION/TRADING_HALTED for anything but MANUAL while the emergency stop is latched.
+        """Changes the mode. FAILED_PRECONDITION/TRADING_HALTED for anything but MANUAL while the emergency stop is latched, FAILED_PRECONDITION/PROVENANCE_REFUSED for an automatic mode with real money on data that is not LIVE.
+
+        Idempotent by request id, also across restarts: the same id gives the first answer, with other content ALREADY_EXISTS/REQUEST_CONFLICT. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+        A call that changes nothing keeps version, reason and actor, and no event is told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +96,8 @@ class TradingControlServiceServicer:
     def EmergencyStop(self, request, context):
         """Latches the emergency stop on disk, then cancels all working orders, flattens when asked, and confirms with the venue.
 
-        Works while bus, state and risk are dead. The latch holds when the venue cannot be reached; the answer says what is not confirmed. A second call carries on with what is left.
+        Works while bus, state and risk are dead. The latch holds when the venue cannot be reached; the answer says what is not confirmed.
+        Idempotent by nature, so without a request id: a second call keeps the first reason and carries on with what is left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,13 +105,18 @@ class TradingControlServiceServicer:
 
     def ClearEmergencyStop(self, request, context):
         """Clears the emergency stop by a person with a reason; trading is HALTED and MANUAL then. FAILED_PRECONDITION/STATE_CONFLICT when it is not latched.
+
+        Idempotent by request id, also across restarts: the same id gives the first answer, and never clears a later stop. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Halt(self, request, context):
-        """Halts trading, or lets only reductions through; cancels always pass.
+        """Halts trading, or lets only reductions through; cancels always pass. FAILED_PRECONDITION/TRADING_HALTED for REDUCING while the emergency stop is latched.
+
+        Idempotent by request id, also across restarts: the same id gives the first answer. It takes no expected version, since a halt is never too late. A call that changes nothing keeps version,
+        reason and actor, and no event is told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,13 +124,18 @@ class TradingControlServiceServicer:
 
     def Resume(self, request, context):
         """Lets trading go on. FAILED_PRECONDITION/TRADING_HALTED while the emergency stop is latched.
+
+        Idempotent by request id, also across restarts: the same id gives the first answer, and never ends a later halt. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+        A call that changes nothing keeps version, reason and actor, and no event is told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTradingState(self, request, context):
-        """Streams the state, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+        """Streams mode, state and emergency stop as a snapshot, then again after every change, and when the state manager changes what becomes of signals, in order of revision; resumes after one.
+
+        Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

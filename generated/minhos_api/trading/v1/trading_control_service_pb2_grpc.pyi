@@ -36,20 +36,39 @@ class TradingControlServiceStub:
     GetTradingState: _grpc.UnaryUnaryMultiCallable[_trading_control_service_pb2.GetTradingStateRequest, _trading_control_service_pb2.GetTradingStateResponse]
     """Returns mode, state and emergency stop."""
     SetTradingMode: _grpc.UnaryUnaryMultiCallable[_trading_control_service_pb2.SetTradingModeRequest, _trading_control_service_pb2.SetTradingModeResponse]
-    """Changes the mode. FAILED_PRECONDITION/TRADING_HALTED for anything but MANUAL while the emergency stop is latched."""
+    """Changes the mode. FAILED_PRECONDITION/TRADING_HALTED for anything but MANUAL while the emergency stop is latched, FAILED_PRECONDITION/PROVENANCE_REFUSED for an automatic mode with real money on data that is not LIVE.
+
+    Idempotent by request id, also across restarts: the same id gives the first answer, with other content ALREADY_EXISTS/REQUEST_CONFLICT. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+    A call that changes nothing keeps version, reason and actor, and no event is told.
+    """
     EmergencyStop: _grpc.UnaryUnaryMultiCallable[_trading_control_service_pb2.EmergencyStopRequest, _trading_control_service_pb2.EmergencyStopResponse]
     """Latches the emergency stop on disk, then cancels all working orders, flattens when asked, and confirms with the venue.
 
-    Works while bus, state and risk are dead. The latch holds when the venue cannot be reached; the answer says what is not confirmed. A second call carries on with what is left.
+    Works while bus, state and risk are dead. The latch holds when the venue cannot be reached; the answer says what is not confirmed.
+    Idempotent by nature, so without a request id: a second call keeps the first reason and carries on with what is left.
     """
     ClearEmergencyStop: _grpc.UnaryUnaryMultiCallable[_trading_control_service_pb2.ClearEmergencyStopRequest, _trading_control_service_pb2.ClearEmergencyStopResponse]
-    """Clears the emergency stop by a person with a reason; trading is HALTED and MANUAL then. FAILED_PRECONDITION/STATE_CONFLICT when it is not latched."""
+    """Clears the emergency stop by a person with a reason; trading is HALTED and MANUAL then. FAILED_PRECONDITION/STATE_CONFLICT when it is not latched.
+
+    Idempotent by request id, also across restarts: the same id gives the first answer, and never clears a later stop. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+    """
     Halt: _grpc.UnaryUnaryMultiCallable[_trading_control_service_pb2.HaltRequest, _trading_control_service_pb2.HaltResponse]
-    """Halts trading, or lets only reductions through; cancels always pass."""
+    """Halts trading, or lets only reductions through; cancels always pass. FAILED_PRECONDITION/TRADING_HALTED for REDUCING while the emergency stop is latched.
+
+    Idempotent by request id, also across restarts: the same id gives the first answer. It takes no expected version, since a halt is never too late. A call that changes nothing keeps version,
+    reason and actor, and no event is told.
+    """
     Resume: _grpc.UnaryUnaryMultiCallable[_trading_control_service_pb2.ResumeRequest, _trading_control_service_pb2.ResumeResponse]
-    """Lets trading go on. FAILED_PRECONDITION/TRADING_HALTED while the emergency stop is latched."""
+    """Lets trading go on. FAILED_PRECONDITION/TRADING_HALTED while the emergency stop is latched.
+
+    Idempotent by request id, also across restarts: the same id gives the first answer, and never ends a later halt. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+    A call that changes nothing keeps version, reason and actor, and no event is told.
+    """
     WatchTradingState: _grpc.UnaryStreamMultiCallable[_trading_control_service_pb2.WatchTradingStateRequest, _trading_control_service_pb2.WatchTradingStateResponse]
-    """Streams the state, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams mode, state and emergency stop as a snapshot, then again after every change, and when the state manager changes what becomes of signals, in order of revision; resumes after one.
+
+    Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken.
+    """
 
 @_typing.type_check_only
 class TradingControlServiceAsyncStub(TradingControlServiceStub):
@@ -59,20 +78,39 @@ class TradingControlServiceAsyncStub(TradingControlServiceStub):
     GetTradingState: _aio.UnaryUnaryMultiCallable[_trading_control_service_pb2.GetTradingStateRequest, _trading_control_service_pb2.GetTradingStateResponse]  # type: ignore[assignment]
     """Returns mode, state and emergency stop."""
     SetTradingMode: _aio.UnaryUnaryMultiCallable[_trading_control_service_pb2.SetTradingModeRequest, _trading_control_service_pb2.SetTradingModeResponse]  # type: ignore[assignment]
-    """Changes the mode. FAILED_PRECONDITION/TRADING_HALTED for anything but MANUAL while the emergency stop is latched."""
+    """Changes the mode. FAILED_PRECONDITION/TRADING_HALTED for anything but MANUAL while the emergency stop is latched, FAILED_PRECONDITION/PROVENANCE_REFUSED for an automatic mode with real money on data that is not LIVE.
+
+    Idempotent by request id, also across restarts: the same id gives the first answer, with other content ALREADY_EXISTS/REQUEST_CONFLICT. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+    A call that changes nothing keeps version, reason and actor, and no event is told.
+    """
     EmergencyStop: _aio.UnaryUnaryMultiCallable[_trading_control_service_pb2.EmergencyStopRequest, _trading_control_service_pb2.EmergencyStopResponse]  # type: ignore[assignment]
     """Latches the emergency stop on disk, then cancels all working orders, flattens when asked, and confirms with the venue.
 
-    Works while bus, state and risk are dead. The latch holds when the venue cannot be reached; the answer says what is not confirmed. A second call carries on with what is left.
+    Works while bus, state and risk are dead. The latch holds when the venue cannot be reached; the answer says what is not confirmed.
+    Idempotent by nature, so without a request id: a second call keeps the first reason and carries on with what is left.
     """
     ClearEmergencyStop: _aio.UnaryUnaryMultiCallable[_trading_control_service_pb2.ClearEmergencyStopRequest, _trading_control_service_pb2.ClearEmergencyStopResponse]  # type: ignore[assignment]
-    """Clears the emergency stop by a person with a reason; trading is HALTED and MANUAL then. FAILED_PRECONDITION/STATE_CONFLICT when it is not latched."""
+    """Clears the emergency stop by a person with a reason; trading is HALTED and MANUAL then. FAILED_PRECONDITION/STATE_CONFLICT when it is not latched.
+
+    Idempotent by request id, also across restarts: the same id gives the first answer, and never clears a later stop. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+    """
     Halt: _aio.UnaryUnaryMultiCallable[_trading_control_service_pb2.HaltRequest, _trading_control_service_pb2.HaltResponse]  # type: ignore[assignment]
-    """Halts trading, or lets only reductions through; cancels always pass."""
+    """Halts trading, or lets only reductions through; cancels always pass. FAILED_PRECONDITION/TRADING_HALTED for REDUCING while the emergency stop is latched.
+
+    Idempotent by request id, also across restarts: the same id gives the first answer. It takes no expected version, since a halt is never too late. A call that changes nothing keeps version,
+    reason and actor, and no event is told.
+    """
     Resume: _aio.UnaryUnaryMultiCallable[_trading_control_service_pb2.ResumeRequest, _trading_control_service_pb2.ResumeResponse]  # type: ignore[assignment]
-    """Lets trading go on. FAILED_PRECONDITION/TRADING_HALTED while the emergency stop is latched."""
+    """Lets trading go on. FAILED_PRECONDITION/TRADING_HALTED while the emergency stop is latched.
+
+    Idempotent by request id, also across restarts: the same id gives the first answer, and never ends a later halt. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+    A call that changes nothing keeps version, reason and actor, and no event is told.
+    """
     WatchTradingState: _aio.UnaryStreamMultiCallable[_trading_control_service_pb2.WatchTradingStateRequest, _trading_control_service_pb2.WatchTradingStateResponse]  # type: ignore[assignment]
-    """Streams the state, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams mode, state and emergency stop as a snapshot, then again after every change, and when the state manager changes what becomes of signals, in order of revision; resumes after one.
+
+    Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken.
+    """
 
 class TradingControlServiceServicer(metaclass=_abc_1.ABCMeta):
     """Decides who may trade: a person, both, or the machine; and stops everything."""
@@ -91,7 +129,11 @@ class TradingControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trading_control_service_pb2.SetTradingModeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trading_control_service_pb2.SetTradingModeResponse, _abc.Awaitable[_trading_control_service_pb2.SetTradingModeResponse]]:
-        """Changes the mode. FAILED_PRECONDITION/TRADING_HALTED for anything but MANUAL while the emergency stop is latched."""
+        """Changes the mode. FAILED_PRECONDITION/TRADING_HALTED for anything but MANUAL while the emergency stop is latched, FAILED_PRECONDITION/PROVENANCE_REFUSED for an automatic mode with real money on data that is not LIVE.
+
+        Idempotent by request id, also across restarts: the same id gives the first answer, with other content ALREADY_EXISTS/REQUEST_CONFLICT. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+        A call that changes nothing keeps version, reason and actor, and no event is told.
+        """
 
     @_abc_1.abstractmethod
     def EmergencyStop(
@@ -101,7 +143,8 @@ class TradingControlServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_trading_control_service_pb2.EmergencyStopResponse, _abc.Awaitable[_trading_control_service_pb2.EmergencyStopResponse]]:
         """Latches the emergency stop on disk, then cancels all working orders, flattens when asked, and confirms with the venue.
 
-        Works while bus, state and risk are dead. The latch holds when the venue cannot be reached; the answer says what is not confirmed. A second call carries on with what is left.
+        Works while bus, state and risk are dead. The latch holds when the venue cannot be reached; the answer says what is not confirmed.
+        Idempotent by nature, so without a request id: a second call keeps the first reason and carries on with what is left.
         """
 
     @_abc_1.abstractmethod
@@ -110,7 +153,10 @@ class TradingControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trading_control_service_pb2.ClearEmergencyStopRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trading_control_service_pb2.ClearEmergencyStopResponse, _abc.Awaitable[_trading_control_service_pb2.ClearEmergencyStopResponse]]:
-        """Clears the emergency stop by a person with a reason; trading is HALTED and MANUAL then. FAILED_PRECONDITION/STATE_CONFLICT when it is not latched."""
+        """Clears the emergency stop by a person with a reason; trading is HALTED and MANUAL then. FAILED_PRECONDITION/STATE_CONFLICT when it is not latched.
+
+        Idempotent by request id, also across restarts: the same id gives the first answer, and never clears a later stop. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+        """
 
     @_abc_1.abstractmethod
     def Halt(
@@ -118,7 +164,11 @@ class TradingControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trading_control_service_pb2.HaltRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trading_control_service_pb2.HaltResponse, _abc.Awaitable[_trading_control_service_pb2.HaltResponse]]:
-        """Halts trading, or lets only reductions through; cancels always pass."""
+        """Halts trading, or lets only reductions through; cancels always pass. FAILED_PRECONDITION/TRADING_HALTED for REDUCING while the emergency stop is latched.
+
+        Idempotent by request id, also across restarts: the same id gives the first answer. It takes no expected version, since a halt is never too late. A call that changes nothing keeps version,
+        reason and actor, and no event is told.
+        """
 
     @_abc_1.abstractmethod
     def Resume(
@@ -126,7 +176,11 @@ class TradingControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trading_control_service_pb2.ResumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trading_control_service_pb2.ResumeResponse, _abc.Awaitable[_trading_control_service_pb2.ResumeResponse]]:
-        """Lets trading go on. FAILED_PRECONDITION/TRADING_HALTED while the emergency stop is latched."""
+        """Lets trading go on. FAILED_PRECONDITION/TRADING_HALTED while the emergency stop is latched.
+
+        Idempotent by request id, also across restarts: the same id gives the first answer, and never ends a later halt. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+        A call that changes nothing keeps version, reason and actor, and no event is told.
+        """
 
     @_abc_1.abstractmethod
     def WatchTradingState(
@@ -134,6 +188,9 @@ class TradingControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trading_control_service_pb2.WatchTradingStateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_trading_control_service_pb2.WatchTradingStateResponse], _abc.AsyncIterator[_trading_control_service_pb2.WatchTradingStateResponse]]:
-        """Streams the state, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+        """Streams mode, state and emergency stop as a snapshot, then again after every change, and when the state manager changes what becomes of signals, in order of revision; resumes after one.
+
+        Revisions hold within one life of the service; after its restart resuming ends with OUT_OF_RANGE/POSITION_LOST, as when the revision is no longer held, and a snapshot is to be taken.
+        """
 
 def add_TradingControlServiceServicer_to_server(servicer: TradingControlServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -78,6 +78,7 @@ class GetPositionsResponse(_message.Message):
     UNREALIZED_PNL_E9_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REPLAY_THROUGH_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     realized_pnl_e9: _builtins.int
     """Profit and loss of what was closed, over all symbols, before commission, 1e-9 units."""
     commission_e9: _builtins.int
@@ -86,6 +87,8 @@ class GetPositionsResponse(_message.Message):
     """Profit and loss of what is held, over all symbols, 1e-9 units; unset when a price is missing."""
     version: _builtins.int
     """Grows with each fill."""
+    revision: _builtins.int
+    """Revision of WatchPositions that these positions are of."""
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[_position_pb2.Position]:
         """In alphabetical order of symbol."""
@@ -103,10 +106,11 @@ class GetPositionsResponse(_message.Message):
         unrealized_pnl_e9: _builtins.int | None = ...,
         version: _builtins.int = ...,
         replay_through_sequence: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_unrealized_pnl_e9", b"_unrealized_pnl_e9", "unrealized_pnl_e9", b"unrealized_pnl_e9"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unrealized_pnl_e9", b"_unrealized_pnl_e9", "commission_e9", b"commission_e9", "positions", b"positions", "realized_pnl_e9", b"realized_pnl_e9", "replay_through_sequence", b"replay_through_sequence", "unrealized_pnl_e9", b"unrealized_pnl_e9", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unrealized_pnl_e9", b"_unrealized_pnl_e9", "commission_e9", b"commission_e9", "positions", b"positions", "realized_pnl_e9", b"realized_pnl_e9", "replay_through_sequence", b"replay_through_sequence", "revision", b"revision", "unrealized_pnl_e9", b"unrealized_pnl_e9", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__unrealized_pnl_e9: _TypeAlias = _typing.Literal["unrealized_pnl_e9"]  # noqa: Y015
     _WhichOneofArgType__unrealized_pnl_e9: _TypeAlias = _typing.Literal["_unrealized_pnl_e9", b"_unrealized_pnl_e9"]  # noqa: Y015

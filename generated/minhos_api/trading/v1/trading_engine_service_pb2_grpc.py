@@ -76,7 +76,11 @@ class TradingEngineServiceServicer:
     def ExecuteTrade(self, request, context):
         """Makes an order of a signal; returns once it is checked by the risk manager and on disk, and does not wait for a fill.
 
-        Idempotent by request id. A denied order is an answer with state DENIED. FAILED_PRECONDITION/TRADING_HALTED while halted; INVALID_ARGUMENT for a HOLD signal.
+        A person or a program asks for it, so mode and confidence are not judged here; whether the signal still says something about the market is. FAILED_PRECONDITION/DATA_INSUFFICIENT when its decision
+        or its quote is older than `risk.max_price_age_s` of the configuration, or more than 1 s in the future (metadata field, age, allowed); in a replay time is event time and age is not judged.
+        FAILED_PRECONDITION/PROVENANCE_REFUSED when its data comes from elsewhere than the market's, INVALID_ARGUMENT/INVALID_FIELD for a HOLD signal and for a quote of another symbol,
+        FAILED_PRECONDITION/TRADING_HALTED while halted. Idempotent by request id, also across restarts: the same id gives the order as it stands, for another signal or quantity
+        ALREADY_EXISTS/REQUEST_CONFLICT. A denied order is an answer with state DENIED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,11 @@ class TradingEngineServiceStub:
     ExecuteTrade: _grpc.UnaryUnaryMultiCallable[_trading_engine_service_pb2.ExecuteTradeRequest, _trading_engine_service_pb2.ExecuteTradeResponse]
     """Makes an order of a signal; returns once it is checked by the risk manager and on disk, and does not wait for a fill.
 
-    Idempotent by request id. A denied order is an answer with state DENIED. FAILED_PRECONDITION/TRADING_HALTED while halted; INVALID_ARGUMENT for a HOLD signal.
+    A person or a program asks for it, so mode and confidence are not judged here; whether the signal still says something about the market is. FAILED_PRECONDITION/DATA_INSUFFICIENT when its decision
+    or its quote is older than `risk.max_price_age_s` of the configuration, or more than 1 s in the future (metadata field, age, allowed); in a replay time is event time and age is not judged.
+    FAILED_PRECONDITION/PROVENANCE_REFUSED when its data comes from elsewhere than the market's, INVALID_ARGUMENT/INVALID_FIELD for a HOLD signal and for a quote of another symbol,
+    FAILED_PRECONDITION/TRADING_HALTED while halted. Idempotent by request id, also across restarts: the same id gives the order as it stands, for another signal or quantity
+    ALREADY_EXISTS/REQUEST_CONFLICT. A denied order is an answer with state DENIED.
     """
     GetPerformanceMetrics: _grpc.UnaryUnaryMultiCallable[_trading_engine_service_pb2.GetPerformanceMetricsRequest, _trading_engine_service_pb2.GetPerformanceMetricsResponse]
     """Returns what trading brought, computed from all fills."""
@@ -57,7 +61,11 @@ class TradingEngineServiceAsyncStub(TradingEngineServiceStub):
     ExecuteTrade: _aio.UnaryUnaryMultiCallable[_trading_engine_service_pb2.ExecuteTradeRequest, _trading_engine_service_pb2.ExecuteTradeResponse]  # type: ignore[assignment]
     """Makes an order of a signal; returns once it is checked by the risk manager and on disk, and does not wait for a fill.
 
-    Idempotent by request id. A denied order is an answer with state DENIED. FAILED_PRECONDITION/TRADING_HALTED while halted; INVALID_ARGUMENT for a HOLD signal.
+    A person or a program asks for it, so mode and confidence are not judged here; whether the signal still says something about the market is. FAILED_PRECONDITION/DATA_INSUFFICIENT when its decision
+    or its quote is older than `risk.max_price_age_s` of the configuration, or more than 1 s in the future (metadata field, age, allowed); in a replay time is event time and age is not judged.
+    FAILED_PRECONDITION/PROVENANCE_REFUSED when its data comes from elsewhere than the market's, INVALID_ARGUMENT/INVALID_FIELD for a HOLD signal and for a quote of another symbol,
+    FAILED_PRECONDITION/TRADING_HALTED while halted. Idempotent by request id, also across restarts: the same id gives the order as it stands, for another signal or quantity
+    ALREADY_EXISTS/REQUEST_CONFLICT. A denied order is an answer with state DENIED.
     """
     GetPerformanceMetrics: _aio.UnaryUnaryMultiCallable[_trading_engine_service_pb2.GetPerformanceMetricsRequest, _trading_engine_service_pb2.GetPerformanceMetricsResponse]  # type: ignore[assignment]
     """Returns what trading brought, computed from all fills."""
@@ -85,7 +93,11 @@ class TradingEngineServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_trading_engine_service_pb2.ExecuteTradeResponse, _abc.Awaitable[_trading_engine_service_pb2.ExecuteTradeResponse]]:
         """Makes an order of a signal; returns once it is checked by the risk manager and on disk, and does not wait for a fill.
 
-        Idempotent by request id. A denied order is an answer with state DENIED. FAILED_PRECONDITION/TRADING_HALTED while halted; INVALID_ARGUMENT for a HOLD signal.
+        A person or a program asks for it, so mode and confidence are not judged here; whether the signal still says something about the market is. FAILED_PRECONDITION/DATA_INSUFFICIENT when its decision
+        or its quote is older than `risk.max_price_age_s` of the configuration, or more than 1 s in the future (metadata field, age, allowed); in a replay time is event time and age is not judged.
+        FAILED_PRECONDITION/PROVENANCE_REFUSED when its data comes from elsewhere than the market's, INVALID_ARGUMENT/INVALID_FIELD for a HOLD signal and for a quote of another symbol,
+        FAILED_PRECONDITION/TRADING_HALTED while halted. Idempotent by request id, also across restarts: the same id gives the order as it stands, for another signal or quantity
+        ALREADY_EXISTS/REQUEST_CONFLICT. A denied order is an answer with state DENIED.
         """
 
     @_abc_1.abstractmethod

@@ -308,6 +308,13 @@ class ErrorReason(betterproto.Enum):
      Example: {reason: "ERROR_REASON_NOT_SERVING", metadata: {"service": "risk_manager", "state": "STOPPING"}}
     """
 
+    NOT_REDUCING = 35
+    """
+    A reduce-only order would do more than reduce the position. FAILED_PRECONDITION.
+    
+     Example: {reason: "ERROR_REASON_NOT_REDUCING", metadata: {"quantity": "3", "allowed": "2"}}
+    """
+
 
 @dataclass(eq=False, repr=False)
 class ServiceContract(betterproto.Message):

@@ -77,16 +77,16 @@ class OrderTerms(betterproto.Message):
     """How it may be filled."""
 
     quantity: int = betterproto.int64_field(4)
-    """Contracts, at least 1."""
+    """Contracts, 1 to 10,000."""
 
     limit_price_e9: Optional[int] = betterproto.int64_field(5, optional=True)
     """
-    Worst price of a limit or stop-limit order, 1e-9 units, a multiple of the tick; unset for others.
+    Worst price of a limit or stop-limit order, 1e-9 units, a multiple of the tick, at most 1,000,000 points; unset for others.
     """
 
     stop_price_e9: Optional[int] = betterproto.int64_field(6, optional=True)
     """
-    Price that triggers a stop or stop-limit order, 1e-9 units, a multiple of the tick; unset for others.
+    Price that triggers a stop or stop-limit order, 1e-9 units, a multiple of the tick, at most 1,000,000 points; unset for others.
     """
 
     time_in_force: "TimeInForce" = betterproto.enum_field(7)
@@ -144,7 +144,9 @@ class Fill(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class Position(betterproto.Message):
-    """What is held of one symbol in one account."""
+    """
+    What is held of one symbol in one account. Sums that outgrow 64 bits are told as the nearest number that fits.
+    """
 
     symbol: str = betterproto.string_field(1)
     """Canonical symbol."""
@@ -172,7 +174,7 @@ class Position(betterproto.Message):
 
     unrealized_pnl_e9: Optional[int] = betterproto.int64_field(7, optional=True)
     """
-    Profit and loss of what is held at the last price, with multiplier, 1e-9 units; unset without a price.
+    Profit and loss of what is held at the last price, with multiplier, 1e-9 units; filled by GetPositions only, and unset there without a price.
     """
 
     multiplier_e9: int = betterproto.int64_field(8)

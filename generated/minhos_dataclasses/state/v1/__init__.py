@@ -259,7 +259,8 @@ class DailyPnl(betterproto.Message):
     """
     Profit and loss of one day.
 
-     A day begins at 00:00 UTC and a fill belongs to the day of its fill time (event time in a replay); all daily figures of the mesh are cut like this.
+     A day begins at 00:00 UTC, as in the trading engine's own figures, and a fill belongs to the day of its fill time (event time in a replay).
+     The risk manager's daily loss alone counts by the trading day of the exchange, which begins at 17:00 in Chicago.
     """
 
     date: str = betterproto.string_field(1)

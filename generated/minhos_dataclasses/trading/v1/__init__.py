@@ -113,6 +113,9 @@ class OrderReason(betterproto.Enum):
     VENUE_UNAVAILABLE = 11
     """The venue could not be reached before it was sent."""
 
+    NOT_REDUCING = 12
+    """It may only reduce a position, and would have done more."""
+
 
 class TradingMode(betterproto.Enum):
     """Who decides about trades."""
@@ -134,7 +137,7 @@ class TradingState(betterproto.Enum):
     """What is let through."""
 
     UNSPECIFIED = 0
-    """Refused."""
+    """Read as HALTED in HaltRequest; never sent."""
 
     ACTIVE = 1
     """All orders."""
@@ -168,7 +171,7 @@ class Order(betterproto.Message):
     """Why it stands there; empty when there is nothing to say."""
 
     reason_message: str = betterproto.string_field(6)
-    """The same for people."""
+    """The same for people, a sentence; empty when there is nothing to say."""
 
     filled_quantity: int = betterproto.int64_field(7)
     """Contracts filled."""
@@ -292,7 +295,7 @@ class GetOrderRequest(betterproto.Message):
     """By its own id."""
 
     request_id: str = betterproto.string_field(2, group="id")
-    """By the id of the request that led to it."""
+    """By the id of the request that led to it, as the order tells it."""
 
 
 @dataclass(eq=False, repr=False)
@@ -330,8 +333,13 @@ class ListOrdersResponse(betterproto.Message):
     next_page_token: str = betterproto.string_field(2)
     """Token of the next page; empty when this was the last."""
 
-    total_count: int = betterproto.int64_field(3)
-    """How many orders there are in all, whatever was asked for."""
+    all_orders_count: int = betterproto.int64_field(3)
+    """
+    How many orders the engine has on disk, of all symbols and states: the filters of the request do not change it.
+    """
+
+    revision: int = betterproto.int64_field(4)
+    """Revision of WatchOrders that this list is at least as new as."""
 
 
 @dataclass(eq=False, repr=False)
@@ -394,7 +402,7 @@ class WatchPositionsResponse(betterproto.Message):
     position: "__order_v1__.Position" = betterproto.message_field(2, group="update")
     """A position after its change."""
 
-    heartbeat: "OrdersHeartbeat" = betterproto.message_field(3, group="update")
+    heartbeat: "PositionsHeartbeat" = betterproto.message_field(3, group="update")
     """Nothing changed."""
 
     revision: int = betterproto.int64_field(4)
@@ -410,6 +418,13 @@ class PositionsSnapshot(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class PositionsHeartbeat(betterproto.Message):
+    """Sign of life."""
+
+    pass
+
+
+@dataclass(eq=False, repr=False)
 class TradingStatus(betterproto.Message):
     """Who trades and whether."""
 
@@ -419,16 +434,18 @@ class TradingStatus(betterproto.Message):
     state: "TradingState" = betterproto.enum_field(2)
     """What is let through."""
 
-    reason: str = betterproto.string_field(3)
+    state_reason: str = betterproto.string_field(3)
     """
-    Why the state is not ACTIVE, or why signals are not acted on although state and mode would let them; empty otherwise.
+    Why the state is what it is, as its actor said; empty while nobody has changed it.
     """
 
-    actor: str = betterproto.string_field(4)
-    """Who changed mode or state last."""
+    state_actor: str = betterproto.string_field(4)
+    """
+    Who changed the state last, the emergency stop and its clearing included; empty while nobody has.
+    """
 
-    change_time: datetime = betterproto.message_field(5)
-    """When."""
+    state_time: datetime = betterproto.message_field(5)
+    """When; unset while nobody has."""
 
     emergency_stop: "EmergencyLatch" = betterproto.message_field(6)
     """Emergency stop."""
@@ -445,7 +462,23 @@ class TradingStatus(betterproto.Message):
     """Whether the venue's money is real."""
 
     version: int = betterproto.int64_field(10)
-    """Grows with each change."""
+    """Grows with each change of mode, state or emergency stop."""
+
+    mode_reason: str = betterproto.string_field(11)
+    """Why the mode is what it is, as its actor said."""
+
+    mode_actor: str = betterproto.string_field(12)
+    """
+    Who changed the mode last; `default` when it was chosen at the start.
+    """
+
+    mode_time: datetime = betterproto.message_field(13)
+    """When; unset while nobody has."""
+
+    signals_off_reason: str = betterproto.string_field(14)
+    """
+    Why signals are not acted on although the mode is an automatic one, by what the state manager says; empty otherwise.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -479,6 +512,9 @@ class GetTradingStateResponse(betterproto.Message):
     status: "TradingStatus" = betterproto.message_field(1)
     """The state."""
 
+    revision: int = betterproto.int64_field(2)
+    """Revision of WatchTradingState that it is of."""
+
 
 @dataclass(eq=False, repr=False)
 class SetTradingModeRequest(betterproto.Message):
@@ -492,6 +528,12 @@ class SetTradingModeRequest(betterproto.Message):
 
     reason: str = betterproto.string_field(3)
     """Why."""
+
+    request_id: str = betterproto.string_field(4)
+    """Id of the request, made by the caller."""
+
+    expected_version: Optional[int] = betterproto.int64_field(5, optional=True)
+    """Version that the decision was made from; any when unset."""
 
 
 @dataclass(eq=False, repr=False)
@@ -545,6 +587,12 @@ class ClearEmergencyStopRequest(betterproto.Message):
     reason: str = betterproto.string_field(2)
     """Why it is safe to."""
 
+    request_id: str = betterproto.string_field(3)
+    """Id of the request, made by the caller."""
+
+    expected_version: Optional[int] = betterproto.int64_field(4, optional=True)
+    """Version that the decision was made from; any when unset."""
+
 
 @dataclass(eq=False, repr=False)
 class ClearEmergencyStopResponse(betterproto.Message):
@@ -559,13 +607,16 @@ class HaltRequest(betterproto.Message):
     """Asks to halt."""
 
     state: "TradingState" = betterproto.enum_field(1)
-    """HALTED or REDUCING; HALTED when unset."""
+    """HALTED or REDUCING, and nothing else; HALTED when unset."""
 
     actor: str = betterproto.string_field(2)
     """Who asks."""
 
     reason: str = betterproto.string_field(3)
     """Why."""
+
+    request_id: str = betterproto.string_field(4)
+    """Id of the request, made by the caller."""
 
 
 @dataclass(eq=False, repr=False)
@@ -585,6 +636,12 @@ class ResumeRequest(betterproto.Message):
 
     reason: str = betterproto.string_field(2)
     """Why."""
+
+    request_id: str = betterproto.string_field(3)
+    """Id of the request, made by the caller."""
+
+    expected_version: Optional[int] = betterproto.int64_field(4, optional=True)
+    """Version that the decision was made from; any when unset."""
 
 
 @dataclass(eq=False, repr=False)
@@ -607,11 +664,32 @@ class WatchTradingStateRequest(betterproto.Message):
 class WatchTradingStateResponse(betterproto.Message):
     """One message of the stream."""
 
-    status: "TradingStatus" = betterproto.message_field(1)
-    """The state; unset in a heartbeat."""
+    snapshot: "TradingStateSnapshot" = betterproto.message_field(1, group="update")
+    """The state; first message unless a revision was resumed."""
 
-    revision: int = betterproto.int64_field(2)
+    status: "TradingStatus" = betterproto.message_field(2, group="update")
+    """The state after its change."""
+
+    heartbeat: "TradingStateHeartbeat" = betterproto.message_field(3, group="update")
+    """Nothing changed."""
+
+    revision: int = betterproto.int64_field(4)
     """Revision that this message brings the reader to."""
+
+
+@dataclass(eq=False, repr=False)
+class TradingStateSnapshot(betterproto.Message):
+    """The state at one revision."""
+
+    status: "TradingStatus" = betterproto.message_field(1)
+    """The state."""
+
+
+@dataclass(eq=False, repr=False)
+class TradingStateHeartbeat(betterproto.Message):
+    """Sign of life."""
+
+    pass
 
 
 @dataclass(eq=False, repr=False)
@@ -651,6 +729,9 @@ class GetPositionsResponse(betterproto.Message):
     """
     Progress of a replay by symbol: signals up to this sequence were acted on; empty when no replay runs.
     """
+
+    revision: int = betterproto.int64_field(7)
+    """Revision of WatchPositions that these positions are of."""
 
 
 @dataclass(eq=False, repr=False)

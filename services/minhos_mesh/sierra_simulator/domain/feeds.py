@@ -30,6 +30,10 @@ class SpeedRefused(ValueError):
     field = "speed"
     """Field of the request that is about it."""
 
+    def __init__(self, speed: float, what: str, allowed: str) -> None:
+        self.seen, self.allowed = f"{speed:g}", allowed
+        super().__init__(f"speed {speed:g} is refused: {what} has {allowed}")
+
 
 class Feed(Protocol):
     """What the simulator asks of a feed. Times are wall-clock nanoseconds since the Unix epoch."""
@@ -62,10 +66,8 @@ class Feed(Protocol):
 def check_rate(ticks_per_s: float) -> None:
     """Raises SpeedRefused unless a random walk may have this rate."""
     if not SLOWEST_TICKS_PER_S <= ticks_per_s <= FASTEST_TICKS_PER_S:
-        raise SpeedRefused(
-            f"speed {ticks_per_s:g} is refused: a random walk has {SLOWEST_TICKS_PER_S:g} to {FASTEST_TICKS_PER_S:g} "
-            "ticks a second"
-        )
+        allowed = f"{SLOWEST_TICKS_PER_S:g} to {FASTEST_TICKS_PER_S:g} ticks a second"
+        raise SpeedRefused(ticks_per_s, "a random walk", allowed)
 
 
 class RandomWalkFeed:
@@ -169,7 +171,7 @@ class ReplayFeed:
     def set_speed(self, speed: float, now_ns: int) -> None:
         """Changes the speed from the next record on. Raises SpeedRefused."""
         if not 0 <= speed <= 1_000_000:
-            raise SpeedRefused(f"speed {speed:g} is refused: a replay has 0 (as fast as it can be) to 1000000")
+            raise SpeedRefused(speed, "a replay", "0 (as fast as it can be) to 1000000")
         self._speed = speed
         self.resume(now_ns)
 

@@ -38,15 +38,7 @@ class RequestConflict(StateError):
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"request_id {request_id!r} was used for another change: make a new id")
-        self.request_id = request_id
-
-
-class PageTokenInvalid(StateError):
-    """Expected: a page token was not made for this request."""
-
-    def __init__(self) -> None:
-        super().__init__("page_token was not made by this service for this request: ask for the first page again")
-        self.field = "page_token"
+        self.field, self.request_id = "request_id", request_id
 
 
 class FillUnusable(StateError):

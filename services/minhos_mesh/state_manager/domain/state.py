@@ -21,6 +21,8 @@ PATCHABLE = (
 """Fields that an update may name."""
 
 LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 0.5, 1.0
+LARGEST_QUANTITY = 10_000
+"""Contracts of one order."""
 
 
 class SystemState(enum.Enum):
@@ -64,7 +66,7 @@ class Patch:
 def patched(state: State, patch: Patch) -> State:
     """The state with a person's change, version and time unchanged. Raises FieldInvalid, StateConflict."""
     _check_values(patch)
-    _check_emergency_door(state, patch)
+    _check_system_state(state, patch)
     named = {name: value for name in PATCHABLE if (value := getattr(patch, name)) is not None}
     after = replace(state, **named)
     if after.system_state is not SystemState.ONLINE and patch.auto_trade_enabled is None:
@@ -113,18 +115,23 @@ def state_from_json(text: str) -> State:
 
 def _check_values(patch: Patch) -> None:
     quantity, threshold = patch.order_quantity, patch.auto_threshold
-    if quantity is not None and quantity < 1:
-        raise FieldInvalid("state.order_quantity", str(quantity), "at least 1 contract")
+    if quantity is not None and not 1 <= quantity <= LARGEST_QUANTITY:
+        raise FieldInvalid("state.order_quantity", str(quantity), f"1 to {LARGEST_QUANTITY} contracts")
     if threshold is not None and not LOWEST_THRESHOLD <= threshold <= HIGHEST_THRESHOLD:
         raise FieldInvalid("state.auto_threshold", str(threshold), f"{LOWEST_THRESHOLD} to {HIGHEST_THRESHOLD}")
 
 
-def _check_emergency_door(state: State, patch: Patch) -> None:
-    """The trading engine owns the emergency stop, so this is not the door to latch or to clear it."""
+_FOUND = frozenset({SystemState.STARTING, SystemState.DEGRADED})
+
+
+def _check_system_state(state: State, patch: Patch) -> None:
+    """By hand the system is taken out of use and back; the emergency stop has its own door at the trading engine."""
     before, wanted = state.system_state, patch.system_state
     if wanted is None or wanted is before:
         return
     shown = f"system_state is {before.value}"
+    if wanted in _FOUND:
+        raise StateConflict(f"system_state {wanted.value}", shown, "it is found and never set by hand: OFFLINE or ONLINE")
     if wanted is SystemState.EMERGENCY_STOP:
         raise StateConflict(
             "system_state EMERGENCY_STOP",
