@@ -144,7 +144,7 @@ BAD = [
     ("GenerateSignal", pb2.GenerateSignalRequest(symbol="a" * 33), "INVALID_ARGUMENT", "INVALID_FIELD", "symbol"),
     ("GetCurrentSignal", pb2.GetCurrentSignalRequest(symbol="x"), "NOT_FOUND", "SYMBOL_UNKNOWN", "known are"),
     ("ListSignals", pb2.ListSignalsRequest(page_size=-1), "INVALID_ARGUMENT", "INVALID_FIELD", "page_size"),
-    ("ListSignals", pb2.ListSignalsRequest(page_token="no"), "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID", "first page"),
+    ("ListSignals", pb2.ListSignalsRequest(page_token="no"), "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID", "begin again"),
     ("ListSignals", pb2.ListSignalsRequest(page_token="n" * 201), "INVALID_ARGUMENT", "INVALID_FIELD", "page_token"),
 ]
 
@@ -230,6 +230,13 @@ async def test_pages_hold_every_signal_once_the_newest_first_while_new_ones_come
     assert only.next_page_token == ""
 
 
+async def test_a_page_token_is_good_for_its_own_symbol_only(served: Served) -> None:
+    await served.feed(6_000)
+    token = (await served.stub.ListSignals(pb2.ListSignalsRequest(page_size=1))).next_page_token
+    told = await refused(served.stub.ListSignals(pb2.ListSignalsRequest(symbol=NQ, page_token=token)))
+    assert told.reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
+
+
 async def test_counters_say_how_far_the_brain_has_come(served: Served) -> None:
     ids = await served.feed(3_000)
     served.brain.gap(NQ)
@@ -249,15 +256,17 @@ async def test_a_watch_begins_with_the_newest_of_each_symbol_and_goes_on_with_ea
     nq = await served.feed(3_000)
     both = await served.feed(3_000, ES)
     call = served.stub.WatchSignals(pb2.WatchSignalsRequest())
-    snapshot = await read(call, 2)
-    assert [message.signal.signal_id for message in snapshot] == [both[-1], nq[-1]]
-    assert {message.revision for message in snapshot} == {served.brain.signals.newest}
+    (first,) = await read(call, 1)
+    assert [signal.signal_id for signal in first.snapshot.signals] == [both[-1], nq[-1]]
+    assert first.revision == served.brain.signals.newest
+    assert (await served.stub.ListSignals(pb2.ListSignalsRequest())).revision == first.revision
+    assert (await served.stub.GetCurrentSignal(pb2.GetCurrentSignalRequest())).revision == first.revision
     await served.brain.add(NQ, 8, REPLAY, walked(3_000), 1)
     new = [signal.signal_id for signal in served.brain.held][len(both) :]
     told = await read(call, len(new))
     assert [message.signal.signal_id for message in told] == new
     assert [message.revision for message in told] == list(
-        range(snapshot[0].revision + 1, snapshot[0].revision + 1 + len(new))
+        range(first.revision + 1, first.revision + 1 + len(new))
     )
     call.cancel()
 
@@ -275,6 +284,8 @@ async def test_a_watch_resumes_behind_a_revision_without_a_double_or_a_gap(serve
 
 async def test_a_watch_of_one_symbol_is_told_of_no_other(served: Served) -> None:
     call = served.stub.WatchSignals(pb2.WatchSignalsRequest(symbols=[ES]))
+    (first,) = await read(call, 1)
+    assert list(first.snapshot.signals) == []
     reading = asyncio.create_task(read(call, 1))
     await served.feed(3_000)
     await asyncio.sleep(0)

@@ -170,7 +170,8 @@ def test_reading_has_no_side_effects_and_the_rest_is_safe_to_retry_when_it_carri
     for rpc in contracts.rpcs:
         level = rpc.proto.options.idempotency_level
         request = contracts.messages[rpc.proto.input_type.removeprefix(".")]
-        if rpc.contract.access == options_pb2.ACCESS_READ and level != NO_SIDE_EFFECTS:
+        is_plain = not rpc.proto.client_streaming  # a reader that talks back is remembered, which is no reading alone
+        if rpc.contract.access == options_pb2.ACCESS_READ and is_plain and level != NO_SIDE_EFFECTS:
             wrong.append(f"{rpc.name}: reads and does not say NO_SIDE_EFFECTS")
         if level == NO_SIDE_EFFECTS and rpc.contract.access not in {options_pb2.ACCESS_READ, options_pb2.ACCESS_MESH}:
             wrong.append(f"{rpc.name}: says NO_SIDE_EFFECTS and asks for more than READ")

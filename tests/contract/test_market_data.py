@@ -300,13 +300,38 @@ BAD_STREAMS: list[tuple[str, list[Any], str, str]] = [
     ("unknown symbol", [_open(symbol="CLZ26-NYM")], "SYMBOL_UNKNOWN", "is not configured"),
     ("no epoch", [_open(epoch=0)], "INVALID_FIELD", "epoch"),
     ("no provenance", [_open(provenance=0)], "INVALID_FIELD", "provenance"),
-    ("second source", [_open(symbol=NQ)], "SOURCE_CONFLICT", "NQZ26-CME is fed by walk (epoch 7): other (epoch 9) must wait"),
+    (
+        "second source",
+        [_open(symbol=NQ)],
+        "SOURCE_CONFLICT",
+        "NQZ26-CME is fed by walk (epoch 7): other (epoch 9) must wait",
+    ),
     ("second epoch", [_open(symbol=NQ, source="walk", epoch=8)], "SOURCE_CONFLICT", "walk (epoch 8) must wait"),
     ("other source, same epoch", [_open(symbol=NQ, epoch=7)], "SOURCE_CONFLICT", "other (epoch 7) must wait"),
-    ("other symbol", [_open(), _batch(symbol=NQ)], "INVALID_FIELD", "allowed is ESZ26-CME, for which the stream was opened"),
-    ("other epoch", [_open(), _batch(epoch=8)], "POSITION_MISMATCH", "batch.epoch of ESZ26-CME is 8: allowed is 9, with which"),
-    ("other provenance", [_open(), _batch(provenance=1)], "POSITION_MISMATCH", "batch.provenance of ESZ26-CME is LIVE: allowed is SIMULATED"),
-    ("records left out", [_open(), _batch(), _batch(position=9)], "POSITION_MISMATCH", "batch.first_sequence of ESZ26-CME is 9: allowed is at most 4"),
+    (
+        "other symbol",
+        [_open(), _batch(symbol=NQ)],
+        "INVALID_FIELD",
+        "allowed is ESZ26-CME, for which the stream was opened",
+    ),
+    (
+        "other epoch",
+        [_open(), _batch(epoch=8)],
+        "POSITION_MISMATCH",
+        "batch.epoch of ESZ26-CME is 8: allowed is 9, with which",
+    ),
+    (
+        "other provenance",
+        [_open(), _batch(provenance=1)],
+        "POSITION_MISMATCH",
+        "batch.provenance of ESZ26-CME is LIVE: allowed is SIMULATED",
+    ),
+    (
+        "records left out",
+        [_open(), _batch(), _batch(position=9)],
+        "POSITION_MISMATCH",
+        "batch.first_sequence of ESZ26-CME is 9: allowed is at most 4",
+    ),
     ("position 0", [_open(), _batch(position=0)], "POSITION_MISMATCH", "count from 1"),
     ("no batch at all", [_open(), in_field(1, b"\xff\xff\xff")], "INVALID_FIELD", "no batch of ticks"),
     ("torn batch", [_open(), in_field(1, _batch()[5:-7])], "INVALID_FIELD", "no batch of ticks"),
@@ -605,7 +630,10 @@ async def test_resume_of_a_symbol_that_is_not_subscribed_to_is_refused(
         await soon(mesh.provider.StreamMarketData(pb2.StreamMarketDataRequest(subscription=subscription)).read())
     told = errors.read(caught.value)
     assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "ERROR_REASON_INVALID_FIELD")
-    assert (told.metadata["field"], told.metadata["seen"]) == (f"resume_after[{len(resume) - 1}].symbol", seen)
+    assert (told.metadata["field"], told.metadata["seen"]) == (
+        f"subscription.resume_after[{len(resume) - 1}].symbol",
+        seen,
+    )
     assert told.violations[0].field == told.metadata["field"]
 
 

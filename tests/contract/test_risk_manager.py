@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.contract.mesh_in_process import MeshInProcess, source_of
 from tests.contract.state_peer import STATE, FakeState
 
@@ -24,29 +28,32 @@ from minhos_api.order.v1 import position_pb2
 from minhos_api.risk.v1 import risk_check_pb2, risk_limits_pb2
 from minhos_api.risk.v1 import risk_manager_service_pb2 as pb
 from minhos_api.risk.v1.risk_manager_service_pb2_grpc import RiskManagerServiceStub
+from minhos_api.state.v1.state_manager_service_pb2 import SYSTEM_STATE_DEGRADED, SYSTEM_STATE_OFFLINE
 from minhos_api.trading.v1 import order_pb2
 from minhos_api.trading.v1.trading_events_pb2 import OrderUpdated
 from minhos_mesh.event_bus import bootstrap as event_bus
 from minhos_mesh.market_data import bootstrap as market_data
 from minhos_mesh.matching import Side
-from minhos_mesh.risk_manager import bootstrap
+from minhos_mesh.risk_manager import bootstrap, store
 from minhos_mesh.risk_manager.bootstrap import desk_of
 from minhos_mesh.risk_manager.domain.desk import Decision
 from minhos_mesh.risk_manager.domain.limits import Switches
 from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
-from minhos_mesh.risk_manager.domain.question import Evidence, Held, Provenance
+from minhos_mesh.risk_manager.domain.question import Evidence, Held, Provenance, Verdict
 from minhos_mesh.risk_manager.service import Alert, RiskManager, Writing
 from minhos_mesh.risk_manager.servicer import ERRORS, RiskManagerServicer
 from minhos_mesh.risk_manager.store import MIGRATIONS
-from minhos_mesh.risk_manager.translate import timestamp
+from minhos_mesh.risk_manager.translate import metrics_to_proto, question_from_proto, timestamp
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.clock import ManualClock
+from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.config import load
-from minhos_mesh.runtime.errors import read
+from minhos_mesh.runtime.errors import mapped, read
 from minhos_mesh.runtime.events import make_event
 from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.runtime.state import CONDITION
 from minhos_mesh.runtime.storage import Connection, Database
+from minhos_mesh.runtime.validation import check
 from minhos_mesh.state_manager import bootstrap as state_manager
 
 CONTRACT = "minhos_api.risk.v1.RiskManagerService"
@@ -62,13 +69,36 @@ class Heard:
     """An announcer that keeps what was written, once it was."""
 
     decisions: list[Decision] = field(default_factory=list)
+    fails: bool = False
+    """Whether every writing breaks by a defect."""
     alerts: list[Alert] = field(default_factory=list)
 
     def decided(self, decision: Decision) -> Writing:
-        return lambda _: self.decisions.append(decision)
+        return lambda connection: self._write(connection, decision)
+
+    def _write(self, connection: Connection, decision: Decision) -> None:
+        if self.fails:
+            connection.execute("INSERT INTO peaks VALUES ('x', 'y', ?)", (2**63,))
+        self.decisions.append(decision)
 
     def exceeded(self, alerts: Sequence[Alert], now_ns: int) -> Writing:
         return lambda _: self.alerts.extend(alerts)
+
+
+def honest_question(request_id: str, clock: ManualClock, *, quantity: int = 1) -> pb.CheckTradeRequest:
+    now = timestamp(clock.wall_ns())
+    return pb.CheckTradeRequest(
+        request_id=request_id,
+        terms=terms_pb.OrderTerms(symbol=NQ, side=BUY, type=MARKET, quantity=quantity),
+        account=pb.AccountView(),
+        evidence=pb.MarketEvidence(
+            last_price_e9=P,
+            event_time=now,
+            decision_time=now,
+            sequence=1,
+            provenance=provenance_pb2.PROVENANCE_SIMULATED,
+        ),
+    )
 
 
 class Risk:
@@ -86,8 +116,9 @@ class Risk:
     async def start(self) -> None:
         database = await self._stack.enter_async_context(Database(self._folder / "risk.db", migrations=MIGRATIONS))
         desk = desk_of(load(None, environment={}, overrides={"risk": self.overrides}))
-        self.manager = RiskManager(desk, database, self.heard, self.clock, replay=False)
-        self.manager.on_switches(Switches(trading_enabled=True, risk_enabled=True))
+        self.conditions = Conditions()
+        self.manager = RiskManager(desk, database, self.heard, self.clock, self.conditions, replay=False)
+        self.manager.on_switches(Switches(trading_enabled=True, risk_enabled=True, system_state="ONLINE"))
         await self.manager.recover()
         server = await self._stack.enter_async_context(MeshServer([RiskManagerServicer(self.manager)], errors=ERRORS))
         clients = Clients({CONTRACT: server.address})
@@ -104,21 +135,7 @@ class Risk:
         self._stack = contextlib.AsyncExitStack()
 
     def question(self, request_id: str, *, quantity: int = 1, **changes: Any) -> pb.CheckTradeRequest:
-        now = timestamp(self.clock.wall_ns())
-        request = pb.CheckTradeRequest(
-            request_id=request_id,
-            terms=terms_pb.OrderTerms(
-                symbol=NQ, side=terms_pb.SIDE_BUY, type=terms_pb.ORDER_TYPE_MARKET, quantity=quantity
-            ),
-            account=pb.AccountView(),
-            evidence=pb.MarketEvidence(
-                last_price_e9=P,
-                event_time=now,
-                decision_time=now,
-                sequence=1,
-                provenance=provenance_pb2.PROVENANCE_SIMULATED,
-            ),
-        )
+        request = honest_question(request_id, self.clock, quantity=quantity)
         for name, value in changes.items():
             if value is None:
                 request.ClearField(name)  # type: ignore[arg-type]  # the tests name fields that exist
@@ -306,19 +323,255 @@ async def test_projection_survives_a_crash_and_finds_contradictions(risk: Risk) 
 
 
 async def test_breaker_is_latched_over_a_crash_until_a_person_resets_it(risk: Risk) -> None:
-    first = (await risk.stub.TripBreaker(pb.TripBreakerRequest(actor="ann", reason="strange fills"))).breaker
-    again = (await risk.stub.TripBreaker(pb.TripBreakerRequest(actor="bob", reason="me too"))).breaker
-    assert again == first
+    trip = pb.TripBreakerRequest(request_id="t-1", actor="ann", reason="strange fills")
+    first = (await risk.stub.TripBreaker(trip)).breaker
+    again = pb.TripBreakerRequest(request_id="t-2", actor="bob", reason="me too")
+    assert (await risk.stub.TripBreaker(again)).breaker == first
     await risk.kill()
     assert failed(await risk.ask("q-1")) == {"BREAKER"}
-    nameless = risk.stub.ResetBreaker(pb.ResetBreakerRequest(actor="", reason="x"))
+    nameless = risk.stub.ResetBreaker(pb.ResetBreakerRequest(request_id="r-0", actor="", reason="x"))
     assert await refused(nameless) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
-    request = pb.ResetBreakerRequest(actor="ann", reason="understood")
+    request = pb.ResetBreakerRequest(request_id="r-1", actor="ann", reason="understood")
     assert not (await risk.stub.ResetBreaker(request)).breaker.tripped
+    request.request_id = "r-2"
     assert await refused(risk.stub.ResetBreaker(request)) == (grpc.StatusCode.FAILED_PRECONDITION, "STATE_CONFLICT")
     await risk.kill()
     assert (await risk.ask("q-2")).approved
     assert [alert.breaker_tripped for alert in risk.heard.alerts] == [True]
+
+
+async def test_late_retry_of_a_breaker_change_gives_the_first_answer_and_changes_nothing(risk: Risk) -> None:
+    trip = pb.TripBreakerRequest(request_id="t-1", actor="ann", reason="strange fills")
+    reset = pb.ResetBreakerRequest(request_id="r-1", actor="ann", reason="understood")
+    tripped, free = await risk.stub.TripBreaker(trip), await risk.stub.ResetBreaker(reset)
+    await risk.kill()
+    assert await risk.stub.TripBreaker(trip) == tripped
+    metrics = (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics
+    assert not metrics.breaker.tripped
+    await risk.stub.TripBreaker(pb.TripBreakerRequest(request_id="t-2", actor="ann", reason="again"))
+    reset.reason = "the same, told with other words"
+    assert await risk.stub.ResetBreaker(reset) == free
+    await risk.kill()
+    assert (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics.breaker.reason == "again"
+    mixed = risk.stub.ResetBreaker(pb.ResetBreakerRequest(request_id="t-1", actor="ann", reason="x"))
+    assert await refused(mixed) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_CONFLICT")
+
+
+async def test_absurd_position_is_refused_and_harms_nobody(risk: Risk) -> None:
+    for quantity, cost_e9 in ((9 * 10**18, 1), (1, 2**63 - 1), (-(2**63), -(2**63))):
+        absurd = pb.AccountView(positions=[position_pb2.Position(symbol=NQ, quantity=quantity, cost_e9=cost_e9)])
+        call = risk.ask(f"bad-{quantity}-{cost_e9}", account=absurd)
+        assert await refused(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    largest = position_pb2.Position(symbol=NQ, quantity=100_000, cost_e9=-9 * 10**18, multiplier_e9=10**15)
+    answer = await risk.ask("bad", account=pb.AccountView(positions=[largest], realized_today_e9=10**18))
+    assert "ACCOUNT_VIEW" in failed(answer)
+    await trade(risk, 1, 1)
+    await risk.kill()
+    honest = pb.AccountView(positions=[position_pb2.Position(symbol=NQ, quantity=1, cost_e9=P)], version=1)
+    assert (await risk.ask("honest", account=honest)).approved
+
+
+def any_int64() -> st.SearchStrategy[int]:
+    near = [0, 1, -1, 2**63 - 1, -(2**63), 9 * 10**18, 10**15, 10**18, 100_000, P]
+    return st.one_of(st.sampled_from(near), st.integers(-(2**63), 2**63 - 1), st.integers(-5, 100_000))
+
+
+def allowed(low: int, high: int) -> st.SearchStrategy[int]:
+    return st.sampled_from([low, high, 0, 1]) | st.integers(low, high)
+
+
+def allowed_view() -> st.SearchStrategy[pb.AccountView]:
+    """The widest views that the rules let through, so that the checks see them."""
+    symbols = st.sampled_from([NQ, "ESZ26-CME", "VIX", "NQZ99-CME"])
+    position = st.builds(
+        position_pb2.Position,
+        symbol=symbols,
+        quantity=allowed(-100_000, 100_000),
+        cost_e9=allowed(-9 * 10**18, 9 * 10**18),
+        unrealized_pnl_e9=st.none() | allowed(-9 * 10**18, 9 * 10**18),
+        multiplier_e9=allowed(0, 10**15),
+    )
+    return st.builds(
+        pb.AccountView,
+        positions=st.lists(position, max_size=3),
+        working_buy=st.dictionaries(symbols, allowed(0, 10**7), max_size=2),
+        working_sell=st.dictionaries(symbols, allowed(0, 10**7), max_size=2),
+        realized_today_e9=allowed(-(10**18), 10**18),
+        version=allowed(0, 10**18),
+        working_order_ids=st.lists(st.sampled_from(["a", "b"]), max_size=2),
+    )
+
+
+def any_time() -> st.SearchStrategy[Timestamp]:
+    seconds = st.sampled_from([0, -1, 1_795_000_000, 253_402_300_799, -(2**63), 2**63 - 1])
+    return st.builds(Timestamp, seconds=seconds, nanos=st.sampled_from([0, -1, 999_999_999, 2**31 - 1]))
+
+
+def any_symbol() -> st.SearchStrategy[str]:
+    return st.sampled_from([NQ, "ESZ26-CME", "VIX", "", "x" * 40, "NQZ99-CME"])
+
+
+def any_position() -> st.SearchStrategy[position_pb2.Position]:
+    numbers = ("quantity", "cost_e9", "realized_pnl_e9", "unrealized_pnl_e9", "multiplier_e9", "version")
+    fields: dict[str, Any] = dict.fromkeys(numbers, any_int64())
+    return st.builds(position_pb2.Position, symbol=any_symbol(), **fields)
+
+
+def any_view() -> st.SearchStrategy[pb.AccountView]:
+    return st.builds(
+        pb.AccountView,
+        positions=st.lists(any_position(), max_size=2),
+        working_buy=st.dictionaries(any_symbol(), any_int64(), max_size=2),
+        working_sell=st.dictionaries(any_symbol(), any_int64(), max_size=2),
+        realized_today_e9=any_int64(),
+        version=any_int64(),
+        working_order_ids=st.lists(st.sampled_from(["a", "b", ""]), max_size=2),
+    )
+
+
+def any_question() -> st.SearchStrategy[pb.CheckTradeRequest]:
+    terms = st.builds(
+        terms_pb.OrderTerms,
+        symbol=any_symbol(),
+        side=st.sampled_from([0, 1, 2]),
+        type=st.sampled_from([0, 1, 2, 3, 4]),
+        quantity=any_int64(),
+        limit_price_e9=st.none() | any_int64(),
+        stop_price_e9=st.none() | any_int64(),
+    )
+    evidence = st.builds(
+        pb.MarketEvidence,
+        last_price_e9=st.none() | any_int64(),
+        bid_e9=st.none() | any_int64(),
+        ask_e9=st.none() | any_int64(),
+        event_time=st.none() | any_time(),
+        decision_time=st.none() | any_time(),
+        sequence=st.sampled_from([0, 2**64 - 1]),
+        epoch=st.sampled_from([0, 2**64 - 1]),
+        provenance=st.sampled_from([0, 1, 2, 3, 4]),
+    )
+    return st.builds(
+        pb.CheckTradeRequest,
+        request_id=st.uuids().map(str),
+        order_id=st.sampled_from(["", "a", "b"]),
+        terms=st.none() | terms,
+        account=st.none() | any_view() | allowed_view(),
+        evidence=st.none() | evidence,
+        dry_run=st.booleans(),
+        replaces=st.booleans(),
+    )
+
+
+async def served_without_wire(manager: RiskManager, request: pb.CheckTradeRequest) -> Verdict | None:
+    """Ask as the server does, by rules, translation and table of errors; None when it was refused as not well formed."""
+    try:
+        check(request)
+        return await manager.check(question_from_proto(request))
+    except Exception as error:
+        told = mapped(error, ERRORS)
+        if told is None or told.code is not grpc.StatusCode.INVALID_ARGUMENT:
+            raise
+        return None
+
+
+async def ask_anything_then_honestly(folder: Path, hostile: list[pb.CheckTradeRequest]) -> None:
+    conditions, clock = Conditions(), ManualClock()
+    async with Database(folder / "risk.db", migrations=MIGRATIONS) as database:
+        desk = desk_of(load(None, environment={}))
+        manager = RiskManager(desk, database, Heard(), clock, conditions, replay=False)
+        manager.on_switches(Switches(trading_enabled=True, risk_enabled=True, system_state="ONLINE"))
+        await manager.recover()
+        for number, question in enumerate(hostile):
+            # Half of them with the evidence and the terms of an honest question, so that their accounts are looked at too.
+            if number % 2 == 0:
+                fair = honest_question("x", clock)
+                question.evidence.CopyFrom(fair.evidence)
+                question.terms.CopyFrom(fair.terms)
+            await served_without_wire(manager, question)
+            metrics_to_proto(manager.view()[0]).SerializeToString()
+        clock.advance(120)
+        verdict = await served_without_wire(manager, honest_question("honest", clock))
+        assert verdict is not None
+        assert verdict.approved, [c.message for c in verdict.checks if not c.passed]
+        assert not conditions.held()
+        await manager.close()
+        store.restore(desk_of(load(None, environment={})), await database.read(store.load))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(any_question(), min_size=1, max_size=6))
+def test_no_question_whatever_makes_a_later_honest_one_fail(hostile: list[pb.CheckTradeRequest]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(ask_anything_then_honestly(Path(folder), hostile))
+
+
+async def test_failed_write_raises_leaves_memory_as_it_was_and_is_a_condition_when_repeated(risk: Risk) -> None:
+    before = (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics
+    risk.heard.fails = True
+    for number in range(3):
+        assert "RISK_STEPS_FAIL" not in risk.conditions.held()
+        assert (await refused(risk.ask(f"q-{number}", quantity=3)))[0] is grpc.StatusCode.INTERNAL
+        assert (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics == before
+    assert "3 steps in a row" in risk.conditions.held()["RISK_STEPS_FAIL"]
+    risk.heard.fails = False
+    assert (await risk.ask("q-1", quantity=5)).approved
+    assert not risk.conditions.held()
+
+
+async def test_event_that_cannot_be_written_is_not_taken_in(risk: Risk) -> None:
+    def broken(_: Connection) -> bool:
+        raise OverflowError
+
+    await risk.ask("o-1", quantity=2)
+    done = OrderFact(order_id="o-1", symbol=NQ, side=Side.BUY, leaves_quantity=2, live=False, done=True, version=3)
+    held = Held(quantity=2, cost_e9=2 * P)
+    fact = TradeFact(
+        fill_id="f", symbol=NQ, held=held, realized_e9=0, commission_e9=0, version=1, time_ns=risk.clock.wall_ns()
+    )
+    before = (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics
+    with pytest.raises(OverflowError):
+        await risk.manager.on_order(done, broken)
+    with pytest.raises(OverflowError):
+        await risk.manager.on_trade("o-1", fact, broken)
+    assert (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics == before
+    await risk.manager.on_trade("o-1", fact, first_time)
+    assert (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics.positions[NQ] == 2
+
+
+async def test_replacement_is_asked_under_its_own_id_and_conflicts_with_other_content(risk: Risk) -> None:
+    assert (await risk.ask("o-1", quantity=3, order_id="o-1")).approved
+    nameless = risk.ask("r-0", quantity=3, replaces=True)
+    assert await refused(nameless) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    first = await risk.ask("r-1", quantity=5, order_id="o-1", replaces=True)
+    assert first.approved
+    await risk.kill()
+    assert await risk.ask("r-1", quantity=5, order_id="o-1", replaces=True) == first
+    same_id = risk.ask("r-1", quantity=5, order_id="o-1")
+    assert await refused(same_id) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_CONFLICT")
+    assert (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics.reserved[NQ] == 5
+
+
+async def test_dry_run_is_not_remembered_and_conflicts_with_nothing(risk: Risk) -> None:
+    assert (await risk.ask("q-1", quantity=2, dry_run=True)).approved
+    assert not (await risk.ask("q-1", quantity=9, dry_run=True)).approved
+    assert (await risk.ask("q-1", quantity=3)).approved
+    assert not (await risk.ask("q-1", quantity=9, dry_run=True)).approved
+
+
+async def test_what_a_price_changes_is_told_at_most_once_a_second(risk: Risk) -> None:
+    await trade(risk, 1, 1)
+    before = (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).revision
+    watch = risk.stub.WatchRisk(pb.WatchRiskRequest(after_revision=before))
+    for points in range(1, 200):
+        now_ns = risk.clock.wall_ns()
+        price = Evidence(event_time_ns=now_ns, last_e9=P + points * E9, provenance=Provenance.SIMULATED)
+        await risk.manager.on_price(NQ, price)
+    async with asyncio.timeout(5):
+        told = await watch.read()
+    watch.cancel()
+    assert told.revision == before + 1
+    assert told.change.unrealized_e9 == 199 * 20 * E9
+    assert (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).revision == before + 1
 
 
 async def test_published_loss_trips_the_breaker_and_is_told_once(risk: Risk) -> None:
@@ -367,11 +620,29 @@ async def test_configured_limits_hold_until_a_person_changes_them(risk: Risk) ->
 
 @pytest.mark.parametrize(
     "changes",
-    [{"actor": ""}, {"reason": ""}, {"limits": limits(max_position=0)}, {"limits": limits(max_daily_loss_e9=0)}],
+    [
+        {"actor": ""},
+        {"reason": ""},
+        {"limits": limits(max_position=0)},
+        {"limits": limits(max_daily_loss_e9=0)},
+        {"limits": limits(max_daily_loss_e9=2**63 - 1)},
+        {"limits": limits(max_exposure_e9=2**63 - 1)},
+        {"limits": limits(max_order_quantity=10_001)},
+        {"limits": limits(price_collar_ticks=2**63 - 1)},
+    ],
 )
 async def test_bad_limits_are_refused(risk: Risk, changes: dict[str, Any]) -> None:
     call = risk.stub.SetRiskLimits(set_limits("c-1", **changes))
     assert await refused(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+
+
+async def test_missing_age_of_a_price_is_named_as_the_contract_names_it(risk: Risk) -> None:
+    request = set_limits("c-1")
+    request.limits.ClearField("max_price_age")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await risk.stub.SetRiskLimits(request)
+    assert read(caught.value).metadata["field"] == "limits.max_price_age"
+    assert "max_price_age_ns" not in read(caught.value).message
 
 
 @pytest.mark.parametrize(
@@ -382,6 +653,8 @@ async def test_bad_limits_are_refused(risk: Risk, changes: dict[str, Any]) -> No
         ({"stop_price_e9": P - 1}, "INVALID_ARGUMENT", "PRICE_OFF_TICK"),
         ({"entry_price_e9": 25_000}, "INVALID_ARGUMENT", "PRICE_SCALE"),
         ({"risk_amount_e9": 0}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+        ({"entry_price_e9": 2**63 - 1}, "INVALID_ARGUMENT", "INVALID_FIELD"),
+        ({"stop_price_e9": -1}, "INVALID_ARGUMENT", "INVALID_FIELD"),
     ],
 )
 async def test_bad_sizing_is_refused(risk: Risk, changes: dict[str, Any], code: str, reason: str) -> None:
@@ -396,7 +669,8 @@ async def test_size_counts_the_multiplier_and_says_what_bounds_it(risk: Risk) ->
     )
     size = await risk.stub.CalculatePositionSize(request)
     assert (size.quantity, size.loss_per_contract_e9) == (2, 200 * E9)
-    assert size.bounded_by == "bounded by 450.00 USD to risk, 200.00 per contract"
+    assert size.bounded_by == pb.POSITION_SIZE_BOUND_RISK_AMOUNT
+    assert size.message == "bounded by 450.00 USD to risk, 200.00 per contract"
 
 
 async def test_watch_gives_the_metrics_then_each_change_and_resumes(risk: Risk) -> None:
@@ -406,7 +680,7 @@ async def test_watch_gives_the_metrics_then_each_change_and_resumes(risk: Risk) 
         await risk.ask("q-1")
         second = await call.read()
     call.cancel()
-    assert (first.metrics.checks, second.metrics.checks) == (0, 1)
+    assert (first.snapshot.metrics.checks, second.change.checks) == (0, 1)
     assert second.revision == first.revision + 1
     resumed = risk.stub.WatchRisk(pb.WatchRiskRequest(after_revision=first.revision))
     async with asyncio.timeout(5):
@@ -436,14 +710,14 @@ async def test_served_risk_manager_reads_prices_and_orders_and_publishes_its_dec
                 while not (await stub.CheckTrade(dry)).approved:
                     await asyncio.sleep(0.01)
                 assert (await stub.CheckTrade(request)).approved
-                assert (await watch.read()).metrics.reserved[NQ] == 4
+                assert (await watch.read()).change.reserved[NQ] == 4
         done = OrderUpdated(
             order=order_pb2.Order(order_id="o-1", terms=terms, state=order_pb2.ORDER_STATE_REJECTED, version=2)
         )
         event = make_event(done, subject=NQ, source="trading_engine", time_ns=time.time_ns())
         await bus.Publish(event_bus_service_pb2.PublishRequest(events=[event]))
         async with asyncio.timeout(5):
-            assert not (await watch.read()).metrics.reserved
+            assert not (await watch.read()).change.reserved
             listed = event_bus_service_pb2.ListEventsRequest(types=["risk.check_result"])
             while not (told := (await bus.ListEvents(listed)).events):
                 await asyncio.sleep(0.01)
@@ -511,6 +785,10 @@ async def test_served_risk_manager_refuses_by_the_state_from_the_first_question_
     await beside.switched(named="")
     beside.state.change(risk_enabled=False)
     await beside.switched(named="risk_enabled of the state is false")
+    beside.state.change(risk_enabled=True, system_state=SYSTEM_STATE_OFFLINE)
+    await beside.switched(named="system_state is OFFLINE")
+    beside.state.change(system_state=SYSTEM_STATE_DEGRADED)
+    await beside.switched(named="")
 
 
 async def test_state_manager_killed_and_back_leaves_the_last_state_in_force(beside: Beside) -> None:

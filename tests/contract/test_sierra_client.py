@@ -183,7 +183,8 @@ async def test_status_says_what_is_tailed_and_both_stubs_agree(mesh: Mesh) -> No
     stream = mesh.stub.WatchStatus(pb2.WatchStatusRequest())
     async with asyncio.timeout(5):
         async for update in stream:
-            if update.status.feeds[0].state == pb2.SIERRA_FEED_STATE_TAILING:
+            status = update.snapshot.status if update.HasField("snapshot") else update.change
+            if status.feeds and status.feeds[0].state == pb2.SIERRA_FEED_STATE_TAILING:
                 break
     stream.cancel()
     feed = await mesh.feed()
@@ -197,6 +198,35 @@ async def test_status_says_what_is_tailed_and_both_stubs_agree(mesh: Mesh) -> No
     async with Channel(host, int(port)) as channel:
         other = await dataclasses.SierraClientServiceStub(channel).get_status(dataclasses.GetStatusRequest())
     assert bytes(other.status) == answer.SerializeToString()
+
+
+async def test_watch_goes_on_behind_a_revision_and_tells_counters_that_moved(mesh: Mesh) -> None:
+    writer = ScidWriter.create(mesh.file, made(10))
+    await mesh.start_client()
+    while (await mesh.feed()).records_acknowledged != 10:
+        await asyncio.sleep(0.001)
+    first = mesh.stub.WatchStatus(pb2.WatchStatusRequest())
+    async with asyncio.timeout(10):
+        snapshot = await first.read()
+        assert snapshot.snapshot.status.feeds[0].symbol == SYMBOL
+        while (beat := await first.read()).WhichOneof("update") != "heartbeat":
+            pass
+        writer.append(made(5, 10))
+        while (await mesh.feed()).records_acknowledged != 15:
+            await asyncio.sleep(0.001)
+        watching = mesh.stub.WatchStatus(pb2.WatchStatusRequest(after_revision=beat.revision))
+        change = await watching.read()
+    assert (change.WhichOneof("update"), change.change.feeds[0].records_read) == ("change", 15)
+    assert change.revision > beat.revision >= snapshot.revision
+    assert (await mesh.stub.GetStatus(pb2.GetStatusRequest())).revision >= change.revision
+    for stream in (first, watching):
+        stream.cancel()
+    writer.close()
+    for lost in (1, change.revision + 1_000_000):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await mesh.stub.WatchStatus(pb2.WatchStatusRequest(after_revision=lost)).read()
+        assert raised.value.code() is grpc.StatusCode.OUT_OF_RANGE
+        assert read(raised.value).reason == "ERROR_REASON_POSITION_LOST"
 
 
 async def test_market_data_that_restarts_is_sent_all_again(mesh: Mesh) -> None:
@@ -287,3 +317,7 @@ async def test_files_are_listed_in_pages(mesh: Mesh) -> None:
         await mesh.stub.ListFiles(pb2.ListFilesRequest(page_size=-1))
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert read(raised.value).violations[0].field == "page_size"
+    for token in ("x", "ESZ26-CME.scid", first.next_page_token[:-2]):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await mesh.stub.ListFiles(pb2.ListFilesRequest(page_token=token))
+        assert read(raised.value).reason == "ERROR_REASON_PAGE_TOKEN_INVALID"

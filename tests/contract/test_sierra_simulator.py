@@ -23,6 +23,7 @@ from minhos_mesh.runtime.context import ServiceContext
 from minhos_mesh.runtime.errors import read
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.server import MeshServer
+from minhos_mesh.sierra_files.header import ScidError
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, RECORD
 from minhos_mesh.sierra_files.marker import read_marker
 from minhos_mesh.sierra_files.reader import read_scid
@@ -84,11 +85,13 @@ async def state(stub: Any) -> pb2.SimulatorState:
 
 async def watch_until(stub: Any, activity: pb2.SimulatorActivity.ValueType) -> list[pb2.SimulatorState]:
     stream = stub.WatchReplay(pb2.WatchReplayRequest())
-    seen = []
+    seen: list[pb2.SimulatorState] = []
     async with asyncio.timeout(10):
         async for update in stream:
-            seen.append(update.simulator)
-            if update.simulator.activity == activity:
+            kind = update.WhichOneof("update")
+            assert (kind == "snapshot") == (not seen)
+            seen.append(update.snapshot.simulator if kind == "snapshot" else update.change)
+            if kind != "heartbeat" and seen[-1].activity == activity:
                 break
     stream.cancel()
     return seen
@@ -133,8 +136,45 @@ async def test_speed_is_changed_and_a_wrong_one_is_refused(simulator: Simulator)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await stub.SetFeed(pb2.SetFeedRequest(speed=speed))
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert read(raised.value).violations[0].field == field
+        told = read(raised.value)
+        assert told.violations[0].field == field
+        if speed >= 0:
+            assert told.metadata["seen"] == f"{speed:g}"
+            assert told.metadata["allowed"] == "0.1 to 10000 ticks a second"
     assert (await state(stub)).speed == 25.0
+
+
+async def test_watch_goes_on_behind_a_revision_and_beats_while_nothing_changes(simulator: Simulator) -> None:
+    stub = await simulator.start(ticks_per_second=500.0)
+    await stub.Pause(pb2.PauseRequest())
+    answer = await stub.GetStatus(pb2.SierraSimulatorServiceGetStatusRequest())
+    for _ in range(2):
+        await stub.Pause(pb2.PauseRequest())
+        await stub.SetFeed(pb2.SetFeedRequest(speed=500.0))
+    watching = stub.WatchReplay(pb2.WatchReplayRequest(after_revision=answer.revision))
+    async with asyncio.timeout(10):
+        beat = await watching.read()
+        assert (beat.WhichOneof("update"), beat.revision) == ("heartbeat", answer.revision)
+        await stub.Resume(pb2.ResumeRequest())
+        change = await watching.read()
+    assert change.change.activity == pb2.SIMULATOR_ACTIVITY_RUNNING
+    assert change.revision > answer.revision
+    watching.cancel()
+    for lost in (0, 5, change.revision + 1_000_000):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.WatchReplay(pb2.WatchReplayRequest(after_revision=lost)).read()
+        assert raised.value.code() is grpc.StatusCode.OUT_OF_RANGE
+        assert read(raised.value).reason == "ERROR_REASON_POSITION_LOST"
+
+
+async def test_failure_is_told_with_its_reason(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(_writer: ScidWriter, _records: object) -> None:
+        raise ScidError("No space left on device")
+
+    stub = await simulator.start(ticks_per_second=500.0)
+    monkeypatch.setattr(ScidWriter, "append", refusing)
+    failed = (await watch_until(stub, pb2.SIMULATOR_ACTIVITY_FAILED))[-1]
+    assert failed.reason == "No space left on device"
 
 
 async def test_replay_at_full_speed_ends_with_the_recording(simulator: Simulator, tmp_path: Path) -> None:

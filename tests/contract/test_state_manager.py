@@ -207,9 +207,9 @@ def stopped(actor: str = "bert") -> trading_pb.EmergencyStopTriggered:
 
 
 def status(*, latched: bool, mode: control_pb.TradingMode.ValueType) -> trading_pb.TradingStateChanged:
-    made = control_pb.TradingStatus(mode=mode, actor="bert", reason="as planned")
+    made = control_pb.TradingStatus(mode=mode, mode_actor="bert", mode_reason="as planned")
     made.emergency_stop.latched = latched
-    made.change_time.seconds = DAY_S
+    made.mode_time.seconds = DAY_S
     return trading_pb.TradingStateChanged(status=made)
 
 
@@ -347,7 +347,34 @@ async def test_same_request_id_gives_the_first_answer_and_another_change_is_a_co
     assert await mesh.stub.UpdateState(change(["order_quantity"], order_quantity=2)) == first
     told = await refusal(mesh.stub.UpdateState(change(["order_quantity"], order_quantity=9)))
     assert (told.code.name, told.reason) == ("ALREADY_EXISTS", "ERROR_REASON_REQUEST_CONFLICT")
+    assert told.metadata == {"field": "request_id", "request_id": "r-1"}
+    assert [violation.field for violation in told.violations] == ["request_id"]
     assert (await mesh.state()).order_quantity == 3
+
+
+async def test_actor_and_reason_do_not_make_another_request(mesh: Mesh) -> None:
+    request = change(["order_quantity"], order_quantity=2)
+    first = await mesh.stub.UpdateState(request)
+    request.actor, request.reason = "bert", "again"
+    assert await mesh.stub.UpdateState(request) == first
+
+
+@pytest.mark.parametrize("wanted", [pb.SYSTEM_STATE_DEGRADED, pb.SYSTEM_STATE_STARTING])
+async def test_what_is_found_is_not_set_by_hand(mesh: Mesh, wanted: pb.SystemState.ValueType) -> None:
+    told = await refusal(mesh.stub.UpdateState(change(["system_state"], system_state=wanted)))
+    assert (told.code.name, told.reason) == ("FAILED_PRECONDITION", "ERROR_REASON_STATE_CONFLICT")
+    assert "never set by hand: OFFLINE or ONLINE" in told.message
+    assert (await mesh.state()).system_state == pb.SYSTEM_STATE_ONLINE
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("order_quantity", 10_001), ("order_quantity", 0), ("auto_threshold", 0.49), ("auto_threshold", 0.0)],
+)
+async def test_value_beyond_its_rule_is_refused_by_name(mesh: Mesh, path: str, value: Any) -> None:
+    told = await refusal(mesh.stub.UpdateState(change([path], **{path: value})))
+    assert (told.code.name, told.reason) == ("INVALID_ARGUMENT", "ERROR_REASON_INVALID_FIELD")
+    assert (told.metadata["field"], told.metadata["seen"]) == (f"state.{path}", str(value))
 
 
 async def test_leaving_online_turns_auto_trade_off(mesh: Mesh) -> None:
@@ -389,7 +416,9 @@ async def test_watch_gives_a_snapshot_then_changes_and_resumes(mesh: Mesh) -> No
     second, third = await call.read(), await call.read()
     call.cancel()
     assert [item.revision for item in (first, second, third)] == [2, 3, 4]
-    assert [item.state.order_quantity for item in (first, second, third)] == [1, 2, 3]
+    assert [item.WhichOneof("update") for item in (first, second, third)] == ["snapshot", "state", "state"]
+    assert [state.order_quantity for state in (first.snapshot.state, second.state, third.state)] == [1, 2, 3]
+    assert (await mesh.stub.GetState(pb.GetStateRequest())).revision == 4
     again = mesh.stub.WatchState(pb.WatchStateRequest(after_revision=second.revision))
     assert await again.read() == third
     again.cancel()
@@ -401,18 +430,18 @@ async def test_watch_that_resumes_and_missed_nothing_is_told_so_at_once(mesh: Me
     async with asyncio.timeout(2):
         beat = await call.read()
     call.cancel()
-    assert (beat.HasField("state"), beat.revision) == (False, newest)
+    assert (beat.WhichOneof("update"), beat.revision) == ("heartbeat", newest)
 
 
 @pytest.mark.parametrize("revision", [-1, 1, 99])
-async def test_watch_behind_a_revision_that_is_not_held_is_out_of_range_with_the_oldest(
+async def test_watch_behind_a_revision_that_is_not_held_is_out_of_range_with_what_is(
     mesh: Mesh, revision: int
 ) -> None:
     await mesh.restart()
     call = mesh.stub.WatchState(pb.WatchStateRequest(after_revision=revision))
     told = await refusal(call.read())
     assert (told.code.name, told.reason) == ("OUT_OF_RANGE", "ERROR_REASON_POSITION_LOST")
-    assert told.metadata == {"asked": str(revision), "oldest": "2"}
+    assert told.metadata == {"asked": str(revision), "oldest": "2", "newest": "2"}
 
 
 async def test_silent_watch_beats(mesh: Mesh) -> None:
@@ -422,8 +451,8 @@ async def test_silent_watch_beats(mesh: Mesh) -> None:
         snapshot, beat = await call.read(), await call.read()
         call.cancel()
         await clients.close()
-    assert snapshot.HasField("state")
-    assert not beat.HasField("state")
+    assert snapshot.WhichOneof("update") == "snapshot"
+    assert beat.WhichOneof("update") == "heartbeat"
     assert beat.revision == snapshot.revision
 
 

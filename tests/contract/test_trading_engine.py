@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,15 @@ async def refusal(call: Any) -> CallError:
     return read(caught.value)
 
 
+def fresh() -> str:
+    """A request id of its own."""
+    return uuid.uuid4().hex
+
+
 async def set_mode(engine: Stubs, mode: Any) -> None:
-    await engine.control.SetTradingMode(control_pb2.SetTradingModeRequest(mode=mode, actor="ann", reason="test"))
+    await engine.control.SetTradingMode(
+        control_pb2.SetTradingModeRequest(request_id=fresh(), mode=mode, actor="ann", reason="test")
+    )
 
 
 async def stop(engine: Stubs, *, flatten: bool = False) -> control_pb2.EmergencyStopResponse:
@@ -156,7 +164,7 @@ async def test_a_known_request_gives_its_order_even_when_new_ones_are_refused(pe
     async with peers.engine() as engine:
         order = await place(engine)
         await reaches(engine, order.order_id, FILLED)
-        await engine.control.Halt(control_pb2.HaltRequest(actor="ann", reason="lunch"))
+        await engine.control.Halt(control_pb2.HaltRequest(request_id=fresh(), actor="ann", reason="lunch"))
     async with peers.engine() as engine:
         assert (await place(engine)).order_id == order.order_id
         assert (await refusal(place(engine, "r-2"))).reason == "ERROR_REASON_TRADING_HALTED"
@@ -167,10 +175,12 @@ async def test_a_known_request_gives_its_order_even_when_new_ones_are_refused(pe
     [
         ({"quantity": 0}, "INVALID_FIELD", "terms.quantity"),
         ({"quantity": -3}, "INVALID_FIELD", "terms.quantity"),
-        ({"quantity": 999_999}, "INVALID_FIELD", "terms.quantity"),
+        ({"quantity": 10_001}, "INVALID_FIELD", "terms.quantity"),
         ({"quantity": 10**15}, "INVALID_FIELD", "terms.quantity"),
         ({"limit_e9": 23_500}, "PRICE_SCALE", "terms.limit_price_e9"),
-        ({"limit_e9": 23_500 * 10**13}, "PRICE_SCALE", "terms.limit_price_e9"),
+        ({"limit_e9": 235_000 * E9}, "PRICE_SCALE", "terms.limit_price_e9"),
+        ({"limit_e9": 10**15 + 1}, "INVALID_FIELD", "terms.limit_price_e9"),
+        ({"limit_e9": 2**63 - 1}, "INVALID_FIELD", "terms.limit_price_e9"),
         ({"limit_e9": 23_500_100_000_000}, "PRICE_OFF_TICK", "terms.limit_price_e9"),
         ({"limit_e9": -1}, "INVALID_FIELD", "terms.limit_price_e9"),
     ],
@@ -182,7 +192,7 @@ async def test_orders_that_make_no_sense_are_refused_and_nothing_is_written(
     assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, f"ERROR_REASON_{reason}")
     assert field in [violation.field for violation in told.violations]
     assert peers.risk.questions == []
-    assert (await engine.orders.ListOrders(orders_pb2.ListOrdersRequest())).total_count == 0
+    assert (await engine.orders.ListOrders(orders_pb2.ListOrdersRequest())).all_orders_count == 0
 
 
 async def test_an_order_off_by_the_scale_is_told_what_was_probably_meant(engine: Stubs) -> None:
@@ -196,6 +206,10 @@ async def test_unknown_symbol_order_and_page_token_are_told_as_such(engine: Stub
     strange.symbol = "XXZ26-CME"
     request = orders_pb2.PlaceOrderRequest(request_id="r", terms=strange, actor="ann")
     assert (await refusal(engine.orders.PlaceOrder(request))).reason == "ERROR_REASON_SYMBOL_UNKNOWN"
+    for empty in (orders_pb2.GetOrderRequest(order_id=""), orders_pb2.GetOrderRequest(request_id="")):
+        assert (await refusal(engine.orders.GetOrder(empty))).reason == "ERROR_REASON_INVALID_FIELD"
+    by_request = await refusal(engine.orders.GetOrder(orders_pb2.GetOrderRequest(request_id="nobody")))
+    assert (by_request.reason, by_request.metadata["request_id"]) == ("ERROR_REASON_ORDER_UNKNOWN", "nobody")
     nobody = orders_pb2.GetOrderRequest(order_id="nobody")
     assert (await refusal(engine.orders.GetOrder(nobody))).reason == "ERROR_REASON_ORDER_UNKNOWN"
     cancel = orders_pb2.CancelOrderRequest(order_id="nobody", actor="ann")
@@ -333,7 +347,7 @@ async def test_cancels_pass_in_every_state_and_are_safe_to_repeat(peers: Peers, 
     peers.venue.on_submit = "rest"
     order = await place(engine)
     await reaches(engine, order.order_id, WORKING)
-    await engine.control.Halt(control_pb2.HaltRequest(actor="ann", reason="lunch"))
+    await engine.control.Halt(control_pb2.HaltRequest(request_id=fresh(), actor="ann", reason="lunch"))
     request = orders_pb2.CancelOrderRequest(order_id=order.order_id, actor="ann")
     for _ in range(2):
         canceled = (await engine.orders.CancelOrder(request)).order
@@ -344,7 +358,8 @@ async def test_an_order_that_is_done_cannot_be_cancelled(engine: Stubs) -> None:
     order = await place(engine)
     await reaches(engine, order.order_id, FILLED)
     told = await refusal(engine.orders.CancelOrder(orders_pb2.CancelOrderRequest(order_id=order.order_id, actor="a")))
-    assert (told.reason, told.metadata["state"]) == ("ERROR_REASON_ORDER_STATE", "FILLED")
+    assert told.reason == "ERROR_REASON_ORDER_STATE"
+    assert dict(told.metadata) == {"order_id": order.order_id, "state": "FILLED", "wanted": "cancel"}
 
 
 async def test_a_cancel_without_an_answer_is_pursued(peers: Peers, engine: Stubs) -> None:
@@ -378,7 +393,10 @@ async def test_a_replacement_is_checked_by_risk_and_made_once(peers: Peers, engi
         assert (changed.state, changed.terms.quantity) == (WORKING, 3)
         assert changed.terms.limit_price_e9 == PRICE_E9 - 5 * E9
     question = peers.risk.questions[-1]
-    assert (len(peers.risk.questions), question.terms.quantity, question.account.working_buy[SYMBOL]) == (2, 3, 0)
+    assert (len(peers.risk.questions), question.terms.quantity, question.replaces) == (2, 3, True)
+    assert (question.order_id, list(question.account.working_order_ids)) == (order.order_id, [order.order_id])
+    assert question.request_id.startswith(f"{order.order_id}:")
+    assert len(question.request_id) <= 64
     peers.risk.approve = False
     refused = orders_pb2.ReplaceOrderRequest(order_id=order.order_id, request_id="c-2", quantity=4, actor="ann")
     assert (await refusal(engine.orders.ReplaceOrder(refused))).reason == "ERROR_REASON_RISK_REFUSED"
@@ -420,7 +438,9 @@ async def test_a_live_venue_gets_nothing_that_does_not_rest_on_live_data(peers: 
     peers.venue.live = True
     async with peers.engine() as engine:
         assert (await refusal(place(engine))).reason == "ERROR_REASON_PROVENANCE_REFUSED"
-        automatic = control_pb2.SetTradingModeRequest(mode=control_pb2.TRADING_MODE_FULL_AUTO, actor="ann")
+        automatic = control_pb2.SetTradingModeRequest(
+            request_id=fresh(), mode=control_pb2.TRADING_MODE_FULL_AUTO, actor="ann"
+        )
         told = await refusal(engine.control.SetTradingMode(automatic))
         assert told.reason == "ERROR_REASON_PROVENANCE_REFUSED"
     assert peers.venue.submissions == []
@@ -429,10 +449,10 @@ async def test_a_live_venue_gets_nothing_that_does_not_rest_on_live_data(peers: 
 async def test_mode_and_halt_survive_a_restart(peers: Peers) -> None:
     async with peers.engine() as engine:
         await set_mode(engine, control_pb2.TRADING_MODE_SEMI_AUTO)
-        await engine.control.Halt(control_pb2.HaltRequest(actor="ann", reason="lunch"))
+        await engine.control.Halt(control_pb2.HaltRequest(request_id=fresh(), actor="ann", reason="lunch"))
     async with peers.engine() as engine:
         status = (await engine.control.GetTradingState(control_pb2.GetTradingStateRequest())).status
-        assert (status.mode, status.state, status.reason, status.actor) == (
+        assert (status.mode, status.state, status.state_reason, status.state_actor) == (
             control_pb2.TRADING_MODE_SEMI_AUTO,
             control_pb2.TRADING_STATE_HALTED,
             "lunch",
@@ -443,15 +463,15 @@ async def test_mode_and_halt_survive_a_restart(peers: Peers) -> None:
 async def test_halted_refuses_reducing_passes_reductions_and_resume_opens_again(peers: Peers, engine: Stubs) -> None:
     order = await place(engine, "r-1", quantity=2)
     await reaches(engine, order.order_id, FILLED)
-    await engine.control.Halt(control_pb2.HaltRequest(actor="ann", reason="lunch"))
+    await engine.control.Halt(control_pb2.HaltRequest(request_id=fresh(), actor="ann", reason="lunch"))
     assert (await refusal(place(engine, "r-2", buy=False))).reason == "ERROR_REASON_TRADING_HALTED"
     reducing = control_pb2.TRADING_STATE_REDUCING
-    await engine.control.Halt(control_pb2.HaltRequest(state=reducing, actor="ann", reason="late"))
+    await engine.control.Halt(control_pb2.HaltRequest(request_id=fresh(), state=reducing, actor="ann", reason="late"))
     assert (await refusal(place(engine, "r-3"))).reason == "ERROR_REASON_TRADING_HALTED"
     assert (await refusal(place(engine, "r-4", buy=False, quantity=3))).reason == "ERROR_REASON_TRADING_HALTED"
     passed = await place(engine, "r-5", buy=False, quantity=1)
     await reaches(engine, passed.order_id, FILLED)
-    await engine.control.Resume(control_pb2.ResumeRequest(actor="ann"))
+    await engine.control.Resume(control_pb2.ResumeRequest(request_id=fresh(), actor="ann"))
     assert (await place(engine, "r-6")).state != DENIED
     told = await until(lambda: [t.status.state for t in peers.bus.told("trading_state.changed")][1:])
     assert told == [
@@ -462,12 +482,14 @@ async def test_halted_refuses_reducing_passes_reductions_and_resume_opens_again(
 
 
 async def test_a_reduce_only_order_never_opens_a_position(engine: Stubs) -> None:
-    assert (await refusal(place(engine, reduce_only=True))).reason == "ERROR_REASON_TRADING_HALTED"
+    told = await refusal(place(engine, reduce_only=True))
+    assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ERROR_REASON_NOT_REDUCING")
+    assert dict(told.metadata) == {"quantity": "1", "allowed": "0"}
 
 
 async def test_a_halt_needs_a_person_and_a_reason(engine: Stubs) -> None:
-    assert (await refusal(engine.control.Halt(control_pb2.HaltRequest(actor="ann")))).violations
-    blank = control_pb2.HaltRequest(actor=" ", reason="x")
+    assert (await refusal(engine.control.Halt(control_pb2.HaltRequest(request_id=fresh(), actor="ann")))).violations
+    blank = control_pb2.HaltRequest(request_id=fresh(), actor=" ", reason="x")
     assert (await refusal(engine.control.Halt(blank))).reason == "ERROR_REASON_INVALID_FIELD"
 
 
@@ -564,13 +586,13 @@ async def test_an_order_that_reaches_the_venue_behind_the_stop_is_cancelled_ther
 
 
 async def test_only_a_person_with_a_reason_clears_the_stop_and_trading_stays_halted(engine: Stubs) -> None:
-    clear = control_pb2.ClearEmergencyStopRequest(actor="ann", reason="checked")
+    clear = control_pb2.ClearEmergencyStopRequest(request_id=fresh(), actor="ann", reason="checked")
     assert (await refusal(engine.control.ClearEmergencyStop(clear))).reason == "ERROR_REASON_STATE_CONFLICT"
     await stop(engine)
-    assert (await refusal(engine.control.Resume(control_pb2.ResumeRequest(actor="ann")))).reason == (
-        "ERROR_REASON_TRADING_HALTED"
-    )
-    nobody = control_pb2.ClearEmergencyStopRequest(actor="ann", reason=" ")
+    assert (
+        await refusal(engine.control.Resume(control_pb2.ResumeRequest(request_id=fresh(), actor="ann")))
+    ).reason == ("ERROR_REASON_TRADING_HALTED")
+    nobody = control_pb2.ClearEmergencyStopRequest(request_id=fresh(), actor="ann", reason=" ")
     assert (await refusal(engine.control.ClearEmergencyStop(nobody))).reason == "ERROR_REASON_INVALID_FIELD"
     status = (await engine.control.ClearEmergencyStop(clear)).status
     assert (status.emergency_stop.latched, status.state, status.mode) == (
@@ -682,13 +704,13 @@ async def holds(engine: Stubs, contracts: int) -> None:
     await until(look)
 
 
-OFF = "signals are not acted on: auto_trade_enabled of the state is false"
-NEVER_HEARD = "signals are not acted on: the state manager has never been heard"
+OFF = "auto_trade_enabled of the state is false"
+NEVER_HEARD = "the state manager has never been heard"
 
 
 async def test_without_auto_trade_a_signal_is_left_until_it_is_on_again(peers: Peers, engine: Stubs) -> None:
     peers.state.change(auto_trade_enabled=False)
-    status = await in_force(engine, reason=OFF)
+    status = await in_force(engine, signals_off_reason=OFF)
     assert status.state == control_pb2.TRADING_STATE_ACTIVE
     peers.bus.signal(signal(1))
     await until(lambda: 1 in peers.bus.acked)
@@ -696,7 +718,7 @@ async def test_without_auto_trade_a_signal_is_left_until_it_is_on_again(peers: P
     by_hand = await place(engine)
     await reaches(engine, by_hand.order_id, FILLED)
     peers.state.change(auto_trade_enabled=True)
-    await in_force(engine, reason="")
+    await in_force(engine, signals_off_reason="")
     peers.bus.signal(signal(2, buy=False))
     await holds(engine, -1)
 
@@ -726,8 +748,8 @@ async def test_a_change_of_the_state_is_told_to_who_watches_trading(peers: Peers
     peers.state.change(auto_trade_enabled=False)
     second, third = await call.read(), await call.read()
     call.cancel()
-    assert (first.status.auto_threshold, second.status.auto_threshold) == (0.75, 0.9)
-    assert (third.status.reason, third.revision) == (OFF, first.revision + 2)
+    assert (first.snapshot.status.auto_threshold, second.status.auto_threshold) == (0.75, 0.9)
+    assert (third.status.signals_off_reason, third.revision) == (OFF, first.revision + 2)
 
 
 async def test_a_dead_state_manager_leaves_its_last_word_in_force_and_is_followed_again(
@@ -741,7 +763,7 @@ async def test_a_dead_state_manager_leaves_its_last_word_in_force_and_is_followe
     await holds(engine, 2)
     peers.state.change(auto_trade_enabled=False)
     await peers.serve("state")
-    await in_force(engine, reason=OFF)
+    await in_force(engine, signals_off_reason=OFF)
     assert "STATE_AWAY" not in engine.conditions.held()
     peers.bus.signal(signal(2, buy=False))
     await until(lambda: 2 in peers.bus.acked)
@@ -755,7 +777,7 @@ async def test_an_engine_that_never_heard_the_state_acts_on_no_signal_but_obeys_
     await peers.kill("state")
     async with peers.engine() as engine:
         status = await status_of(engine)
-        assert (status.reason, status.HasField("auto_threshold")) == (NEVER_HEARD, False)
+        assert (status.signals_off_reason, status.HasField("auto_threshold")) == (NEVER_HEARD, False)
         assert "STATE_AWAY" in engine.conditions.held()
         peers.bus.signal(signal(1))
         await until(lambda: 1 in peers.bus.acked)
@@ -768,14 +790,14 @@ async def test_an_engine_that_never_heard_the_state_acts_on_no_signal_but_obeys_
         assert "name a quantity" in told.message
         answer = await stop(engine, flatten=True)
         assert list(answer.unconfirmed) == []
-        assert (await status_of(engine)).reason == "smoke"
+        assert (await status_of(engine)).state_reason == "emergency stop: smoke"
 
 
 async def test_a_reason_of_the_state_is_not_shown_where_no_machine_trades(peers: Peers, engine: Stubs) -> None:
     peers.state.change(auto_trade_enabled=False)
-    await in_force(engine, reason=OFF)
+    await in_force(engine, signals_off_reason=OFF)
     await set_mode(engine, control_pb2.TRADING_MODE_MANUAL)
-    assert (await status_of(engine)).reason == ""
+    assert (await status_of(engine)).signals_off_reason == ""
 
 
 async def test_an_old_signal_is_left(peers: Peers, engine: Stubs) -> None:
@@ -785,7 +807,7 @@ async def test_an_old_signal_is_left(peers: Peers, engine: Stubs) -> None:
 
 
 async def test_a_signal_while_halted_is_left_and_acknowledged(peers: Peers, engine: Stubs) -> None:
-    await engine.control.Halt(control_pb2.HaltRequest(actor="ann", reason="lunch"))
+    await engine.control.Halt(control_pb2.HaltRequest(request_id=fresh(), actor="ann", reason="lunch"))
     peers.bus.signal(signal(1))
     await until(lambda: peers.bus.acked)
     assert (peers.venue.submissions, peers.bus.nacked) == ([], [])
@@ -888,7 +910,7 @@ async def test_watching_positions_and_control_gives_a_snapshot_then_each_change(
     positions = engine.orders.WatchPositions(orders_pb2.WatchPositionsRequest())
     assert list((await positions.read()).snapshot.positions) == []
     control = engine.control.WatchTradingState(control_pb2.WatchTradingStateRequest())
-    assert (await control.read()).status.mode == control_pb2.TRADING_MODE_FULL_AUTO
+    assert (await control.read()).snapshot.status.mode == control_pb2.TRADING_MODE_FULL_AUTO
     await place(engine)
     assert (await positions.read()).position.quantity == 1
     await set_mode(engine, control_pb2.TRADING_MODE_MANUAL)
@@ -905,7 +927,7 @@ async def test_orders_are_listed_newest_first_by_state_and_page(peers: Peers, en
     await place(engine, "r-3")
     page = await engine.orders.ListOrders(orders_pb2.ListOrdersRequest(page_size=2, states=[FILLED]))
     assert [order.request_id for order in page.orders] == ["r-2", "r-1"]
-    assert page.total_count == 4
+    assert page.all_orders_count == 4
     rest = await engine.orders.ListOrders(
         orders_pb2.ListOrdersRequest(page_size=2, states=[FILLED], page_token=page.next_page_token)
     )

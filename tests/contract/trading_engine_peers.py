@@ -58,6 +58,7 @@ class FakeRisk(risk_grpc.RiskManagerServiceServicer):
 
     def __init__(self) -> None:
         self.approve = True
+        self.conflicts = False
         self.questions: list[risk_pb2.CheckTradeRequest] = []
         self.limits: list[risk_pb2.SetRiskLimitsRequest] = []
         self.hold = asyncio.Event()
@@ -67,6 +68,8 @@ class FakeRisk(risk_grpc.RiskManagerServiceServicer):
 
     async def CheckTrade(self, request: risk_pb2.CheckTradeRequest, context: Any) -> risk_pb2.CheckTradeResponse:
         self.questions.append(request)
+        if self.conflicts:
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "asked before with other content")
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -133,6 +136,7 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
         self.fills: list[fill_pb2.Fill] = []
         self.log: list[venue_pb2.WatchOrdersResponse] = []
         self.submissions: list[venue_pb2.SubmitOrderRequest] = []
+        self.replacements: list[venue_pb2.ReplaceOrderRequest] = []
         self.first_revision = 0
         self.let_in = asyncio.Event()
         self._news = asyncio.Event()
@@ -154,7 +158,7 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
             venue_order_id=f"v-{len(self.orders) + 1}",
             terms=request.terms,
             state=state,
-            reason="no margin" if self.on_submit == "reject" else "",
+            reason_message="no margin" if self.on_submit == "reject" else "",
         )
         order.update_time.CopyFrom(request.decision_time)
         self.orders[request.client_order_id] = order
@@ -250,12 +254,17 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
     def _cancel(self, order: venue_pb2.VenueOrder) -> None:
         if order.state not in _DONE:
             order.state = _V.VENUE_ORDER_STATE_CANCELED
+            order.reason_message = "its client cancelled it"
+            order.reason_code = _V.VENUE_ORDER_REASON_REQUESTED
             self.tell(order)
 
     async def ReplaceOrder(self, request: venue_pb2.ReplaceOrderRequest, context: Any) -> Any:
         order = self.orders[request.client_order_id]
+        self.replacements.append(request)
         if self.on_submit == "refuse":
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no changes today")
+        if self.on_submit == "conflict":
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "another change has this id")
         if request.HasField("quantity"):
             order.terms.quantity = request.quantity
         if request.HasField("limit_price_e9"):
@@ -278,7 +287,7 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
         if request.HasField("after_fill_id"):
             ids = [fill.fill_id for fill in found]
             if request.after_fill_id not in ids:
-                await context.abort(grpc.StatusCode.NOT_FOUND, "unknown fill")
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "unknown fill")
             found = found[ids.index(request.after_fill_id) + 1 :]
         if request.HasField("client_order_id"):
             found = [fill for fill in found if fill.order_id == request.client_order_id]

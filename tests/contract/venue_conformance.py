@@ -213,9 +213,11 @@ class VenueConformance:
         await venue.show(0, 1, size=2)
         done = await submit(venue, terms(venue.symbol, quantity=5, tif=terms_pb.TIME_IN_FORCE_IOC))
         assert (done.state, done.filled_quantity) == (pb.VENUE_ORDER_STATE_CANCELED, 2)
-        assert done.reason
+        assert done.reason_code == pb.VENUE_ORDER_REASON_IOC_REST
+        assert done.reason_message
         killed = await submit(venue, terms(venue.symbol, quantity=50, tif=terms_pb.TIME_IN_FORCE_FOK))
         assert (killed.state, killed.filled_quantity) == (pb.VENUE_ORDER_STATE_CANCELED, 0)
+        assert killed.reason_code == pb.VENUE_ORDER_REASON_FOK_UNFILLED
 
     async def test_cancel_ends_a_working_order_and_returns_a_done_one_as_it_is(self, venue: Venue) -> None:
         await venue.show(0, 1)
@@ -223,6 +225,7 @@ class VenueConformance:
         request = pb.CancelOrderRequest(client_order_id=resting.client_order_id)
         first = (await venue.stub.CancelOrder(request)).order
         assert first.state == pb.VENUE_ORDER_STATE_CANCELED
+        assert (resting.reason_code, first.reason_code) == (0, pb.VENUE_ORDER_REASON_REQUESTED)
         assert (await venue.stub.CancelOrder(request)).order == first
         unknown = venue.stub.CancelOrder(pb.CancelOrderRequest(client_order_id="never"))
         assert await refused(unknown) == (grpc.StatusCode.NOT_FOUND, "ORDER_UNKNOWN")
@@ -247,6 +250,28 @@ class VenueConformance:
         request.quantity = 4
         assert await refused(venue.stub.ReplaceOrder(request)) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_CONFLICT")
 
+    @pytest.mark.parametrize("price_e9", [-1, 0, -P, 10**15 + TICK])
+    async def test_replacement_at_a_price_that_is_none_is_refused_without_a_guess(
+        self, venue: Venue, price_e9: int
+    ) -> None:
+        await venue.show(0, 1)
+        resting = await submit(venue, terms(venue.symbol, kind=terms_pb.ORDER_TYPE_LIMIT, limit=-4))
+        request = pb.ReplaceOrderRequest(
+            client_order_id=resting.client_order_id, request_id="odd", limit_price_e9=price_e9
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await venue.stub.ReplaceOrder(request)
+        told = read(caught.value)
+        assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "ERROR_REASON_INVALID_FIELD")
+        assert told.metadata["field"] == "limit_price_e9"
+        assert "meant" not in told.message
+        assert await order(venue, resting.client_order_id) == resting
+
+    @pytest.mark.parametrize("which", [{}, {"client_order_id": ""}, {"venue_order_id": ""}, {"client_order_id": "a b"}])
+    async def test_order_is_asked_for_by_an_id_that_can_be_one(self, venue: Venue, which: dict[str, str]) -> None:
+        call = venue.stub.GetOrder(pb.GetOrderRequest(**which))
+        assert await refused(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+
     async def test_done_order_cannot_be_replaced(self, venue: Venue) -> None:
         await venue.show(0, 1)
         done = await submit(venue, terms(venue.symbol))
@@ -257,7 +282,9 @@ class VenueConformance:
         await venue.show(0, 1)
         rejected = await submit(venue, terms(venue.symbol), reduce_only=True)
         assert rejected.state == pb.VENUE_ORDER_STATE_REJECTED
-        assert rejected.reason
+        assert rejected.reduce_only
+        assert rejected.reason_code == pb.VENUE_ORDER_REASON_REDUCE_ONLY
+        assert rejected.reason_message
         await submit(venue, terms(venue.symbol))
         closing = await submit(venue, terms(venue.symbol, side=terms_pb.SIDE_SELL), reduce_only=True)
         assert closing.state == pb.VENUE_ORDER_STATE_FILLED
@@ -287,6 +314,10 @@ class VenueConformance:
         assert list(behind.fills) == list(rest.fills)
         wrong = venue.stub.ListFills(pb.ListFillsRequest(page_token="made up"))
         assert await refused(wrong) == (grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
+        other = pb.ListFillsRequest(client_order_id=ids[0], page_token=first.next_page_token)
+        assert await refused(venue.stub.ListFills(other)) == (grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
+        unknown = venue.stub.ListFills(pb.ListFillsRequest(after_fill_id="never-seen"))
+        assert await refused(unknown) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
 
     async def test_watch_begins_with_a_snapshot_and_tells_a_fill_before_its_order(self, venue: Venue) -> None:
         await venue.show(0, 1)
@@ -314,7 +345,11 @@ class VenueConformance:
 
     async def test_watch_of_a_lost_revision_is_out_of_range(self, venue: Venue) -> None:
         async with Watch(venue, after=10**15) as watch:
-            assert await refused(watch.next()) == (grpc.StatusCode.OUT_OF_RANGE, "POSITION_LOST")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await watch.next()
+        told = read(caught.value)
+        assert (told.code, told.reason) == (grpc.StatusCode.OUT_OF_RANGE, "ERROR_REASON_POSITION_LOST")
+        assert "was never told" in told.message
 
     async def test_crash_loses_no_acknowledged_order_fill_position_or_revision(self, venue: Venue) -> None:
         await venue.show(0, 1, size=2)

@@ -61,11 +61,6 @@ class TestRecordings:
     def test_missing(self, replay: Callable[[Path], str], tmp_path: Path) -> None:
         assert "does not exist" in replay(tmp_path / "MNQZ26-CME.scid")
 
-    def test_empty(self, replay: Callable[[Path], str], tmp_path: Path) -> None:
-        file = tmp_path / "MNQZ26-CME.scid"
-        file.touch()
-        assert "56" in replay(file)
-
     def test_no_scid_file(self, replay: Callable[[Path], str], tmp_path: Path) -> None:
         file = tmp_path / "MNQZ26-CME.scid"
         file.write_text("Date,Open,High,Low,Close\n" * 20, encoding="ascii")
@@ -75,22 +70,6 @@ class TestRecordings:
         file = make_recording(tmp_path)
         os.truncate(file, 56)
         assert "no record" in replay(file)
-
-    def test_header_cut_off(self, replay: Callable[[Path], str], tmp_path: Path) -> None:
-        file = make_recording(tmp_path)
-        os.truncate(file, 30)
-        assert "30" in replay(file)
-
-    def test_a_folder(self, replay: Callable[[Path], str], tmp_path: Path) -> None:
-        folder = tmp_path / "MNQZ26-CME.scid"
-        folder.mkdir()
-        replay(folder)
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-    def test_without_permission(self, replay: Callable[[Path], str], tmp_path: Path) -> None:
-        file = make_recording(tmp_path)
-        file.chmod(0)
-        assert "Permission denied" in replay(file)
 
     def test_name_that_is_no_symbol(self, own: Mesh, tmp_path: Path) -> None:
         file = make_recording(tmp_path).rename(tmp_path / "history.csv")
@@ -115,7 +94,6 @@ class TestOrders:
     def place(self, mesh: Mesh) -> Iterator[Callable[..., CallError]]:
         stub = mesh.stub(OrderServiceStub)
         symbol = mesh.stub(MarketDataProviderServiceStub).GetMarketData(market_pb.GetMarketDataRequest()).symbol
-        before = stub.ListOrders(orders_pb.ListOrdersRequest(page_size=1)).total_count
 
         def refused(**terms: Any) -> CallError:
             full = terms_pb.OrderTerms(
@@ -137,7 +115,6 @@ class TestOrders:
         yield refused
         by_hand = [o for o in stub.ListOrders(orders_pb.ListOrdersRequest(page_size=1000)).orders if o.actor == "test"]
         assert by_hand == []
-        assert stub.ListOrders(orders_pb.ListOrdersRequest(page_size=1)).total_count >= before
 
     @pytest.mark.parametrize("quantity", [0, -1, 1_000_000_000, -(2**63)])
     def test_quantity_out_of_range(self, place: Callable[..., CallError], quantity: int) -> None:
@@ -149,7 +126,8 @@ class TestOrders:
     def test_quantity_beyond_what_any_order_may_have(self, place: Callable[..., CallError]) -> None:
         error = place(quantity=1_000_000)
         assert error.code is grpc.StatusCode.INVALID_ARGUMENT
-        assert "1 to 10000" in error.message
+        assert "quantity" in error.message
+        assert "10000" in error.message.replace("1000000", "")
 
     @pytest.mark.parametrize("price_e9", [23_768, 23_768_000_000])
     def test_price_off_by_the_scale_names_what_was_probably_meant(
@@ -197,15 +175,24 @@ class TestCommands:
             (("tail", "prices"), ("prices", "events, market, signals, orders")),
             (("logs", "no_such_service"), ("no_such_service", "trading_engine")),
             (("frobnicate",), ("frobnicate",)),
-            (("up", "--until-end", "--detach"), ("--until-end and --detach",)),
-            (("up", "--until-end"), ("--feed replay --file",)),
-            (("up", "--feed", "replay"), ("file is missing",)),
-            (("up", "--feed", "live"), ("feed.kind", "live", "simulated")),
-            (("up", "--file", "MNQZ26-CME.scid", "--speed", "fast"), ("feed.speed", "fast")),
         ],
     )
     def test_a_mistake_is_told(self, mesh: Mesh, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
         mesh.run(*arguments).refused(*words)
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (("--until-end", "--detach"), ("--until-end and --detach",)),
+            (("--until-end",), ("--feed replay --file",)),
+            (("--feed", "live"), ("feed.kind", "live", "simulated")),
+        ],
+    )
+    def test_a_mistake_of_up_starts_nothing(
+        self, own: Mesh, arguments: tuple[str, ...], words: tuple[str, ...]
+    ) -> None:
+        own.run("up", *arguments).refused(*words)
+        assert processes_of(own.data_dir) == {}
 
     def test_up_twice_names_the_mesh_that_runs(self, mesh: Mesh) -> None:
         mesh.run("up", "--detach").refused("already runs", str(mesh.data_dir), "minhos down")

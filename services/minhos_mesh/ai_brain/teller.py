@@ -11,14 +11,16 @@ from google.protobuf.message import Message
 
 from minhos_api.brain.v1 import brain_events_pb2
 from minhos_api.events.v1 import event_pb2
+from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_mesh.ai_brain.service import Fact, Progressed, SignalRecord
 from minhos_mesh.ai_brain.translate import analysis_to_proto, signal_to_proto, stamp
-from minhos_mesh.runtime.events import EventClient, EventsUnacknowledged
+from minhos_mesh.runtime.events import EventClient, EventsRefused, EventsUnacknowledged
 from minhos_mesh.runtime.log import get_logger
 
 _NAMES: Final = uuid.UUID("0199c0de-0000-7000-8000-6d696e686f73")
 _AGAIN_S: Final = 0.2
 _MOST: Final = 500
+_CONFLICT: Final = error_reason_pb2.ErrorReason.Name(error_reason_pb2.ERROR_REASON_REQUEST_CONFLICT)
 
 
 class EventTeller:
@@ -36,11 +38,27 @@ class EventTeller:
         while True:
             try:
                 await self._events.publish(events)
+            except EventsRefused as error:
+                events = self._without_known(events, error)
+                if not events:
+                    return
             except EventsUnacknowledged as error:
                 get_logger("ai_brain").warning("signal.not_stored_yet", error=str(error), events=len(events))
                 await asyncio.sleep(_AGAIN_S)
             else:
                 return
+
+    @staticmethod
+    def _without_known(events: list[event_pb2.Event], error: EventsRefused) -> list[event_pb2.Event]:
+        """Those that may be told still: what was told otherwise in an earlier life, with other settings, stands as it is.
+
+        Raises the error itself when it has another reason.
+        """
+        if any(refusal.reason != _CONFLICT for refusal in error.refusals):
+            raise error
+        known = {refusal.index for refusal in error.refusals}
+        get_logger("ai_brain").error("signal.told_otherwise_before", error=str(error), events=len(known))
+        return [event for index, event in enumerate(events) if index not in known]
 
     def _event(self, fact: Fact) -> event_pb2.Event:
         payload, name, time_ns, correlation = _payload(fact)

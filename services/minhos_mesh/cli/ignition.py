@@ -38,4 +38,14 @@ def orphans(paths: MeshPaths) -> bool:
         processes = json.loads(record.read_text(encoding="utf-8")).get("processes", [])
     except (OSError, ValueError, AttributeError):
         return False
-    return any(Path(f"/proc/{item.get('pid')}").exists() for item in processes if isinstance(item, dict))
+    return any(_runs(item.get("pid"), item.get("start_ticks")) for item in processes if isinstance(item, dict))
+
+
+def _runs(pid: object, start_ticks: object) -> bool:
+    """Whether that very process runs, and not another that was given its number later."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    state, *rest = stat[stat.rindex(")") + 2 :].split()
+    return state not in "ZXx" and int(rest[18]) == start_ticks

@@ -31,6 +31,7 @@ from minhos_mesh.cli import show
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link, connected
 from minhos_mesh.cli.status import services_table
+from minhos_mesh.cli.trading import state_reason
 from minhos_mesh.runtime.paths import MeshPaths
 
 REFRESH_S: Final = 0.5
@@ -123,7 +124,8 @@ class Screen:
         state = f"{show.enum_name(self.control, 'mode')}, {show.enum_name(self.control, 'state')}"
         if self.control.emergency_stop.latched:
             return Text(f"{state}, EMERGENCY STOP: {self.control.emergency_stop.reason}", style="bold red")
-        return Text(f"{state}{': ' + self.control.reason if self.control.reason else ''}, venue {self.control.venue}")
+        why = state_reason(self.control)
+        return Text(f"{state}{': ' + why if why else ''}, venue {self.control.venue}")
 
 
 async def watch(paths: MeshPaths) -> None:

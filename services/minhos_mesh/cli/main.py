@@ -233,6 +233,33 @@ def order_cancel(
     execute(commands.cancel(paths_of(data_dir), order_id, as_json=json))
 
 
+@order_app.command("replace")
+def order_replace(
+    order_id: Annotated[str, typer.Argument(help="Id as `minhos orders` shows it.")],
+    quantity: Annotated[int | None, typer.Option(help="New total of contracts, with what is filled.")] = None,
+    limit: Annotated[str | None, typer.Option(help="New limit price in points.")] = None,
+    stop: Annotated[str | None, typer.Option(help="New stop price in points.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="Your own id; the same one changes it once.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Change a working order; what is not given stays as it is."""
+    from minhos_mesh.cli import trading as commands
+    from minhos_mesh.cli.mesh import execute
+
+    execute(
+        commands.replace(
+            paths_of(data_dir),
+            order_id,
+            quantity=quantity,
+            limit=limit,
+            stop=stop,
+            request_id=request_id,
+            as_json=json,
+        )
+    )
+
+
 @app.command()
 def mode(
     new: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import typer
 
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from minhos_mesh.cli import loop
 from minhos_mesh.cli.failure import CommandFailed, fail
 from minhos_mesh.cli.ignition import orphans
 from minhos_mesh.runtime import errors
@@ -89,7 +89,7 @@ async def connected(paths: MeshPaths) -> AsyncIterator[Link]:
 def execute(work: Coroutine[Any, Any, T]) -> T:
     """Runs a command to its end; what goes wrong becomes one clear message and exit code 1."""
     try:
-        return asyncio.run(work)
+        return loop.run(work)
     except (CommandFailed, ConfigError, KeeperError) as error:
         fail(str(error))
     except grpc.aio.AioRpcError as error:

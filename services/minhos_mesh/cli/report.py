@@ -171,7 +171,7 @@ async def _report(link: Link, config: MeshConfig, seconds: float) -> dict[str, A
         "gaps": brain.gaps,
         "bars": market.bars_closed,
         "signals": brain.signals,
-        "orders": orders.total_count,
+        "orders": orders.all_orders_count,
         "fills": fills,
         "positions": [show.message_dict(position) for position in owned.positions],
         "realized_pnl_e9": owned.realized_pnl_e9,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 from pathlib import Path
 
 import typer
 
-from minhos_mesh.cli import interrupts, live, show, start
+from minhos_mesh.cli import interrupts, live, loop, show, start
 from minhos_mesh.cli.failure import CommandFailed, fail
 from minhos_mesh.cli.mesh import execute
 from minhos_mesh.cli.report import run_to_end
@@ -69,7 +68,7 @@ def _stay(paths: MeshPaths) -> None:
     """Shows the mesh until Ctrl-C, then ends it in reverse order."""
     try:
         if sys.stdout.isatty():
-            asyncio.run(live.watch(paths))
+            loop.run(live.watch(paths))
         else:
             show.out.print("all services are HEALTHY; Ctrl-C stops them")
             signal.pause()

@@ -16,6 +16,7 @@ from minhos_api.registry.v1 import supervisor_service_pb2 as supervisor
 from minhos_api.registry.v1.registry_service_pb2 import ListServicesRequest
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_api.registry.v1.supervisor_service_pb2_grpc import SupervisorServiceStub
+from minhos_mesh.cli import loop
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.ignition import orphans
 from minhos_mesh.cli.mesh import NotRunning
@@ -120,7 +121,7 @@ def shut_down(paths: MeshPaths, say: Say) -> None:
     address = registry_address(paths)
     if address is not None:
         try:
-            asyncio.run(stop_all(address, say))
+            loop.run(stop_all(address, say))
         except grpc.aio.AioRpcError as error:
             say(f"the registry could not end the services in order ({error.details()}): the keeper ends them")
     try:

@@ -118,7 +118,7 @@ def _row(service: registry.Service) -> tuple[str | Text, ...]:
         ", ".join(instance.address for instance in running) or "-",
         ", ".join(str(instance.pid) for instance in running if instance.HasField("pid")) or "-",
         str(service.restarts),
-        "; ".join(service.reasons) or (service.errors[0] if service.errors else ""),
+        "; ".join(service.reasons),
     )
 
 

@@ -1,4 +1,4 @@
-"""Commands that trade: positions, orders, order place and cancel, mode, halt, resume, emergency stop."""
+"""Commands that trade: positions, orders, order place, cancel and replace, mode, halt, resume, emergency stop."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ async def orders(paths: MeshPaths, count: int, *, as_json: bool) -> None:
             right=("QTY", "FILLED", "AVERAGE"),
         )
     )
-    if found.total_count > len(found.orders):
-        show.out.print(f"{len(found.orders)} of {found.total_count} orders; --count shows more")
+    if found.all_orders_count > len(found.orders):
+        show.out.print(f"{len(found.orders)} of {found.all_orders_count} orders; --count shows more")
 
 
 def order_row(order: order_pb2.Order) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ async def place(
     """Places an order and shows what became of it so far. Raises CommandFailed when the mesh denied it."""
     terms = _terms(paths, side, quantity, symbol, limit, stop, time_in_force)
     request = orders_pb.PlaceOrderRequest(
-        request_id=request_id or f"cli-{uuid.uuid4()}", terms=terms, actor=actor(), reduce_only=reduce_only
+        request_id=request_id or _request_id(), terms=terms, actor=actor(), reduce_only=reduce_only
     )
     async with connected(paths) as link:
         answer = await link.clients.stub(OrderServiceStub).PlaceOrder(request)
@@ -133,6 +133,35 @@ async def cancel(paths: MeshPaths, order_id: str, *, as_json: bool) -> None:
     _show_order(answer.order, as_json=as_json)
 
 
+async def replace(
+    paths: MeshPaths,
+    order_id: str,
+    *,
+    quantity: int | None,
+    limit: str | None,
+    stop: str | None,
+    request_id: str | None,
+    as_json: bool,
+) -> None:
+    """Asks to change a working order. Raises CommandFailed when nothing is to change, or the venue refused it."""
+    if quantity is None and limit is None and stop is None:
+        raise CommandFailed("nothing to change: give --quantity, --limit or --stop")
+    limit_e9, stop_e9 = _prices(limit, stop)
+    request = orders_pb.ReplaceOrderRequest(
+        order_id=order_id,
+        request_id=request_id or _request_id(),
+        quantity=quantity,
+        limit_price_e9=limit_e9,
+        stop_price_e9=stop_e9,
+        actor=actor(),
+    )
+    async with connected(paths) as link:
+        answer = await link.clients.stub(OrderServiceStub).ReplaceOrder(request)
+    _show_order(answer.order, as_json=as_json)
+    if answer.order.reason == order_pb2.ORDER_REASON_VENUE_REJECTED:
+        raise CommandFailed(answer.order.reason_message)
+
+
 async def trading_state(paths: MeshPaths, *, as_json: bool) -> None:
     """Mode, state and emergency stop."""
     async with connected(paths) as link:
@@ -145,7 +174,7 @@ async def set_mode(paths: MeshPaths, mode: str, reason: str, *, as_json: bool) -
     value = _enum(control_pb.TradingMode, "TRADING_MODE_", mode, "mode")
     async with connected(paths) as link:
         answer = await link.clients.stub(TradingControlServiceStub).SetTradingMode(
-            control_pb.SetTradingModeRequest(mode=value, actor=actor(), reason=reason)
+            control_pb.SetTradingModeRequest(request_id=_request_id(), mode=value, actor=actor(), reason=reason)
         )
     show_state(answer.status, as_json=as_json)
 
@@ -155,7 +184,7 @@ async def halt(paths: MeshPaths, reason: str, *, reduce: bool, as_json: bool) ->
     state = control_pb.TRADING_STATE_REDUCING if reduce else control_pb.TRADING_STATE_HALTED
     async with connected(paths) as link:
         answer = await link.clients.stub(TradingControlServiceStub).Halt(
-            control_pb.HaltRequest(state=state, actor=actor(), reason=reason)
+            control_pb.HaltRequest(request_id=_request_id(), state=state, actor=actor(), reason=reason)
         )
     show_state(answer.status, as_json=as_json)
 
@@ -164,7 +193,7 @@ async def resume(paths: MeshPaths, reason: str, *, as_json: bool) -> None:
     """Lets trading go on."""
     async with connected(paths) as link:
         answer = await link.clients.stub(TradingControlServiceStub).Resume(
-            control_pb.ResumeRequest(actor=actor(), reason=reason)
+            control_pb.ResumeRequest(request_id=_request_id(), actor=actor(), reason=reason)
         )
     show_state(answer.status, as_json=as_json)
 
@@ -188,7 +217,7 @@ async def clear_emergency_stop(paths: MeshPaths, reason: str, *, as_json: bool) 
     """Clears the emergency stop; trading stays halted until `minhos resume`."""
     async with connected(paths) as link:
         answer = await link.clients.stub(TradingControlServiceStub).ClearEmergencyStop(
-            control_pb.ClearEmergencyStopRequest(actor=actor(), reason=reason)
+            control_pb.ClearEmergencyStopRequest(request_id=_request_id(), actor=actor(), reason=reason)
         )
     show_state(answer.status, as_json=as_json)
 
@@ -198,7 +227,8 @@ def show_state(status: control_pb.TradingStatus, *, as_json: bool) -> None:
     if as_json:
         show.as_json(show.message_dict(status))
         return
-    reason = f" ({status.reason})" if status.reason else ""
+    why = state_reason(status)
+    reason = f" ({why})" if why else ""
     show.out.print(
         f"mode {show.enum_name(status, 'mode')}, state {show.enum_name(status, 'state')}{reason},"
         f" {_acting(status)} at venue {status.venue}{' (real money)' if status.venue_live else ''}"
@@ -208,10 +238,17 @@ def show_state(status: control_pb.TradingStatus, *, as_json: bool) -> None:
         show.out.print(f"EMERGENCY STOP by {latch.actor}: {latch.reason}", style="bold red")
 
 
+def state_reason(status: control_pb.TradingStatus) -> str:
+    """Why not everything trades: the reason of a halt, or why signals are left; empty when there is none."""
+    if status.state != control_pb.TRADING_STATE_ACTIVE:
+        return status.state_reason
+    return f"signals are not acted on: {status.signals_off_reason}" if status.signals_off_reason else ""
+
+
 def _acting(status: control_pb.TradingStatus) -> str:
-    """What becomes of a signal; in the state ACTIVE a reason says why nothing does."""
+    """What becomes of a signal."""
     automatic = status.mode != control_pb.TRADING_MODE_MANUAL
-    active = status.state == control_pb.TRADING_STATE_ACTIVE and not status.reason
+    active = status.state == control_pb.TRADING_STATE_ACTIVE and not status.signals_off_reason
     threshold: float | None = show.optional(status, "auto_threshold")
     if threshold is None or not automatic or not active:
         return "not acting on signals"
@@ -233,11 +270,7 @@ def _terms(
         (False, True): terms_pb.ORDER_TYPE_STOP,
         (True, True): terms_pb.ORDER_TYPE_STOP_LIMIT,
     }
-    try:
-        limit_e9 = None if limit is None else parse_e9(limit, field="--limit")
-        stop_e9 = None if stop is None else parse_e9(stop, field="--stop")
-    except MoneyError as error:
-        raise CommandFailed(str(error)) from None
+    limit_e9, stop_e9 = _prices(limit, stop)
     return terms_pb.OrderTerms(
         symbol=symbol or load_saved(paths.config_file).primary(),
         side=_enum(terms_pb.Side, "SIDE_", side, "side"),
@@ -247,6 +280,19 @@ def _terms(
         stop_price_e9=stop_e9,
         time_in_force=_enum(terms_pb.TimeInForce, "TIME_IN_FORCE_", time_in_force, "--time-in-force"),
     )
+
+
+def _prices(limit: str | None, stop: str | None) -> tuple[int | None, int | None]:
+    try:
+        limit_e9 = None if limit is None else parse_e9(limit, field="--limit")
+        stop_e9 = None if stop is None else parse_e9(stop, field="--stop")
+    except MoneyError as error:
+        raise CommandFailed(str(error)) from None
+    return limit_e9, stop_e9
+
+
+def _request_id() -> str:
+    return f"cli-{uuid.uuid4()}"
 
 
 def _enum(kind: Any, prefix: str, text: str, what: str) -> Any:

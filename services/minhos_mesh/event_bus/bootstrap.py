@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from minhos_api.events.v1 import event_pb2
+from minhos_mesh.event_bus import translate
 from minhos_mesh.event_bus.engines.sqlite import MIGRATIONS, SqliteEngine
 from minhos_mesh.event_bus.service import EventBus
 from minhos_mesh.event_bus.servicer import ERRORS, EventBusServicer
@@ -19,7 +20,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Opens the journal and serves it. Raises StorageError when the file cannot be used."""
     path = context.paths.store_file(context.service)
     async with Database(path, migrations=MIGRATIONS) as database:
-        engine = SqliteEngine(database, context.clock)
+        engine = SqliteEngine(database, context.clock, translate.same_content)
         await engine.start()
         async with EventBus(engine, context.clock) as bus:
             contracts.event_catalogue()

@@ -10,6 +10,7 @@ from typing import Final
 
 from minhos_mesh.event_bus.domain.consumer import Consumer, Delivery
 from minhos_mesh.event_bus.domain.errors import ConsumerConflict
+from minhos_mesh.event_bus.domain.patterns import Selection
 from minhos_mesh.event_bus.domain.records import ConsumerState, StoredEvent
 from minhos_mesh.event_bus.engines.interface import Engine
 from minhos_mesh.event_bus.readers import BATCH_EVENTS, Output, batch_length, wait_for
@@ -107,16 +108,15 @@ class RunningConsumer:
             if state.selection.matches(event.type, event.subject):
                 self.machine.offer(event, failures.get(event.sequence, ()))
 
-    def adopt(self, state: ConsumerState) -> None:
-        """Takes over new patterns and limits. Raises ConsumerConflict when members with other patterns are connected."""
+    def adopt(self, state: ConsumerState, *, replace_selection: bool) -> None:
+        """Takes over new limits while nobody is connected, and a new selection when that is asked for.
+
+        Raises ConsumerConflict for another selection that may not be taken over.
+        """
         current = self.machine.remembered()
+        if current.selection != state.selection and (self.readers or not replace_selection):
+            raise _other_selection(self.name, current.selection, connected=bool(self.readers))
         if self.readers:
-            if current.selection != state.selection:
-                raise ConsumerConflict(
-                    f"consumer {self.name} is open with other patterns: {', '.join(current.selection.types) or 'all'}",
-                    self.name,
-                    types=", ".join(current.selection.types),
-                )
             return
         held = self.machine.held()
         self._build(
@@ -212,6 +212,14 @@ class RunningConsumer:
     def _on_timer(self) -> None:
         self._timer = None
         self.note_change()
+
+
+def _other_selection(name: str, known: Selection, *, connected: bool) -> ConsumerConflict:
+    types = ", ".join(known.types) or "all"
+    subject = "" if known.subject is None else f" of subject {known.subject!r}"
+    cure = "its members must leave first" if connected else "ask for the same, or set replace_selection"
+    text = f"consumer {name} is {'open' if connected else 'remembered'} with other patterns: {types}{subject}; {cure}"
+    return ConsumerConflict(text, name, types=types, subject=known.subject)
 
 
 class MemberReader:

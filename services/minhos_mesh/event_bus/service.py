@@ -43,6 +43,8 @@ class Durable:
     member: str
     max_attempts: int | None = None
     ack_deadline_ns: int | None = None
+    replace_selection: bool = False
+    """Whether another selection than the remembered one is taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class EventBus:
         self._memory.close()
 
     async def publish(self, events: Sequence[NewEvent]) -> Appended:
-        """Stores all or none; returns once they are on disk. Raises StorageError."""
+        """Stores all or none; returns once they are on disk. Raises EventConflict, StorageError."""
         return await self._engine.append(events)
 
     def note_refused(self, event_type: str) -> None:
@@ -145,7 +147,7 @@ class EventBus:
                 await self._engine.save_consumers([state], [])
                 consumer = await self._run_consumer(state)
             else:
-                consumer.adopt(state)
+                consumer.adopt(state, replace_selection=durable.replace_selection)
             return consumer.join(durable.member, credit)
 
     def close_reader(self, reader: Reader, *, clean: bool) -> None:

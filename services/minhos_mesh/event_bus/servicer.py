@@ -14,13 +14,14 @@ from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_mesh.event_bus import translate
 from minhos_mesh.event_bus.domain.errors import (
     ConsumerConflict,
+    EventConflict,
     InvalidField,
     NotDelivered,
-    PageTokenInvalid,
     PositionLost,
+    TypeUnknown,
 )
 from minhos_mesh.event_bus.service import EventBus
-from minhos_mesh.event_bus.sessions import PublishSession, SubscribeSession, refused_whole
+from minhos_mesh.event_bus.sessions import PublishSession, SubscribeSession, publish, refused_whole
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.interceptors import checks_requests_itself
 from minhos_mesh.runtime.storage import StorageBusy, StorageClosed
@@ -30,12 +31,22 @@ _INVALID: Final = grpc.StatusCode.INVALID_ARGUMENT
 ERRORS: Final[ErrorTable] = {
     InvalidField: ErrorRow(_INVALID, reasons.ERROR_REASON_INVALID_FIELD, ("field", "seen", "allowed"), field="field"),
     NotDelivered: ErrorRow(_INVALID, reasons.ERROR_REASON_NOT_DELIVERED, ("sequence",)),
-    PageTokenInvalid: ErrorRow(_INVALID, reasons.ERROR_REASON_PAGE_TOKEN_INVALID, ("field",), field="field"),
+    TypeUnknown: ErrorRow(
+        _INVALID, reasons.ERROR_REASON_EVENT_TYPE_UNKNOWN, ("field", "type", "nearest"), field="field"
+    ),
+    EventConflict: ErrorRow(
+        grpc.StatusCode.ALREADY_EXISTS,
+        reasons.ERROR_REASON_REQUEST_CONFLICT,
+        ("field", "event_id", "sequence"),
+        field="field",
+    ),
     PositionLost: ErrorRow(
         grpc.StatusCode.OUT_OF_RANGE, reasons.ERROR_REASON_POSITION_LOST, ("asked", "oldest", "newest")
     ),
     ConsumerConflict: ErrorRow(
-        grpc.StatusCode.ALREADY_EXISTS, reasons.ERROR_REASON_CONSUMER_CONFLICT, ("consumer", "member", "types")
+        grpc.StatusCode.ALREADY_EXISTS,
+        reasons.ERROR_REASON_CONSUMER_CONFLICT,
+        ("consumer", "member", "types", "subject"),
     ),
     StorageClosed: ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_NOT_SERVING, retry_after_s=0.2),
     StorageBusy: ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_NOT_SERVING, retry_after_s=0.2),
@@ -55,7 +66,7 @@ class EventBusServicer(EventBusServiceServicer):
             for item in refused:
                 self._bus.note_refused(item.event_type)
             raise refused_whole(refused)
-        appended = await self._bus.publish(events)
+        appended = await publish(self._bus, events)
         return pb.PublishResponse(sequences=appended.sequences, duplicates=appended.duplicates)
 
     @checks_requests_itself

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import grpc
@@ -11,12 +11,12 @@ import grpc
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_mesh.event_bus import translate
-from minhos_mesh.event_bus.domain.errors import InvalidField
-from minhos_mesh.event_bus.domain.records import Appended
+from minhos_mesh.event_bus.domain.errors import EventConflict, InvalidField
+from minhos_mesh.event_bus.domain.records import Appended, NewEvent
 from minhos_mesh.event_bus.readers import Reader
 from minhos_mesh.event_bus.service import EventBus
 from minhos_mesh.runtime.errors import FieldViolation, MeshError
-from minhos_mesh.runtime.validation import violations_of
+from minhos_mesh.runtime.validation import shown, violations_of
 
 BATCHES_IN_FLIGHT: Final = 256
 HEARTBEAT_S: Final = 4.0
@@ -69,13 +69,16 @@ class PublishSession:
             for item in refused:
                 self._bus.note_refused(item.event_type)
             return translate.refusals_to_pb(refused)
-        return asyncio.create_task(self._bus.publish(events), name="event_bus-append")
+        return asyncio.create_task(publish(self._bus, events), name="event_bus-append")
 
     @staticmethod
     async def _response(batch_id: int, answer: _Answer) -> pb.PublishStreamResponse:
         if isinstance(answer, list):
             return pb.PublishStreamResponse(batch_id=batch_id, refusals=answer)
-        appended = await answer
+        try:
+            appended = await answer
+        except EventConflict as error:
+            return pb.PublishStreamResponse(batch_id=batch_id, refusals=translate.conflicts_to_pb(error))
         return pb.PublishStreamResponse(batch_id=batch_id, sequences=appended.sequences, duplicates=appended.duplicates)
 
 
@@ -162,10 +165,21 @@ def _apply(reader: Reader, request: pb.SubscribeRequest) -> None:
         raise InvalidField("message", "open", "credit, ack or nack after the first message")
 
 
+async def publish(bus: EventBus, events: Sequence[NewEvent]) -> Appended:
+    """Stores a batch, and counts what is refused for its id. Raises EventConflict, StorageError."""
+    try:
+        return await bus.publish(events)
+    except EventConflict as error:
+        for conflict in error.conflicts:
+            bus.note_refused(events[conflict.index].type)
+        raise
+
+
 def _batch_refusal(violations: tuple[FieldViolation, ...]) -> pb.EventRefusal:
     return pb.EventRefusal(
         reason=error_reason_pb2.ErrorReason.Name(error_reason_pb2.ERROR_REASON_INVALID_FIELD),
         message="; ".join(violation.description for violation in violations),
+        metadata=shown(violations[0]),
     )
 
 

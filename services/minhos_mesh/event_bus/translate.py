@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import difflib
 import uuid
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,11 +14,12 @@ from google.protobuf.duration_pb2 import Duration
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
 from minhos_api.mesh.v1 import error_reason_pb2 as reasons
-from minhos_mesh.event_bus.domain.errors import PageTokenInvalid
+from minhos_mesh.event_bus.domain.errors import EventConflict, TypeUnknown
 from minhos_mesh.event_bus.domain.patterns import Selection, selection
 from minhos_mesh.event_bus.domain.records import EventQuery, NewEvent, StoredEvent
 from minhos_mesh.event_bus.readers import Output, SlowReaderPolicy
 from minhos_mesh.event_bus.service import ConsumerReport, Durable, Start, Stats
+from minhos_mesh.runtime.contracts import event_catalogue
 from minhos_mesh.runtime.errors import FieldViolation
 from minhos_mesh.runtime.event_envelope import (
     EventInvalid,
@@ -28,7 +27,10 @@ from minhos_mesh.runtime.event_envelope import (
     EventTooLarge,
     EventTypeUnknown,
     check_event,
+    payload_of,
 )
+from minhos_mesh.runtime.paging import make_token, page_size, read_token
+from minhos_mesh.runtime.validation import shown
 
 NS: Final = 1_000_000_000
 DEFAULT_PAGE: Final = 100
@@ -86,7 +88,7 @@ def _new_event(event: event_pb2.Event) -> NewEvent:
 
 def _refused(index: int, event_type: str, error: EventInvalid) -> Refused:
     reason = reasons.ERROR_REASON_INVALID_FIELD
-    metadata = {"field": f"events[{index}].{error.violations[0].field}"}
+    metadata = shown(error.violations[0]) | {"field": f"events[{index}].{error.violations[0].field}"}
     if isinstance(error, EventTypeUnknown):
         reason = reasons.ERROR_REASON_EVENT_TYPE_UNKNOWN
         metadata |= {"type": error.type, "nearest": error.nearest}
@@ -106,9 +108,41 @@ def _refused(index: int, event_type: str, error: EventInvalid) -> Refused:
 def refusals_to_pb(refused: Sequence[Refused]) -> list[pb.EventRefusal]:
     """The refusals as the publish stream tells them."""
     return [
-        pb.EventRefusal(index=item.index, reason=reasons.ErrorReason.Name(item.reason), message=item.message)
+        pb.EventRefusal(
+            index=item.index,
+            reason=reasons.ErrorReason.Name(item.reason),
+            message=item.message,
+            metadata=item.metadata,
+        )
         for item in refused
     ]
+
+
+def conflicts_to_pb(error: EventConflict) -> list[pb.EventRefusal]:
+    """The events whose ids are stored with other content, as the publish stream tells them."""
+    return [
+        pb.EventRefusal(
+            index=conflict.index,
+            reason=reasons.ErrorReason.Name(reasons.ERROR_REASON_REQUEST_CONFLICT),
+            message=str(conflict),
+            metadata={
+                "field": f"events[{conflict.index}].event_id",
+                "event_id": conflict.event_id,
+                "sequence": str(conflict.sequence),
+            },
+        )
+        for conflict in error.conflicts
+    ]
+
+
+def same_content(stored: bytes, again: bytes) -> bool:
+    """Whether two envelopes tell the same: type, subject, source and payload, whatever the order of its encoded fields."""
+    if stored == again:
+        return True
+    one, other = event_pb2.Event.FromString(stored), event_pb2.Event.FromString(again)
+    if (one.type, one.subject, one.source) != (other.type, other.subject, other.source):
+        return False
+    return one.payload == other.payload or payload_of(one) == payload_of(other)
 
 
 def event_to_pb(stored: StoredEvent) -> event_pb2.Event:
@@ -142,9 +176,18 @@ def output_to_pb(output: Output) -> list[pb.SubscribeResponse]:
 
 
 def selection_from_pb(opening: pb.SubscribeOpen) -> Selection:
-    """Which events a reader wants. Raises InvalidField."""
-    subject = opening.subject if opening.HasField("subject") else None
-    return selection(opening.types, subject, field="open.types")
+    """Which events a reader wants. Raises InvalidField and TypeUnknown."""
+    return _selection(opening.types, opening.subject if opening.HasField("subject") else None, "open.types")
+
+
+def _selection(types: Sequence[str], subject: str | None, field: str) -> Selection:
+    found = selection(types, subject, field=field)
+    catalogue = event_catalogue()
+    for index, wanted in enumerate(types):
+        if "*" not in wanted and ">" not in wanted and wanted not in catalogue:
+            near = difflib.get_close_matches(wanted, list(catalogue), n=1)
+            raise TypeUnknown(f"{field}[{index}]", wanted, near[0] if near else None)
+    return found
 
 
 def start_from_pb(start: pb.SubscribeStart) -> Start:
@@ -169,6 +212,7 @@ def durable_from_pb(reader: pb.DurableReader) -> Durable:
         member=reader.member,
         max_attempts=reader.max_attempts or None,
         ack_deadline_ns=duration_ns(reader.ack_deadline) if reader.HasField("ack_deadline") else None,
+        replace_selection=reader.replace_selection,
     )
 
 
@@ -178,13 +222,13 @@ def duration_ns(duration: Duration) -> int:
 
 
 def query_from_pb(request: pb.ListEventsRequest) -> EventQuery:
-    """Which events to list. Raises InvalidField and PageTokenInvalid."""
+    """Which events to list. Raises InvalidField, TypeUnknown, and MeshError PAGE_TOKEN_INVALID."""
     after, before = request.after_sequence, None
-    if request.page_token:
-        position = _position_from(request)
-        after, before = (position, None) if request.ascending else (after, position)
+    position = read_token(request)
+    if position is not None:
+        after, before = (int(position[0]), None) if request.ascending else (after, int(position[0]))
     return EventQuery(
-        selection=selection(request.types, request.subject if request.HasField("subject") else None),
+        selection=_selection(request.types, request.subject if request.HasField("subject") else None, "types"),
         source=request.source if request.HasField("source") else None,
         correlation_id=request.correlation_id if request.HasField("correlation_id") else None,
         after_sequence=after,
@@ -192,33 +236,13 @@ def query_from_pb(request: pb.ListEventsRequest) -> EventQuery:
         since_ns=_ns(request.since_time) if request.HasField("since_time") else None,
         before_ns=_ns(request.before_time) if request.HasField("before_time") else None,
         ascending=request.ascending,
-        limit=min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE),
+        limit=page_size(request, default=DEFAULT_PAGE, largest=LARGEST_PAGE),
     )
 
 
 def page_token(request: pb.ListEventsRequest, position: int | None) -> str:
-    """The token that goes on at this position; it is good for the same filters only."""
-    if position is None:
-        return ""
-    return base64.urlsafe_b64encode(f"{position}.{_digest(request)}".encode()).decode()
-
-
-def _position_from(request: pb.ListEventsRequest) -> int:
-    try:
-        position, digest = base64.urlsafe_b64decode(request.page_token).decode().split(".")
-        if int(digest) != _digest(request):
-            raise PageTokenInvalid
-        return int(position)
-    except (binascii.Error, ValueError):
-        raise PageTokenInvalid from None
-
-
-def _digest(request: pb.ListEventsRequest) -> int:
-    filters = pb.ListEventsRequest()
-    filters.CopyFrom(request)
-    filters.ClearField("page_token")
-    filters.ClearField("page_size")
-    return zlib.crc32(filters.SerializeToString(deterministic=True))
+    """The token that goes on at this position; empty at the end."""
+    return "" if position is None else make_token(request, [position])
 
 
 def stats_to_pb(stats: Stats) -> pb.GetStatsResponse:

@@ -34,9 +34,7 @@ ERRORS: ErrorTable = {
     SourceConflict: ErrorRow(
         _FAILED, reasons.ERROR_REASON_SOURCE_CONFLICT, ("symbol", "source", "epoch", "held", "held_epoch")
     ),
-    PositionMismatch: ErrorRow(
-        _FAILED, reasons.ERROR_REASON_POSITION_MISMATCH, ("symbol", "field", "seen", "allowed")
-    ),
+    PositionMismatch: ErrorRow(_FAILED, reasons.ERROR_REASON_POSITION_MISMATCH, ("symbol", "field", "seen", "allowed")),
     ProvenanceRefused: ErrorRow(
         _FAILED,
         reasons.ERROR_REASON_PROVENANCE_REFUSED,
@@ -77,7 +75,7 @@ class MarketDataProviderServicer(provider_grpc.MarketDataProviderServiceServicer
     ) -> None:
         """The same for one subscription."""
         with self._service.reader() as session:
-            _subscribe(session, request.subscription)
+            _subscribe(session, request.subscription, "subscription")
             await _write(session, context)
 
 
@@ -113,7 +111,7 @@ async def _hear_reader(requests: AsyncIterator[pb2.SubscribeMarketDataRequest], 
             raise MessageRefused("message", f"`{kind}`", "`subscribe` as the first message of SubscribeMarketData")
         first = False
         if kind == "subscribe":
-            _subscribe(session, request.subscribe)
+            _subscribe(session, request.subscribe, "subscribe")
         elif kind == "unsubscribe":
             session.unsubscribe(request.unsubscribe.symbols)
         else:
@@ -121,9 +119,9 @@ async def _hear_reader(requests: AsyncIterator[pb2.SubscribeMarketDataRequest], 
             session.progress(position.symbol, Position(position.epoch, position.sequence))
 
 
-def _subscribe(session: ReaderSession, subscription: pb2.MarketSubscription) -> None:
+def _subscribe(session: ReaderSession, subscription: pb2.MarketSubscription, field: str) -> None:
     resume = translate.resume_from_proto(subscription.resume_after)
-    session.subscribe(subscription.symbols, translate.wants_from_proto(subscription), resume)
+    session.subscribe(subscription.symbols, translate.wants_from_proto(subscription), resume, field=field)
 
 
 async def _hear_source(requests: AsyncIterator[translate.IngestMessage], session: SourceSession) -> None:

@@ -51,24 +51,27 @@ class ReaderSession(Conversation):
         """Symbols that are subscribed to."""
         return list(self._readers)
 
-    def subscribe(self, symbols: Sequence[str], wants: Wants, resume: Sequence[tuple[str, Position]]) -> None:
+    def subscribe(
+        self, symbols: Sequence[str], wants: Wants, resume: Sequence[tuple[str, Position]], *, field: str
+    ) -> None:
         """Begins to read, or reads otherwise from now on; each symbol is answered, refused or not. None means all.
 
-        Raises MessageRefused for a position of a symbol that is not among them, or that has one already.
+        Raises MessageRefused for a position of a symbol that is not among them, or that has one already; `field` is
+        where the subscription stands in its request.
         """
         wanted = symbols or list(self._feeds)
-        places = self._places([self._canonical(symbol) for symbol in wanted], resume)
+        places = self._places([self._canonical(symbol) for symbol in wanted], resume, field)
         for symbol in wanted:
             self._answers.append(self._encoder.answer(self._subscribe(symbol, wants, places)))
         self.wake()
 
-    def _places(self, wanted: Sequence[str], resume: Sequence[tuple[str, Position]]) -> dict[str, Position]:
+    def _places(self, wanted: Sequence[str], resume: Sequence[tuple[str, Position]], field: str) -> dict[str, Position]:
         places: dict[str, Position] = {}
         for index, (symbol, position) in enumerate(resume):
             canonical = self._canonical(symbol)
             if canonical not in wanted or canonical in places:
                 what = "a symbol of the subscription" if canonical not in wanted else "one position for each symbol"
-                raise MessageRefused(f"resume_after[{index}].symbol", symbol, f"{what}: {', '.join(wanted)}")
+                raise MessageRefused(f"{field}.resume_after[{index}].symbol", symbol, f"{what}: {', '.join(wanted)}")
             places[canonical] = position
         return places
 

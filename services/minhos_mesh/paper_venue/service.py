@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from minhos_mesh.paper_venue import store
 from minhos_mesh.paper_venue.domain.errors import (
+    InvalidField,
     OrderDone,
     OrderUnknown,
-    PageTokenInvalid,
     RequestConflict,
     VenueClosing,
 )
@@ -26,8 +26,6 @@ from minhos_mesh.runtime.ticks import TickBatchView
 from minhos_mesh.runtime.watch import HELD, RevisionLog
 
 T = TypeVar("T")
-
-PAGE_DEFAULT, PAGE_LIMIT = 500, 5_000
 
 _LOG = get_logger("paper_venue")
 
@@ -166,25 +164,24 @@ class PaperVenue:
         return view
 
     async def fills(
-        self, client_order_id: str | None, after_fill_id: str | None, page_size: int, page_token: str
-    ) -> tuple[list[FillRecord], str]:
-        """Return a page of fills and the token of the next. Raises PageTokenInvalid, OrderUnknown for an unknown fill."""
-        limit = min(page_size or PAGE_DEFAULT, PAGE_LIMIT)
-        scope = f"{client_order_id or ''}|{after_fill_id or ''}"
-        after = _read_token(page_token, scope) if page_token else 0
+        self, client_order_id: str | None, after_fill_id: str | None, *, limit: int, after: int | None
+    ) -> tuple[list[FillRecord], int | None]:
+        """Return a page of fills, behind fill number `after` when given, and the number behind which the next begins.
+
+        Raises InvalidField when `after_fill_id` names no fill.
+        """
 
         def read(connection: Connection) -> list[tuple[int, FillRecord]]:
-            start = after
-            if after_fill_id is not None and not page_token:
+            start = after or 0
+            if after_fill_id is not None and after is None:
                 number = store.fill_number(connection, after_fill_id)
                 if number is None:
-                    raise OrderUnknown(after_fill_id)
+                    raise InvalidField("after_fill_id", repr(after_fill_id), "the id of a fill of this venue")
                 start = number
             return store.list_fills(connection, client_order_id, start, limit + 1)
 
         found = await self._database.read(read)
-        more = len(found) > limit
-        return [fill for _, fill in found[:limit]], f"{found[limit - 1][0]}|{scope}" if more else ""
+        return [fill for _, fill in found[:limit]], found[limit - 1][0] if len(found) > limit else None
 
     async def positions(self) -> list[PositionView]:
         """Return what is held, in alphabetical order of symbol, as it is on disk."""
@@ -361,10 +358,3 @@ async def _unheard(_symbol: str, _sequence: int) -> None:
 
 def _nothing(_: Connection) -> None:
     return None
-
-
-def _read_token(token: str, scope: str) -> int:
-    number, _, rest = token.partition("|")
-    if rest != scope or not number.isdigit():
-        raise PageTokenInvalid(token)
-    return int(number)

@@ -15,7 +15,6 @@ from minhos_mesh.paper_venue.domain.errors import (
     InvalidField,
     OrderDone,
     OrderUnknown,
-    PageTokenInvalid,
     ProvenanceRefused,
     RequestConflict,
     SymbolUnknown,
@@ -24,10 +23,13 @@ from minhos_mesh.paper_venue.domain.errors import (
 from minhos_mesh.paper_venue.service import PaperVenue
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.money import OffScale, OffTick
+from minhos_mesh.runtime.paging import make_token, page_size, read_token
 from minhos_mesh.runtime.storage import StorageBusy, StorageClosed
 
 HEARTBEAT_S: Final = 1.0
 """Half of what the contract promises."""
+
+PAGE_DEFAULT, PAGE_LIMIT = 500, 5_000
 
 _INVALID: Final = grpc.StatusCode.INVALID_ARGUMENT
 _PRECONDITION: Final = grpc.StatusCode.FAILED_PRECONDITION
@@ -35,13 +37,10 @@ _NOT_SERVING: Final = ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON
 
 ERRORS: Final[ErrorTable] = {
     InvalidField: ErrorRow(_INVALID, reasons.ERROR_REASON_INVALID_FIELD, ("field", "seen", "allowed"), field="field"),
-    OffScale: ErrorRow(
-        _INVALID, reasons.ERROR_REASON_PRICE_SCALE, ("field", "seen", "probably_meant_e9"), field="field"
-    ),
+    OffScale: ErrorRow(_INVALID, reasons.ERROR_REASON_PRICE_SCALE, ("field", "seen", "meant"), field="field"),
     OffTick: ErrorRow(
         _INVALID, reasons.ERROR_REASON_PRICE_OFF_TICK, ("field", "seen", "below_e9", "above_e9"), field="field"
     ),
-    PageTokenInvalid: ErrorRow(_INVALID, reasons.ERROR_REASON_PAGE_TOKEN_INVALID, ("field",), field="field"),
     SymbolUnknown: ErrorRow(grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SYMBOL_UNKNOWN, ("symbol", "known")),
     OrderUnknown: ErrorRow(grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_ORDER_UNKNOWN, ("order_id",)),
     OrderDone: ErrorRow(_PRECONDITION, reasons.ERROR_REASON_ORDER_STATE, ("order_id", "state", "wanted")),
@@ -104,12 +103,14 @@ class VenueServicer(VenueServiceServicer):
 
     async def ListFills(self, request: pb.ListFillsRequest, context: Any) -> pb.ListFillsResponse:
         """A page of fills."""
-        fills, token = await self._venue.fills(
+        start = read_token(request)
+        fills, rest = await self._venue.fills(
             request.client_order_id if request.HasField("client_order_id") else None,
             request.after_fill_id if request.HasField("after_fill_id") else None,
-            request.page_size,
-            request.page_token,
+            limit=page_size(request, default=PAGE_DEFAULT, largest=PAGE_LIMIT),
+            after=int(start[0]) if start else None,
         )
+        token = make_token(request, [rest]) if rest is not None else ""
         return pb.ListFillsResponse(fills=[translate.fill_to_proto(fill) for fill in fills], next_page_token=token)
 
     async def ListPositions(self, request: pb.ListPositionsRequest, context: Any) -> pb.ListPositionsResponse:

@@ -87,12 +87,15 @@ def submission_from_proto(request: pb.SubmitOrderRequest) -> Submission:
 
 def order_to_proto(record: OrderRecord) -> pb.VenueOrder:
     """An order as it stands."""
+    code, message = record.why
     return pb.VenueOrder(
         client_order_id=record.client_order_id,
         venue_order_id=record.venue_order_id,
         terms=terms_to_proto(record.terms),
         state=_STATES_PB[record.state],
-        reason=record.reason,
+        reason_message=message,
+        reason_code=pb.VenueOrderReason.ValueType(int(code)),
+        reduce_only=record.reduce_only,
         filled_quantity=record.filled_quantity,
         average_price_e9=record.average_price_e9,
         create_time=timestamp(record.create_ns),

@@ -45,6 +45,7 @@ def desk_of(config: MeshConfig) -> RiskDesk:
         breaker=Breaker(),
         specs=config.specs(),
         approval_ns=round(section.approval_s * 1e9),
+        replay=config.replay(),
     )
 
 
@@ -61,7 +62,9 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
         events = EventClient(context)
         outbox = Outbox(database, events)
         announcer = OutboxAnnouncer(events, outbox)
-        risk = RiskManager(desk_of(config), database, announcer, context.clock, replay=config.replay())
+        risk = RiskManager(
+            desk_of(config), database, announcer, context.clock, context.conditions, replay=config.replay()
+        )
         await risk.recover()
 
         async def start() -> None:

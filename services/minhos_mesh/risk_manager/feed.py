@@ -86,7 +86,10 @@ def follow_state(risk: RiskManager, state: StateFollower) -> None:
     """Take over what the state of the system lets through, now and at every change."""
 
     def heard(view: StateView) -> None:
-        risk.on_switches(Switches(trading_enabled=view.trading_enabled, risk_enabled=view.risk_enabled))
+        switches = Switches(
+            trading_enabled=view.trading_enabled, risk_enabled=view.risk_enabled, system_state=view.system_state
+        )
+        risk.on_switches(switches)
 
     state.listen(heard)
     state.start()

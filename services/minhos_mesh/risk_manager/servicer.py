@@ -31,9 +31,7 @@ _NOT_SERVING: Final = ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON
 
 ERRORS: Final[ErrorTable] = {
     InvalidField: ErrorRow(_INVALID, reasons.ERROR_REASON_INVALID_FIELD, ("field", "seen", "allowed"), field="field"),
-    OffScale: ErrorRow(
-        _INVALID, reasons.ERROR_REASON_PRICE_SCALE, ("field", "seen", "probably_meant_e9"), field="field"
-    ),
+    OffScale: ErrorRow(_INVALID, reasons.ERROR_REASON_PRICE_SCALE, ("field", "seen", "meant"), field="field"),
     OffTick: ErrorRow(
         _INVALID, reasons.ERROR_REASON_PRICE_OFF_TICK, ("field", "seen", "below_e9", "above_e9"), field="field"
     ),
@@ -60,7 +58,8 @@ class RiskManagerServicer(RiskManagerServiceServicer):
 
     async def GetRiskMetrics(self, request: pb.GetRiskMetricsRequest, context: Any) -> pb.GetRiskMetricsResponse:
         """What is seen now."""
-        return pb.GetRiskMetricsResponse(metrics=translate.metrics_to_proto(self._risk.metrics()))
+        metrics, revision = self._risk.view()
+        return pb.GetRiskMetricsResponse(metrics=translate.metrics_to_proto(metrics), revision=revision)
 
     async def GetRiskLimits(self, request: pb.GetRiskLimitsRequest, context: Any) -> pb.GetRiskLimitsResponse:
         """The limits."""
@@ -89,23 +88,22 @@ class RiskManagerServicer(RiskManagerServiceServicer):
             risk_e9=request.risk_amount_e9,
             confidence=request.confidence if request.HasField("confidence") else None,
         )
-        return pb.CalculatePositionSizeResponse(
-            quantity=size.quantity, loss_per_contract_e9=size.loss_per_contract_e9, bounded_by=size.bounded_by
-        )
+        return translate.size_to_proto(size)
 
     async def TripBreaker(self, request: pb.TripBreakerRequest, context: Any) -> pb.TripBreakerResponse:
         """The breaker, tripped."""
-        breaker = await self._risk.trip_breaker(request.actor, request.reason)
+        breaker = await self._risk.trip_breaker(request.request_id, request.actor, request.reason)
         return pb.TripBreakerResponse(breaker=translate.breaker_to_proto(breaker))
 
     async def ResetBreaker(self, request: pb.ResetBreakerRequest, context: Any) -> pb.ResetBreakerResponse:
         """The breaker, reset."""
-        breaker = await self._risk.reset_breaker(request.actor, request.reason)
+        breaker = await self._risk.reset_breaker(request.request_id, request.actor, request.reason)
         return pb.ResetBreakerResponse(breaker=translate.breaker_to_proto(breaker))
 
     async def WatchRisk(self, request: pb.WatchRiskRequest, context: Any) -> AsyncIterator[pb.WatchRiskResponse]:
         """The metrics as they change."""
         after = request.after_revision if request.HasField("after_revision") else None
+        first = after is None
         async for revision, metrics in self._risk.watch(after, HEARTBEAT_S):
-            told = translate.metrics_to_proto(metrics) if metrics is not None else None
-            yield pb.WatchRiskResponse(metrics=told, revision=revision)
+            yield translate.update_to_proto(revision, metrics, first=first)
+            first = False

@@ -41,6 +41,9 @@ MIGRATIONS: Final = (
     """,
     INBOX_SCHEMA,
     OUTBOX_SCHEMA,
+    """
+    CREATE TABLE requests (request_id TEXT PRIMARY KEY, content TEXT NOT NULL, breaker TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 APPROVALS_LOADED: Final = 10_000
@@ -125,7 +128,18 @@ def save_breaker(connection: Connection, breaker: Breaker, *, actor: str, reason
     connection.execute("INSERT INTO breaker (body, actor, reason, time_ns) VALUES (?, ?, ?, ?)", row)
 
 
-def save_decision(connection: Connection, decision: Decision, content: str, peaks: dict[Stage, DayPeak]) -> None:
+def save_request(connection: Connection, request_id: str, content: str, answer: Breaker) -> None:
+    """Remember what a change of the breaker was answered."""
+    connection.execute("INSERT INTO requests VALUES (?, ?, ?)", (request_id, content, json.dumps(asdict(answer))))
+
+
+def find_request(connection: Connection, request_id: str) -> tuple[str, Breaker] | None:
+    """Return content and answer of an earlier change of the breaker."""
+    row = connection.execute("SELECT content, breaker FROM requests WHERE request_id = ?", (request_id,)).fetchone()
+    return (row[0], Breaker(**json.loads(row[1]))) if row is not None else None
+
+
+def save_decision(connection: Connection, decision: Decision, content: str) -> None:
     """Write an answer with everything that it changed."""
     approval, reservation, breaker = decision.approval, decision.reservation, decision.tripped
     verdict = json.dumps(asdict(decision.verdict), separators=(",", ":"))
@@ -138,15 +152,14 @@ def save_decision(connection: Connection, decision: Decision, content: str, peak
     if breaker is not None:
         actor, reason = breaker.tripped_by, breaker.reason
         save_breaker(connection, breaker, actor=actor, reason=reason, time_ns=decision.now_ns)
-    save_peaks(connection, peaks)
+    if decision.peak is not None:
+        save_peak(connection, decision.stage, decision.peak)
 
 
-def save_peaks(connection: Connection, peaks: dict[Stage, DayPeak]) -> None:
-    """Write the highest profits."""
-    rows = [
-        (f"{stage.provenance.name}/{stage.epoch}", peak.day.isoformat(), peak.peak_e9) for stage, peak in peaks.items()
-    ]
-    connection.executemany("INSERT OR REPLACE INTO peaks VALUES (?, ?, ?)", rows)
+def save_peak(connection: Connection, stage: Stage, peak: DayPeak) -> None:
+    """Write the highest profit of a day."""
+    row = (f"{stage.provenance.name}/{stage.epoch}", peak.day.isoformat(), peak.peak_e9)
+    connection.execute("INSERT OR REPLACE INTO peaks VALUES (?, ?, ?)", row)
 
 
 def find_answer(connection: Connection, request_id: str) -> tuple[str, Verdict] | None:

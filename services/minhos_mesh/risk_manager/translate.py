@@ -11,6 +11,7 @@ from minhos_api.trading.v1 import order_pb2, trading_events_pb2
 from minhos_mesh.matching import OrderType, Side, TimeInForce
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.desk import Decision
+from minhos_mesh.risk_manager.domain.errors import InvalidField
 from minhos_mesh.risk_manager.domain.limits import RiskLimits
 from minhos_mesh.risk_manager.domain.metrics import Metrics
 from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
@@ -24,6 +25,7 @@ from minhos_mesh.risk_manager.domain.question import (
     Terms,
     Verdict,
 )
+from minhos_mesh.risk_manager.domain.sizing import Size
 from minhos_mesh.risk_manager.service import Alert
 from minhos_mesh.runtime.market import MarketQuote
 from minhos_mesh.runtime.money import E9
@@ -41,6 +43,9 @@ _TIFS = {
     order_terms_pb2.TIME_IN_FORCE_IOC: TimeInForce.IOC,
     order_terms_pb2.TIME_IN_FORCE_FOK: TimeInForce.FOK,
 }
+LAST_SECOND = 7_258_118_400
+"""1 January 2200: nanoseconds up to it fit an int64."""
+
 _SIDES_PB = {side: value for value, side in _SIDES.items()}
 _TYPES_PB = {kind: value for value, kind in _TYPES.items()}
 _TIFS_PB = {tif: value for value, tif in _TIFS.items()}
@@ -72,8 +77,10 @@ def timestamp(time_ns: int) -> Timestamp:
 
 
 def question_from_proto(request: pb.CheckTradeRequest) -> Question:
-    """A question that the contract's rules let through."""
+    """A question that the contract's rules let through. Raises InvalidField for what they cannot say."""
     evidence = request.evidence
+    if request.replaces and not request.order_id:
+        raise InvalidField("order_id", "empty", "the id of the working order that is replaced")
     return Question(
         request_id=request.request_id,
         order_id=request.order_id or request.request_id,
@@ -81,8 +88,18 @@ def question_from_proto(request: pb.CheckTradeRequest) -> Question:
         dry_run=request.dry_run,
         account=account_from_proto(request.account) if request.HasField("account") else None,
         evidence=evidence_from_proto(evidence) if request.HasField("evidence") else None,
-        decision_time_ns=evidence.decision_time.ToNanoseconds() if evidence.HasField("decision_time") else None,
+        decision_time_ns=time_from_proto(evidence.decision_time, "evidence.decision_time")
+        if evidence.HasField("decision_time")
+        else None,
+        replaces=request.replaces,
     )
+
+
+def time_from_proto(time: Timestamp, field: str) -> int:
+    """Nanoseconds since the Unix epoch. Raises InvalidField for an instant that is none, or beyond the years in use."""
+    if not (0 <= time.seconds < LAST_SECOND and 0 <= time.nanos < E9):
+        raise InvalidField(field, f"{time.seconds} s and {time.nanos} ns", "an instant of the years 1970 to 2199")
+    return time.seconds * E9 + time.nanos
 
 
 def terms_from_proto(terms: order_terms_pb2.OrderTerms) -> Terms:
@@ -137,7 +154,9 @@ def held_from_proto(position: position_pb2.Position) -> Held:
 def evidence_from_proto(evidence: pb.MarketEvidence) -> Evidence:
     """Prices that a decision was based on."""
     return Evidence(
-        event_time_ns=evidence.event_time.ToNanoseconds() if evidence.HasField("event_time") else None,
+        event_time_ns=time_from_proto(evidence.event_time, "evidence.event_time")
+        if evidence.HasField("event_time")
+        else None,
         last_e9=evidence.last_price_e9 if evidence.HasField("last_price_e9") else None,
         bid_e9=evidence.bid_e9 if evidence.HasField("bid_e9") else None,
         ask_e9=evidence.ask_e9 if evidence.HasField("ask_e9") else None,
@@ -170,6 +189,7 @@ def order_fact(order: order_pb2.Order) -> OrderFact:
         live=order.state in _LIVE,
         done=order.state in _DONE,
         version=order.version,
+        filled_quantity=order.filled_quantity,
     )
 
 
@@ -290,3 +310,23 @@ def metrics_to_proto(metrics: Metrics) -> pb.RiskMetrics:
         limits=limits_to_proto(metrics.limits),
         limits_version=metrics.limits_version,
     )
+
+
+def size_to_proto(size: Size) -> pb.CalculatePositionSizeResponse:
+    """How many contracts may be taken."""
+    return pb.CalculatePositionSizeResponse(
+        quantity=size.quantity,
+        loss_per_contract_e9=size.loss_per_contract_e9,
+        bounded_by=pb.PositionSizeBound.ValueType(int(size.bounded_by)),
+        message=size.message,
+    )
+
+
+def update_to_proto(revision: int, metrics: Metrics | None, *, first: bool) -> pb.WatchRiskResponse:
+    """One message of a watch; no metrics are a heartbeat."""
+    if metrics is None:
+        return pb.WatchRiskResponse(heartbeat=pb.RiskHeartbeat(), revision=revision)
+    told = metrics_to_proto(metrics)
+    if first:
+        return pb.WatchRiskResponse(snapshot=pb.RiskSnapshot(metrics=told), revision=revision)
+    return pb.WatchRiskResponse(change=told, revision=revision)

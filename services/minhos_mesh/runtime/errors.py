@@ -6,8 +6,9 @@ interceptor applies it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
@@ -33,6 +34,10 @@ class FieldViolation:
     """Path of the field, for example `terms.quantity`."""
     description: str
     """What was seen and what is allowed."""
+    seen: str = dataclasses.field(default="", compare=False)
+    """What was seen; it goes into the metadata of the error and not into the violation."""
+    allowed: str = dataclasses.field(default="", compare=False)
+    """What is allowed; as `seen`."""
 
 
 class MeshError(Exception):
@@ -87,7 +92,7 @@ class CallError:
     """Text of the status."""
     reason: str = ""
     """Name of the ErrorReason; empty when the error came from gRPC itself."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Metadata of the ErrorInfo."""
     violations: tuple[FieldViolation, ...] = ()
     """Field violations."""
@@ -136,6 +141,16 @@ def position_lost(asked: int, oldest: int, newest: int) -> MeshError:
         grpc.StatusCode.OUT_OF_RANGE,
         error_reason_pb2.ERROR_REASON_POSITION_LOST,
         f"position {asked} {why}: begin with a snapshot",
+        metadata={"asked": str(asked), "oldest": str(oldest), "newest": str(newest)},
+    )
+
+
+def never_told(asked: int, oldest: int, newest: int) -> MeshError:
+    """OUT_OF_RANGE: a stream cannot be resumed behind what it has not told yet."""
+    return MeshError(
+        grpc.StatusCode.OUT_OF_RANGE,
+        error_reason_pb2.ERROR_REASON_POSITION_LOST,
+        f"position {asked} was never told, the newest is {newest}: begin with a snapshot",
         metadata={"asked": str(asked), "oldest": str(oldest), "newest": str(newest)},
     )
 

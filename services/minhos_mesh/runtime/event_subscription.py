@@ -190,6 +190,7 @@ class Subscription:
             opening.ephemeral.slow_reader_policy = policy
         else:
             opening.durable.name, opening.durable.member = reading.durable, reading.member
+            opening.durable.replace_selection = True  # the name is the service's own, and what it needs grows with it
             opening.durable.max_attempts = reading.max_attempts
             if reading.ack_deadline_s is not None:
                 opening.durable.ack_deadline.FromNanoseconds(int(reading.ack_deadline_s * 1e9))

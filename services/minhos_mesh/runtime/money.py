@@ -34,6 +34,8 @@ class OffScale(MoneyError):
 
     def __init__(self, field: str, seen_e9: int, problem: str, *, probably_meant_e9: int | None) -> None:
         self.probably_meant_e9 = probably_meant_e9
+        self.meant = probably_meant_e9
+        """The same under the name that it has in the metadata of errors."""
         meant = None if probably_meant_e9 is None else f"{format_e9(probably_meant_e9)} ({field} = {probably_meant_e9})"
         super().__init__(field, f"{seen_e9}, which is {format_e9(seen_e9)}", problem, probably_meant=meant)
 
@@ -152,6 +154,6 @@ def _check_against_reference(price_e9: int, field: str, tick_e9: int, reference_
 
 def _if_plausible(price_e9: int, tick_e9: int) -> int | None:
     """Give back a corrected price only when it could be a price of the instrument."""
-    if tick_e9 <= abs(price_e9) <= LARGEST_PRICE_E9:
+    if tick_e9 <= price_e9 <= LARGEST_PRICE_E9:
         return nearest_tick_e9(price_e9, tick_e9)
     return None

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Final, Generic, TypeVar
 
 from minhos_mesh.runtime.clock import Clock
-from minhos_mesh.runtime.errors import position_lost
+from minhos_mesh.runtime.errors import never_told, position_lost
 
 T = TypeVar("T")
 
@@ -58,7 +58,9 @@ class RevisionLog(Generic[T]):
 
     def check(self, after: int) -> None:
         """Raises MeshError OUT_OF_RANGE when a reader cannot resume behind this revision, of the past or of the future."""
-        if not self.oldest_resumable <= after <= self._newest:
+        if after > self._newest:
+            raise never_told(after, self.oldest_resumable, self._newest)
+        if after < self.oldest_resumable:
             raise position_lost(after, self.oldest_resumable, self._newest)
 
     async def follow(self, after: int, heartbeat_s: float) -> AsyncIterator[tuple[int, T | None]]:

@@ -113,7 +113,7 @@ class SierraClient:
     def check_revision(self, after: int) -> None:
         """Raises MeshError OUT_OF_RANGE for a revision that this life of the service has not told."""
         if not self._first_revision <= after <= self._revision:
-            raise position_lost(after, self._first_revision)
+            raise position_lost(after, self._first_revision, self._revision)
 
     def look(self) -> None:
         """Makes a revision of counters that have moved since the last one."""

@@ -38,7 +38,8 @@ class SierraClientServicer(pb2_grpc.SierraClientServiceServicer):
             yield pb2.WatchStatusResponse(snapshot=pb2.SierraStatusSnapshot(status=status), revision=seen)
         while True:
             await client.wait_change(seen, self._heartbeat_s)
-            client.look()
+            if client.revision == seen:
+                client.look()
             before, seen = seen, client.revision
             if seen == before:
                 yield pb2.WatchStatusResponse(heartbeat=pb2.SierraStatusHeartbeat(), revision=seen)

@@ -123,7 +123,7 @@ class SierraSimulator:
     def check_revision(self, after: int) -> None:
         """Raises MeshError OUT_OF_RANGE for a revision that this life of the service has not told."""
         if not self._first_revision <= after <= self._revision:
-            raise position_lost(after, self._first_revision)
+            raise position_lost(after, self._first_revision, self._revision)
 
     async def wait_progress(self, after: int, timeout_s: float) -> None:
         """Returns once there is a revision behind `after`, or when the time is over."""

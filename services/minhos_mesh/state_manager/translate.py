@@ -150,11 +150,12 @@ def told_from_pb(position: position_pb2.Position) -> Told:
 def news_from_status(action: str, status: trading_control_service_pb2.TradingStatus) -> TradingNews:
     """Mode, state and emergency stop after a change."""
     latch = status.emergency_stop
+    is_mode = _ns(status.mode_time) > _ns(status.state_time)
     return TradingNews(
         action=action,
-        actor=status.actor,
-        reason=status.reason,
-        at_ns=_ns(status.change_time),
+        actor=status.mode_actor if is_mode else status.state_actor,
+        reason=status.mode_reason if is_mode else status.state_reason,
+        at_ns=max(_ns(status.mode_time), _ns(status.state_time)),
         after_json=_json(status),
         latched=latch.latched,
         latch_reason=latch.reason,

@@ -42,11 +42,12 @@ from minhos_mesh.trading_engine.outgoing import OutboxEvents
 from minhos_mesh.trading_engine.ports import VenueInfo
 from minhos_mesh.trading_engine.reconcile import CONDITION, Reconciler
 from minhos_mesh.trading_engine.remote import RemoteMarket, RemoteRisk, RemoteVenue
+from minhos_mesh.trading_engine.replacing import Replacing
 from minhos_mesh.trading_engine.service import ControlView, TradingEngine
 from minhos_mesh.trading_engine.servicer import OrderServicer, TradingControlServicer, TradingEngineServicer
 from minhos_mesh.trading_engine.signal_desk import SignalDesk, SignalDeskRules
 from minhos_mesh.trading_engine.store import MIGRATIONS, Kept, Store
-from minhos_mesh.trading_engine.translate import signal_from_proto, time_from_proto
+from minhos_mesh.trading_engine.translate import fit, signal_from_proto, time_from_proto
 from minhos_mesh.trading_engine.venue_feed import ProgressBoard, VenueFeed
 
 _LOG: Final = get_logger("trading_engine")
@@ -111,6 +112,14 @@ class Wiring:
             ask_later=self.reconciler.ask,
         )
         self.reconciler.use(self.desk)
+        self.replacing = Replacing(
+            ledger=self.ledger,
+            store=self.store,
+            desk=self.desk,
+            risk=self.risk,
+            venue=self.venue,
+            reconciler=self.reconciler,
+        )
         self.feed = VenueFeed(
             ledger=self.ledger,
             venue=self.venue,
@@ -136,6 +145,7 @@ class Wiring:
             ledger=self.ledger,
             store=self.store,
             desk=self.desk,
+            replacing=self.replacing,
             signals=self.signals,
             emergency=EmergencyStop(
                 ledger=self.ledger,
@@ -149,6 +159,7 @@ class Wiring:
             clock=context.clock,
             auto=self.auto,
             venue=lambda: self.feed.info,
+            signal_age_ns=int(context.config.risk.max_price_age_s * 1e9),
         )
 
     async def start(self) -> None:
@@ -194,7 +205,7 @@ class Wiring:
     async def on_progress(self, _event: event_pb2.Event, told: brain_events_pb2.AnalysisProgressed) -> None:
         """Let the venue of a replay follow the brain."""
         at_ns = time_from_proto(told.event_time)
-        await self.signals.on_progress(told.symbol, told.epoch, told.through_sequence, at_ns)
+        await self.signals.on_progress(told.symbol, fit(told.epoch), fit(told.through_sequence), at_ns)
 
     def _view(self, control: Control) -> ControlView:
         return self.engine.view(control)

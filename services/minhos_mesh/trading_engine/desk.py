@@ -11,10 +11,9 @@ from typing import Any, Final, Protocol
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.trading_engine.domain import control as rules
 from minhos_mesh.trading_engine.domain.errors import (
-    ImpossibleTransition,
     OrderIsClosed,
     RequestIdReused,
-    RiskRefused,
+    RiskConflict,
     RiskUnavailable,
     TradingError,
     UnknownOrder,
@@ -28,13 +27,19 @@ from minhos_mesh.trading_engine.domain.order_events import (
     NotAtVenue,
     OrderCreated,
     OutcomeUnknown,
-    ReplaceRefused,
-    ReplaceRequested,
     RiskApproved,
     VenueReported,
 )
-from minhos_mesh.trading_engine.domain.orders import Order, OrderState, OrderTerms, Origin, Reason, Side
-from minhos_mesh.trading_engine.domain.validation import InstrumentSpec, check_replacement, check_terms
+from minhos_mesh.trading_engine.domain.orders import (
+    MAX_QUANTITY,
+    Order,
+    OrderState,
+    OrderTerms,
+    Origin,
+    Reason,
+    Side,
+)
+from minhos_mesh.trading_engine.domain.validation import InstrumentSpec, check_terms
 from minhos_mesh.trading_engine.ledger import Ledger
 from minhos_mesh.trading_engine.ports import (
     AccountView,
@@ -68,7 +73,29 @@ class DeskRules:
     specs: Mapping[str, InstrumentSpec]
     venue_live: Callable[[], bool | None]
     """Whether the venue's money is real; None while the venue has not said."""
-    max_quantity: int = 10_000
+    max_quantity: int = MAX_QUANTITY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request asked for; `quantity` None where it left that to the state."""
+
+    terms: OrderTerms
+    quantity: int | None
+    reduce_only: bool
+    signal_id: str | None
+
+    def check(self, order: Order, request_id: str) -> None:
+        """Refuse a request id that came before with other content. Raises RequestIdReused."""
+        first = order.asked_terms
+        terms = replace(self.terms, quantity=first.quantity if self.quantity is None else self.quantity)
+        if (terms, self.reduce_only, self.signal_id) != (first, order.origin.reduce_only, order.origin.signal_id):
+            raise RequestIdReused(request_id)
+
+
+def asked_of(terms: OrderTerms, origin: Origin) -> Asked:
+    """Give what an order asks for."""
+    return Asked(terms=terms, quantity=terms.quantity, reduce_only=origin.reduce_only, signal_id=origin.signal_id)
 
 
 def order_id_of(request_id: str) -> str:
@@ -97,7 +124,8 @@ class Desk:
         self._rules = rules
         self._start = start
         self._ask_later = ask_later
-        self._risk_turn = asyncio.Lock()
+        self.risk_turn = asyncio.Lock()
+        """Held while risk is asked, so that it is asked about one order at a time."""
         self._deciding: dict[str, asyncio.Task[Order]] = {}
         self._sending: set[str] = set()
 
@@ -119,10 +147,10 @@ class Desk:
             raise UnknownOrder(order_id)
         return order
 
-    async def known(self, request_id: str, terms: OrderTerms | None, *, on_disk: bool = False) -> Order | None:
+    async def known(self, request_id: str, asked: Asked, *, on_disk: bool = False) -> Order | None:
         """Give the order that a request has led to, once it is decided; long ended ones only if looked for `on_disk`.
 
-        Raises RequestIdReused for other terms.
+        Raises RequestIdReused when something else was asked for then.
         """
         order_id = order_id_of(request_id)
         deciding = self._deciding.get(order_id)
@@ -133,7 +161,7 @@ class Desk:
             if order is None and on_disk:
                 order = await self._store.order(order_id)
         if order is not None:
-            _check_same(order, request_id, terms)
+            asked.check(order, request_id)
         return order
 
     async def place(
@@ -150,13 +178,14 @@ class Desk:
         `changes` are written with it. With `wait_for_venue` it returns when the venue has answered too. Raises
         InvalidOrder, UnknownSymbol, TradingHalted, EmergencyStopped, RequestIdReused; nothing is written then.
         """
-        known = await self.known(origin.request_id, terms)
+        asked = asked_of(terms, origin)
+        known = await self.known(origin.request_id, asked)
         if known is not None:
             return known
         try:
             self._check(terms, origin, evidence)
         except TradingError:
-            known = await self.known(origin.request_id, terms, on_disk=True)
+            known = await self.known(origin.request_id, asked, on_disk=True)
             if known is not None:
                 return known
             raise
@@ -172,7 +201,7 @@ class Desk:
     def _check(self, terms: OrderTerms, origin: Origin, evidence: Evidence) -> None:
         spec = self.spec(terms.symbol)
         check_terms(terms, spec, max_quantity=self._rules.max_quantity, reference_e9=evidence.reference_e9)
-        refusal = self._refusal(terms, origin)
+        refusal = self.refusal(terms, origin)
         if refusal is not None:
             rules.raise_refusal(refusal)
 
@@ -189,9 +218,9 @@ class Desk:
         created = OrderCreated(at_ns=created_ns, order_id=order_id, terms=terms, origin=origin)
         if not await self._ledger.create(created, changes):
             order = await self.find(order_id)
-            _check_same(order, origin.request_id, terms)
+            asked_of(terms, origin).check(order, origin.request_id)
             return order
-        async with self._risk_turn:
+        async with self.risk_turn:
             event = await self._ask_risk(order_id, terms, origin, evidence)
             order = await self.find(order_id)
             if order.state is not OrderState.NEW:  # cancelled while risk was thinking
@@ -213,7 +242,7 @@ class Desk:
             at_ns = self._ledger.now_ns(origin.provenance, origin.decision_ns)
             return Denied(at_ns=at_ns, reason=reason, message=message, checks=() if answer is None else answer.checks)
 
-        refusal = self._refusal(terms, origin)
+        refusal = self.refusal(terms, origin)
         if refusal is not None:
             return denied(refusal.reason, refusal.message)
         question = RiskQuestion(
@@ -227,36 +256,32 @@ class Desk:
             answer = await self._risk.check(question)
         except RiskUnavailable as error:
             return denied(Reason.RISK_UNAVAILABLE, f"the risk manager did not answer, and no answer means no: {error}")
+        except RiskConflict as error:
+            return denied(Reason.RISK_REFUSED, error.message)
         if not answer.approved:
-            return denied(Reason.RISK_REFUSED, _failed(answer), answer)
-        refusal = self._refusal(terms, origin)  # the stop may have been pressed while risk was thinking
+            return denied(Reason.RISK_REFUSED, failed(answer), answer)
+        refusal = self.refusal(terms, origin)  # the stop may have been pressed while risk was thinking
         if refusal is not None:
             return denied(refusal.reason, refusal.message, answer)
         at_ns = self._ledger.now_ns(origin.provenance, origin.decision_ns)
         return RiskApproved(at_ns=at_ns, approval_id=answer.approval_id, checks=answer.checks)
 
-    def account_view(self, now_ns: int, without: str | None = None) -> AccountView:
-        """Give the account as it stands in memory; an order that is to be replaced is left out."""
+    def account_view(self, now_ns: int) -> AccountView:
+        """Give the account as it stands in memory."""
         account = self._ledger.account
-        buying, selling = account.working_by_side(Side.BUY), account.working_by_side(Side.SELL)
-        working = [order for order in account.working_orders() if order.order_id != without]
-        left_out = None if without is None else account.get(without)
-        if left_out is not None and left_out.state.is_working:
-            side = buying if left_out.terms.side is Side.BUY else selling
-            side[left_out.terms.symbol] = side.get(left_out.terms.symbol, 0) - left_out.remaining
         return AccountView(
             positions=tuple(account.positions.values()),
-            working_buy=buying,
-            working_sell=selling,
+            working_buy=account.working_by_side(Side.BUY),
+            working_sell=account.working_by_side(Side.SELL),
             net_today_e9=account.net_today_e9(now_ns),
             version=account.version,
-            working_order_ids=tuple(order.order_id for order in working),
+            working_order_ids=tuple(order.order_id for order in account.working_orders()),
         )
 
-    def _refusal(self, terms: OrderTerms, origin: Origin) -> rules.Refusal | None:
-        """Say why control does not let an order pass now, or None."""
+    def refusal(self, terms: OrderTerms, origin: Origin, own: int = 0) -> rules.Refusal | None:
+        """Say why control does not let an order pass now, or None. `own` contracts of it are working already."""
         exposure = self._ledger.account.exposure(terms.symbol)
-        working = exposure.buying if terms.side is Side.BUY else exposure.selling
+        working = (exposure.buying if terms.side is Side.BUY else exposure.selling) - own
         facts = {"side": terms.side, "quantity": terms.quantity, "position": exposure.position, "working": working}
         found = None
         if not origin.emergency:
@@ -275,7 +300,7 @@ class Desk:
         if order is None or order.state not in (OrderState.SUBMITTING, OrderState.UNKNOWN) or order_id in self._sending:
             return
         if order.state is OrderState.SUBMITTING and (reason := self._reason_not_to_send(order)) is not None:
-            never = NotAtVenue(at_ns=self._at(order), reason=reason, message="it was not sent")
+            never = NotAtVenue(at_ns=self.at(order), reason=reason, message="it was not sent")
             await self._ledger.settle(order_id, never)
             return
         self._sending.add(order_id)
@@ -290,13 +315,13 @@ class Desk:
             view = await self._venue.submit(order)
         except VenueUnavailable as error:
             _LOG.warning("order.outcome_unknown", order_id=order_id, because=str(error))
-            unknown = OutcomeUnknown(at_ns=self._at(order), message=f"the venue did not answer: {error}")
+            unknown = OutcomeUnknown(at_ns=self.at(order), message=f"the venue did not answer: {error}")
             _, written = self._ledger.apply(order_id, unknown)
             self._ask_later(order_id)
             await _done(written)
         except VenueRefused as error:
             rejected = VenueReported(
-                at_ns=self._at(order),
+                at_ns=self.at(order),
                 state=OrderState.REJECTED,
                 revision=0,
                 filled_quantity=0,
@@ -326,16 +351,16 @@ class Desk:
         return order
 
     async def cancel(self, order_id: str, *, actor: str, reason: Reason = Reason.CANCELED_BY_USER) -> Order:
-        """Cancel an order; passes in every trading state. An order that is canceled already is returned as it is.
+        """Cancel an order; passes in every trading state. An order that is CANCELED is returned as it is.
 
         Raises UnknownOrder, OrderIsClosed.
         """
         order = await self.find(order_id)
-        if order.state is OrderState.CANCELED and order.cancel_requested:
+        if order.state is OrderState.CANCELED:
             return order
-        if self._ledger.account.get(order_id) is None:
-            raise OrderIsClosed(order_id, order.state.value)
-        order = await self._ledger.settle(order_id, CancelRequested(at_ns=self._at(order), reason=reason, actor=actor))
+        if order.state.is_terminal:
+            raise OrderIsClosed(order_id, order.state.value, "cancel")
+        order = await self._ledger.settle(order_id, CancelRequested(at_ns=self.at(order), reason=reason, actor=actor))
         if order.state.is_working:
             await self.send_cancel(order_id)
         return await self.find(order_id)
@@ -355,70 +380,12 @@ class Desk:
         except VenueKnowsNothing:
             self._ask_later(order_id)
         except VenueRefused as error:
-            await self._ledger.settle(order_id, CancelRefused(at_ns=self._at(order), message=str(error)))
+            await self._ledger.settle(order_id, CancelRefused(at_ns=self.at(order), message=str(error)))
         else:
             await self.take_report(order_id, view.report)
 
-    async def replace(self, order_id: str, wish: ReplaceRequested, evidence: Evidence | None) -> Order:
-        """Change a working order once risk agrees to what it would become; the same request id changes it once.
-
-        Raises UnknownOrder, OrderIsClosed, ImpossibleTransition, InvalidOrder, RiskRefused, RiskUnavailable, and what
-        control raises for an order that would grow.
-        """
-        order = await self.find(order_id)
-        if wish.request_id in order.replace_request_ids:
-            return order
-        terms = _with_wish(order.terms, wish)
-        reference_e9 = None if evidence is None else evidence.reference_e9
-        if order.state.is_terminal:
-            raise OrderIsClosed(order_id, order.state.value)
-        if order.state not in (OrderState.WORKING, OrderState.PARTIALLY_FILLED):
-            raise ImpossibleTransition(order_id, order.state.value, "replace")
-        check_replacement(
-            order, terms, self.spec(terms.symbol), max_quantity=self._rules.max_quantity, reference_e9=reference_e9
-        )
-        async with self._risk_turn:
-            await self._check_replacement(order, terms, wish, evidence)
-            changed, written = self._ledger.apply(order_id, wish)
-        await _done(written)
-        await self._send_replace(changed, wish)
-        return await self.find(order_id)
-
-    async def _check_replacement(
-        self, order: Order, terms: OrderTerms, wish: ReplaceRequested, evidence: Evidence | None
-    ) -> None:
-        grows = terms.quantity > order.terms.quantity
-        if grows:
-            more = replace(terms, quantity=terms.quantity - order.terms.quantity)
-            refusal = self._refusal(more, order.origin)
-            if refusal is not None:
-                rules.raise_refusal(refusal)
-        seen = evidence or Evidence(
-            provenance=order.origin.provenance, decision_ns=wish.at_ns, event_ns=wish.at_ns, sequence=0, epoch=0
-        )
-        answer = await self._risk.check(
-            RiskQuestion(
-                request_id=f"{order.order_id}:{order.sequence}",
-                order_id=order.order_id,
-                terms=replace(terms, quantity=terms.quantity - order.filled_quantity),
-                account=self.account_view(seen.decision_ns, without=order.order_id),
-                evidence=seen,
-            )
-        )
-        if not answer.approved:
-            raise RiskRefused(_failed(answer), tuple(check.code for check in answer.checks if not check.passed))
-
-    async def _send_replace(self, order: Order, wish: ReplaceRequested) -> None:
-        try:
-            view = await self._venue.replace(order, wish.request_id)
-        except (VenueUnavailable, VenueKnowsNothing):
-            self._ask_later(order.order_id)
-        except VenueRefused as error:
-            await self._ledger.settle(order.order_id, ReplaceRefused(at_ns=self._at(order), message=str(error)))
-        else:
-            await self.take_report(order.order_id, view.report)
-
-    def _at(self, order: Order) -> int:
+    def at(self, order: Order) -> int:
+        """Give the time of a step of an order."""
         return self._ledger.now_ns(order.origin.provenance, max(order.updated_ns, order.origin.decision_ns))
 
 
@@ -427,20 +394,6 @@ async def _done(written: Awaitable[bool] | None) -> None:
         await written
 
 
-def _check_same(order: Order, request_id: str, terms: OrderTerms | None) -> None:
-    """Refuse a request id that came before with other terms; what was replaced since is not held against it."""
-    if terms is not None and not order.replace_request_ids and order.terms != terms:
-        raise RequestIdReused(request_id)
-
-
-def _failed(answer: RiskAnswer) -> str:
+def failed(answer: RiskAnswer) -> str:
+    """Give what the checks that did not pass say."""
     return " ".join(check.message or check.code for check in answer.checks if not check.passed) or "refused"
-
-
-def _with_wish(terms: OrderTerms, wish: ReplaceRequested) -> OrderTerms:
-    return replace(
-        terms,
-        quantity=terms.quantity if wish.quantity is None else wish.quantity,
-        limit_price_e9=terms.limit_price_e9 if wish.limit_price_e9 is None else wish.limit_price_e9,
-        stop_price_e9=terms.stop_price_e9 if wish.stop_price_e9 is None else wish.stop_price_e9,
-    )

@@ -15,6 +15,7 @@ from minhos_mesh.trading_engine.domain.control import Control
 from minhos_mesh.trading_engine.domain.errors import TradingError, VenueUnavailable
 from minhos_mesh.trading_engine.domain.order_events import CancelRequested, OrderCreated, RiskApproved
 from minhos_mesh.trading_engine.domain.orders import (
+    MAX_QUANTITY,
     Order,
     OrderState,
     OrderTerms,
@@ -117,7 +118,7 @@ class EmergencyStop:
             wish = CancelRequested(
                 at_ns=self._ledger.now_ns(order.origin.provenance, order.updated_ns),
                 reason=Reason.EMERGENCY_STOP,
-                actor="emergency stop",
+                actor="the emergency stop",
             )
             self._ledger.apply(order.order_id, wish)
         try:
@@ -141,18 +142,21 @@ class EmergencyStop:
         """Close each position at the market, unless an order that does so is on its way already."""
         for position in sorted(self._ledger.account.positions.values(), key=lambda held: held.symbol):
             exposure = self._ledger.account.exposure(position.symbol)
-            if exposure.toward != 0:
-                sent.append(await self._close(position, exposure.toward))
+            left = abs(exposure.toward)
+            while left > 0:
+                quantity = min(left, MAX_QUANTITY)
+                sent.append(await self._close(position, quantity if exposure.toward > 0 else -quantity, len(sent)))
+                left -= quantity
         while any(position.quantity for position in self._ledger.account.positions.values()):
             self._changed.clear()
             await self._changed.wait()
         return []
 
-    async def _close(self, position: Position, quantity: int) -> Order:
+    async def _close(self, position: Position, quantity: int, number: int) -> Order:
         account = self._ledger.account
         provenance = account.provenance(position.symbol) or Provenance.SIMULATED
         now_ns = self._ledger.now_ns(provenance, position.updated_ns)
-        request_id = f"flatten:{position.symbol}:{account.version}:{self._clock.wall_ns()}"
+        request_id = f"flatten:{position.symbol}:{account.version}:{self._clock.wall_ns()}:{number}"
         created = OrderCreated(
             at_ns=now_ns,
             order_id=order_id_of(request_id),

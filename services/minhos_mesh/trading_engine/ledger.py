@@ -17,7 +17,7 @@ from minhos_mesh.trading_engine.domain.order_events import OrderCreated, OrderEv
 from minhos_mesh.trading_engine.domain.orders import Order, Provenance
 from minhos_mesh.trading_engine.domain.positions import Position
 from minhos_mesh.trading_engine.ports import Outgoing, TradingFact
-from minhos_mesh.trading_engine.store import Changes, ReplayPosition, Store, VenueCursor
+from minhos_mesh.trading_engine.store import Answered, Changes, ReplayPosition, Store, VenueCursor
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class Ledger:
         return written
 
     def apply(
-        self, order_id: str, *events: OrderEvent, cursor: VenueCursor | None = None
+        self, order_id: str, *events: OrderEvent, cursor: VenueCursor | None = None, answer: Answered | None = None
     ) -> tuple[Order, asyncio.Future[bool] | None]:
         """Apply events to an order in memory; returns it with the future of its step, None when nothing is new.
 
@@ -89,7 +89,7 @@ class Ledger:
         finally:
             future = None
             if made or cursor is not None:
-                changes = Changes(orders=tuple(made), cursor=self._advance(cursor))
+                changes = Changes(orders=tuple(made), cursor=self._advance(cursor), answer=answer)
                 future = self.record(changes, self._order_facts(made))
             self._changed(made)
         order = self.account.get(order_id)
@@ -104,11 +104,13 @@ class Ledger:
             await future
         return order
 
-    def set_control(self, control: Control, facts: Sequence[TradingFact] = ()) -> asyncio.Future[bool]:
+    def set_control(
+        self, control: Control, facts: Sequence[TradingFact] = (), answer: Answered | None = None
+    ) -> asyncio.Future[bool]:
         """Take over a new control at once; the future is done when it is on disk."""
         self.control = control
         told = TradingFact(at_ns=control.changed_ns, control=control)
-        return self.record(Changes(control=control), (told, *facts))
+        return self.record(Changes(control=control, answer=answer), (told, *facts))
 
     def tell_control(self) -> None:
         """Tell watchers of the control on disk once more, since what it means has changed."""

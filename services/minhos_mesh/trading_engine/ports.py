@@ -8,6 +8,7 @@ from typing import Protocol
 
 from minhos_mesh.runtime.storage import Connection
 from minhos_mesh.trading_engine.domain.control import Control, EmergencyLatch
+from minhos_mesh.trading_engine.domain.errors import VenueUnavailable
 from minhos_mesh.trading_engine.domain.order_events import VenueReported
 from minhos_mesh.trading_engine.domain.orders import Fill, Order, OrderTerms, Provenance, RiskCheck
 from minhos_mesh.trading_engine.domain.positions import Booking, Position
@@ -46,13 +47,15 @@ class AccountView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskQuestion:
-    """Whether an order may be sent. `request_id` names the question, at most 64 characters."""
+    """Whether an order may be sent, or a working one become what `terms` say. `request_id` has at most 64 characters."""
 
     request_id: str
     order_id: str
     terms: OrderTerms
     account: AccountView
     evidence: Evidence
+    replaces: bool = False
+    """The order works already: what it has working and reserved is exchanged for the whole of `terms`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +71,16 @@ class Risk(Protocol):
     """The risk manager. No answer means no."""
 
     async def check(self, question: RiskQuestion) -> RiskAnswer:
-        """Ask about one order. Raises RiskUnavailable."""
+        """Ask about one order. Raises RiskUnavailable, RiskConflict."""
         ...
 
 
 class VenueRefused(Exception):
     """Expected: the venue answered and will not do it; nothing has changed there."""
+
+
+class VenueConflict(VenueUnavailable):
+    """Expected: the venue knows the id of a request with other content; how the order stands is to be asked."""
 
 
 class VenueKnowsNothing(Exception):
@@ -141,7 +148,7 @@ class Venue(Protocol):
         ...
 
     async def replace(self, order: Order, request_id: str) -> VenueView:
-        """Send the terms that an order is PENDING_REPLACE for. Raises VenueRefused, VenueKnowsNothing."""
+        """Send the terms that an order is PENDING_REPLACE for. Raises VenueRefused, VenueKnowsNothing, VenueConflict."""
         ...
 
     async def get(self, order_id: str) -> VenueView:

@@ -114,7 +114,7 @@ class Reconciler:
         after = await self._desk.take_report(view.order_id, view.report, wait=wait)
         if was_given_up and after.state.is_working:
             _LOG.error("order.turned_up", order_id=after.order_id)
-            wish = CancelRequested(at_ns=self._at(after), reason=Reason.VENUE_NEVER_SAW, actor="engine")
+            wish = CancelRequested(at_ns=self._at(after), reason=Reason.VENUE_NEVER_SAW, actor="the engine")
             await self._ledger.settle(after.order_id, wish)
             self.ask(after.order_id)
 
@@ -171,7 +171,7 @@ class Reconciler:
                 await self.take_fill(fill)
             order = self._ledger.account.get(order_id) or order
         if order.cancel_requested and order.state.is_working:
-            await self._desk.cancel(order_id, actor="engine", reason=order.reason)
+            await self._desk.cancel(order_id, actor="the engine", reason=order.reason)
         elif order.state is OrderState.PENDING_REPLACE:
             refused = ReplaceRefused(at_ns=self._at(order), message="the venue still has the former terms")
             await self._ledger.settle(order_id, refused)

@@ -17,6 +17,7 @@ from minhos_mesh.runtime import streams
 from minhos_mesh.runtime.errors import MeshError, read
 from minhos_mesh.trading_engine.domain.errors import (
     MarketDataUnavailable,
+    RiskConflict,
     RiskUnavailable,
     UnknownSymbol,
     VenueUnavailable,
@@ -27,6 +28,7 @@ from minhos_mesh.trading_engine.ports import (
     Evidence,
     RiskAnswer,
     RiskQuestion,
+    VenueConflict,
     VenueInfo,
     VenueKnowsNothing,
     VenueNews,
@@ -39,6 +41,7 @@ from minhos_mesh.trading_engine.translate import (
     check_from_proto,
     evidence_from_proto,
     fill_from_proto,
+    fit,
     position_to_proto,
     provenance_from_proto,
     provenance_to_proto,
@@ -56,6 +59,13 @@ _STATES: Final = {
     venue_pb2.VENUE_ORDER_STATE_EXPIRED: OrderState.EXPIRED,
 }
 _REASONS: Final = {OrderState.REJECTED: Reason.VENUE_REJECTED, OrderState.EXPIRED: Reason.TIME_IN_FORCE}
+_CODES: Final = {
+    venue_pb2.VENUE_ORDER_REASON_FOK_UNFILLED: Reason.TIME_IN_FORCE,
+    venue_pb2.VENUE_ORDER_REASON_IOC_REST: Reason.TIME_IN_FORCE,
+    venue_pb2.VENUE_ORDER_REASON_TIME_IN_FORCE: Reason.TIME_IN_FORCE,
+    venue_pb2.VENUE_ORDER_REASON_PROVENANCE: Reason.PROVENANCE,
+    venue_pb2.VENUE_ORDER_REASON_REDUCE_ONLY: Reason.NOT_REDUCING,
+}
 _REFUSALS: Final = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -80,10 +90,12 @@ class RemoteRisk:
         self._stub = stub
 
     async def check(self, question: RiskQuestion) -> RiskAnswer:
-        """Ask about one order. Raises RiskUnavailable."""
+        """Ask about one order. Raises RiskUnavailable, RiskConflict."""
         try:
             answer = await self._stub.CheckTrade(_question_to_proto(question))
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.ALREADY_EXISTS:
+                raise RiskConflict(f"the risk manager was asked before with other content: {_said(error)}") from None
             raise RiskUnavailable(_said(error)) from None
         return RiskAnswer(
             approved=answer.approved,
@@ -171,7 +183,7 @@ class RemoteVenue:
         return [view_from_proto(order) for order in answer.orders]
 
     async def replace(self, order: Order, request_id: str) -> VenueView:
-        """Send the terms that an order is PENDING_REPLACE for. Raises VenueRefused, VenueKnowsNothing."""
+        """Send the terms that an order is PENDING_REPLACE for. Raises VenueRefused, VenueKnowsNothing, VenueConflict."""
         request = venue_pb2.ReplaceOrderRequest(
             client_order_id=order.order_id,
             request_id=request_id,
@@ -199,9 +211,11 @@ class RemoteVenue:
                 client_order_id=order_id, after_fill_id=after_fill_id, page_size=5000, page_token=token
             )
             try:
-                answer = await self._query(self._stub.ListFills, request)
-            except VenueKnowsNothing:  # it has lost the fill that was the last known: everything is told again
-                after_fill_id, token = None, ""
+                answer = await self._ask(self._stub.ListFills, request)
+            except (VenueKnowsNothing, VenueRefused) as error:
+                if after_fill_id is None:
+                    raise VenueUnavailable(str(error)) from None
+                after_fill_id, token = None, ""  # the last known fill is lost there: everything is told again
                 continue
             for fill in answer.fills:
                 yield fill_from_proto(fill)
@@ -248,6 +262,8 @@ class RemoteVenue:
                 raise VenueRefused(_said(error)) from None
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise VenueKnowsNothing(_said(error)) from None
+            if error.code() is grpc.StatusCode.ALREADY_EXISTS:
+                raise VenueConflict(_said(error)) from None
             raise VenueUnavailable(_said(error)) from None
 
 
@@ -261,8 +277,8 @@ def view_from_proto(order: venue_pb2.VenueOrder) -> VenueView:
             state=state,
             revision=order.revision,
             filled_quantity=order.filled_quantity,
-            reason=_REASONS.get(state, Reason.NONE),
-            message=order.reason,
+            reason=_CODES.get(order.reason_code) or _REASONS.get(state, Reason.NONE),
+            message=order.reason_message,
             venue_order_id=order.venue_order_id or None,
             quantity=terms.quantity or None,
             limit_price_e9=terms.limit_price_e9 if terms.HasField("limit_price_e9") else None,
@@ -292,12 +308,13 @@ def _question_to_proto(question: RiskQuestion) -> risk_pb2.CheckTradeRequest:
     return risk_pb2.CheckTradeRequest(
         request_id=question.request_id,
         order_id=question.order_id,
+        replaces=question.replaces,
         terms=terms_to_proto(question.terms),
         account=risk_pb2.AccountView(
             positions=[position_to_proto(position) for position in account.positions],
             working_buy=account.working_buy,
             working_sell=account.working_sell,
-            realized_today_e9=account.net_today_e9,
+            realized_today_e9=fit(account.net_today_e9),
             version=account.version,
             working_order_ids=account.working_order_ids,
         ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -9,31 +11,36 @@ from typing import Final
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.trading_engine.auto_trade import AutoTrade
-from minhos_mesh.trading_engine.desk import Desk
+from minhos_mesh.trading_engine.desk import Asked, Desk
 from minhos_mesh.trading_engine.domain import control as rules
 from minhos_mesh.trading_engine.domain.control import Control, TradingMode, TradingState
 from minhos_mesh.trading_engine.domain.errors import (
     InvalidOrder,
     MarketDataUnavailable,
-    PageTokenInvalid,
+    RequestIdReused,
     UnknownOrder,
+    UnknownRequest,
     Violation,
+    WrongProvenance,
 )
 from minhos_mesh.trading_engine.domain.order_events import ReplaceRequested
 from minhos_mesh.trading_engine.domain.orders import Fill, Order, OrderTerms, Origin, Provenance
 from minhos_mesh.trading_engine.domain.performance import Performance, measure
 from minhos_mesh.trading_engine.domain.positions import Position
-from minhos_mesh.trading_engine.domain.signals import Signal
+from minhos_mesh.trading_engine.domain.signals import Signal, check_time
 from minhos_mesh.trading_engine.domain.validation import InstrumentSpec
 from minhos_mesh.trading_engine.emergency import EmergencyStop, Stopped
 from minhos_mesh.trading_engine.ledger import Ledger
 from minhos_mesh.trading_engine.ports import Evidence, Market, VenueInfo
-from minhos_mesh.trading_engine.signal_desk import SignalDesk, evidence_of
-from minhos_mesh.trading_engine.store import Store
+from minhos_mesh.trading_engine.replacing import Replacing
+from minhos_mesh.trading_engine.signal_desk import SignalDesk, asked_for, evidence_of
+from minhos_mesh.trading_engine.store import Answered, Changes, Store, decode_control, encode_control
 
 _LOG: Final = get_logger("trading_engine.service")
 DEFAULT_ACTOR: Final = "default"
 """Who set a mode that nobody has chosen yet."""
+_PROVENANCE_S: Final = 1.0
+"""How long it is taken as known where the data of a symbol comes from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,8 @@ class Holdings:
     unrealized_e9: int | None
     version: int
     replay: Mapping[str, int]
+    revision: int
+    """Revision of the positions among those that are watched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +70,16 @@ class ControlView:
     venue_live: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlRequest:
+    """Who wants control changed and why; `expected_version` None where any will do."""
+
+    request_id: str
+    actor: str
+    reason: str
+    expected_version: int | None = None
+
+
 class TradingEngine:
     """What the three contracts of the engine serve."""
 
@@ -70,6 +89,7 @@ class TradingEngine:
         ledger: Ledger,
         store: Store,
         desk: Desk,
+        replacing: Replacing,
         signals: SignalDesk,
         emergency: EmergencyStop,
         market: Market,
@@ -77,6 +97,7 @@ class TradingEngine:
         clock: Clock,
         auto: AutoTrade,
         venue: Callable[[], VenueInfo | None],
+        signal_age_ns: int,
     ) -> None:
         self.ledger = ledger
         self._store = store
@@ -88,12 +109,17 @@ class TradingEngine:
         self._clock = clock
         self._auto = auto
         self._venue = venue
+        self._replacing = replacing
+        self._signal_age_ns = signal_age_ns
+        self._provenance: dict[str, tuple[Provenance, float]] = {}
+        self._control_turn = asyncio.Lock()
 
     # Orders.
 
     async def place_order(self, request_id: str, terms: OrderTerms, *, actor: str, reduce_only: bool) -> Order:
         """Place an order of a person or a program; see Desk.place. Raises MarketDataUnavailable without a quote."""
-        known = await self._desk.known(request_id, terms, on_disk=True)
+        asked = Asked(terms=terms, quantity=terms.quantity, reduce_only=reduce_only, signal_id=None)
+        known = await self._desk.known(request_id, asked, on_disk=True)
         if known is not None:
             return known
         self._desk.spec(terms.symbol)
@@ -108,12 +134,25 @@ class TradingEngine:
         return await self._desk.place(terms, origin, evidence)
 
     async def execute_trade(self, request_id: str, signal: Signal, *, actor: str, quantity: int | None) -> Order:
-        """Make an order of a signal because somebody says so, whatever the mode. Raises InvalidOrder for a hold."""
+        """Make an order of a signal because somebody says so, whatever mode and confidence.
+
+        Raises InvalidOrder for a hold, SignalOutOfTime, WrongProvenance, and MarketDataUnavailable while it is not known
+        where the market's data comes from.
+        """
         if signal.side is None:
-            raise InvalidOrder((Violation("signal.action", "HOLD asks for nothing: BUY or SELL is needed"),))
+            text = "HOLD asks for nothing: BUY or SELL is needed"
+            raise InvalidOrder((Violation("signal.action", text, seen="HOLD", allowed="BUY or SELL"),))
+        asked = asked_for(signal, quantity)
+        known = await self._desk.known(request_id, asked, on_disk=True)
+        if known is not None:
+            return known
+        self._desk.spec(signal.symbol)
+        now_ns = self._clock.wall_ns()
+        check_time(signal, now_ns=now_ns, max_age_ns=self._signal_age_ns)
+        await self._check_provenance(signal)
         terms = self._signals.terms_of(signal, quantity)
         is_replay = signal.provenance is Provenance.REPLAY
-        decision_ns = signal.at_ns if is_replay else self._clock.wall_ns()
+        decision_ns = signal.at_ns if is_replay else now_ns
         origin = Origin(
             request_id=request_id,
             actor=actor,
@@ -123,53 +162,61 @@ class TradingEngine:
         )
         return await self._desk.place(terms, origin, evidence_of(signal, decision_ns))
 
+    async def _check_provenance(self, signal: Signal) -> None:
+        """Refuse a signal whose data comes from elsewhere than the market's. Raises WrongProvenance."""
+        known = self._provenance.get(signal.symbol)
+        if known is None or self._clock.monotonic() - known[1] > _PROVENANCE_S:
+            known = ((await self._evidence(signal.symbol)).provenance, self._clock.monotonic())
+            self._provenance[signal.symbol] = known
+        seen, allowed = signal.provenance.value, known[0].value
+        if seen != allowed:
+            message = f"signal.quote.provenance is {seen}: the data of {signal.symbol} is {allowed}"
+            raise WrongProvenance(message, seen=seen, allowed=allowed, because="the signal is of another market")
+
     async def cancel_order(self, order_id: str, *, actor: str) -> Order:
         """Cancel an order; see Desk.cancel."""
         return await self._desk.cancel(order_id, actor=actor)
 
     async def replace_order(self, order_id: str, wish: ReplaceRequested) -> Order:
-        """Change a working order; see Desk.replace."""
+        """Change a working order; see Replacing.replace."""
         order = await self._desk.find(order_id)
         try:
             evidence = await self._evidence(order.terms.symbol)
         except MarketDataUnavailable:
             evidence = None
         at_ns = wish.at_ns if evidence is None else evidence.decision_ns
-        return await self._desk.replace(order_id, replace(wish, at_ns=max(at_ns, order.updated_ns)), evidence)
+        return await self._replacing.replace(order_id, replace(wish, at_ns=max(at_ns, order.updated_ns)), evidence)
 
     async def get_order(self, *, order_id: str | None = None, request_id: str | None = None) -> Order:
-        """Give an order as it is on disk, by either id. Raises UnknownOrder."""
+        """Give an order as it is on disk, by either id. Raises UnknownOrder, UnknownRequest."""
         if order_id is not None:
             order = self.ledger.shown_orders.get(order_id) or await self._store.order(order_id)
-        else:
-            order = await self._store.order_of_request(request_id or "")
+            if order is None:
+                raise UnknownOrder(order_id)
+            return order
+        order = await self._store.order_of_request(request_id or "")
         if order is None:
-            raise UnknownOrder(order_id or f"of request {request_id}")
+            raise UnknownRequest(request_id or "")
         return order
 
     async def list_orders(
-        self, *, symbol: str | None, states: Sequence[str], page_size: int, page_token: str
-    ) -> tuple[list[Order], str, int]:
-        """Give a page of orders, the newest first, the token of the next one, and how many orders there are in all."""
-        limit = min(page_size or 100, 1000)
-        rows, count = await self._store.orders(
-            symbol=symbol, states=states, before=_number(page_token), limit=limit + 1
-        )
-        token = str(rows[limit - 1][0]) if len(rows) > limit else ""
-        return [order for _, order in rows[:limit]], token, count
+        self, *, symbol: str | None, states: Sequence[str], before: int | None, limit: int
+    ) -> tuple[list[Order], int | None, int]:
+        """Give a page of orders, the newest first, where the next one begins, and how many orders there are in all."""
+        rows, count = await self._store.orders(symbol=symbol, states=states, before=before, limit=limit + 1)
+        return [order for _, order in rows[:limit]], _next(rows, limit), count
 
-    async def list_fills(self, *, symbol: str | None, page_size: int, page_token: str) -> tuple[list[Fill], str]:
-        """Give a page of fills, the newest first, and the token of the next one."""
-        limit = min(page_size or 100, 5000)
-        rows = await self._store.fills(symbol=symbol, before=_number(page_token), limit=limit + 1)
-        token = str(rows[limit - 1][0]) if len(rows) > limit else ""
-        return [fill for _, fill in rows[:limit]], token
+    async def list_fills(self, *, symbol: str | None, before: int | None, limit: int) -> tuple[list[Fill], int | None]:
+        """Give a page of fills, the newest first, and where the next one begins."""
+        rows = await self._store.fills(symbol=symbol, before=before, limit=limit + 1)
+        return [fill for _, fill in rows[:limit]], _next(rows, limit)
 
     # Positions and performance.
 
     async def holdings(self, *, include_flat: bool) -> Holdings:
         """Give the positions that are on disk, at the last prices."""
         positions = sorted(self.ledger.shown_positions.values(), key=lambda position: position.symbol)
+        revision = self.ledger.positions.newest
         listed = [position for position in positions if position.quantity or include_flat]
         shown = [(position, position.unrealized_e9(await self._last_price(position))) for position in listed]
         worth = [unrealized_e9 for _, unrealized_e9 in shown if unrealized_e9 is not None]
@@ -180,6 +227,7 @@ class TradingEngine:
             unrealized_e9=sum(worth) if len(worth) == len(shown) else None,
             version=max((position.version for position in positions), default=0),
             replay={symbol: position.through for symbol, position in self.ledger.shown_replay.items()},
+            revision=revision,
         )
 
     async def performance(self, since_ns: int | None) -> Performance:
@@ -224,30 +272,53 @@ class TradingEngine:
             venue_live=venue is not None and venue.live,
         )
 
-    async def set_mode(self, mode: TradingMode, *, actor: str, reason: str) -> ControlView:
-        """Change the mode. Raises EmergencyStopped, AutomaticModeForbidden."""
-        venue = self._venue()
-        live = venue is None or venue.live
-        seen = [] if venue is None else sorted(venue.provenance.values(), key=lambda item: item is Provenance.LIVE)
-        rules.forbid_automatic(live, seen[0] if seen else None, mode)
-        now_ns = self._clock.wall_ns()
-        return await self._take_over(
-            rules.set_mode(self.ledger.control, mode, actor=actor, reason=reason, at_ns=now_ns)
-        )
+    async def set_mode(self, asked: ControlRequest, mode: TradingMode) -> ControlView:
+        """Change the mode. Raises EmergencyStopped, AutomaticModeForbidden, VersionMismatch, RequestIdReused."""
 
-    async def set_state(self, state: TradingState, *, actor: str, reason: str) -> ControlView:
-        """Halt, reduce or resume. Raises ActorMissing, EmergencyStopped."""
-        now_ns = self._clock.wall_ns()
-        return await self._take_over(
-            rules.set_state(self.ledger.control, state, actor=actor, reason=reason, at_ns=now_ns)
-        )
+        def change(control: Control, now_ns: int) -> Control:
+            venue = self._venue()
+            live = venue is None or venue.live
+            seen = [] if venue is None else sorted(venue.provenance.values(), key=lambda item: item is Provenance.LIVE)
+            rules.forbid_automatic(live, seen[0] if seen else None, mode)
+            return rules.set_mode(control, mode, actor=asked.actor, reason=asked.reason, at_ns=now_ns)
 
-    async def clear_emergency(self, *, actor: str, reason: str) -> ControlView:
-        """Clear the emergency stop. Raises ActorMissing, StateConflict."""
-        now_ns = self._clock.wall_ns()
-        return await self._take_over(
-            rules.clear_emergency(self.ledger.control, actor=actor, reason=reason, at_ns=now_ns)
-        )
+        return await self._change("SetTradingMode", asked, mode.value, change)
+
+    async def set_state(self, asked: ControlRequest, state: TradingState) -> ControlView:
+        """Halt, reduce or resume. Raises ActorMissing, EmergencyStopped, VersionMismatch, RequestIdReused."""
+
+        def change(control: Control, now_ns: int) -> Control:
+            return rules.set_state(control, state, actor=asked.actor, reason=asked.reason, at_ns=now_ns)
+
+        return await self._change("Resume" if state is TradingState.ACTIVE else "Halt", asked, state.value, change)
+
+    async def clear_emergency(self, asked: ControlRequest) -> ControlView:
+        """Clear the emergency stop. Raises ActorMissing, StateConflict, VersionMismatch, RequestIdReused."""
+
+        def change(control: Control, now_ns: int) -> Control:
+            return rules.clear_emergency(control, actor=asked.actor, reason=asked.reason, at_ns=now_ns)
+
+        return await self._change("ClearEmergencyStop", asked, "", change)
+
+    async def _change(
+        self, kind: str, asked: ControlRequest, wanted: str, change: Callable[[Control, int], Control]
+    ) -> ControlView:
+        """Change control once for each request; the same id gives the first answer, in every life of the engine."""
+        content = json.dumps([wanted, asked.expected_version])
+        async with self._control_turn:
+            known = await self._store.answer(kind, asked.request_id)
+            if known is not None:
+                if known.content != content:
+                    raise RequestIdReused(asked.request_id)
+                return self.view(decode_control(known.answer))
+            before = self.ledger.control
+            rules.check_version(before, asked.expected_version)
+            control = change(before, self._clock.wall_ns())
+            answer = Answered(kind=kind, request_id=asked.request_id, content=content, answer=encode_control(control))
+            if control is before:
+                await self.ledger.record(Changes(answer=answer))
+                return self.view(control)
+            return await self._take_over(control, answer)
 
     async def emergency_stop(self, *, actor: str, reason: str, flatten: bool) -> Stopped:
         """Stop everything; see EmergencyStop.stop."""
@@ -255,25 +326,29 @@ class TradingEngine:
 
     async def choose_default_mode(self, configured: TradingMode | None, info: VenueInfo, declared: Provenance) -> None:
         """Set the mode that nobody has chosen yet, once the venue has said who it is."""
-        if self.ledger.control.actor not in ("", DEFAULT_ACTOR) or self.ledger.control.emergency is not None:
+        control = self.ledger.control
+        if control.mode_actor not in ("", DEFAULT_ACTOR) or control.emergency is not None:
             return
         mode = configured or rules.default_mode(not info.live, declared)
         if info.live and declared is not Provenance.LIVE:
             mode = TradingMode.MANUAL
-        if mode is not self.ledger.control.mode or not self.ledger.control.actor:
+        if mode is not control.mode or not control.mode_actor:
             why = f"venue {info.name}, data {declared.value}"
-            await self.set_mode(mode, actor=DEFAULT_ACTOR, reason=why)
+            at_ns = self._clock.wall_ns()
+            await self._take_over(rules.set_mode(control, mode, actor=DEFAULT_ACTOR, reason=why, at_ns=at_ns))
 
-    async def _take_over(self, control: Control) -> ControlView:
-        await self.ledger.set_control(control)
-        _LOG.info("control.changed", mode=control.mode.value, state=control.state.value, actor=control.actor)
+    async def _take_over(self, control: Control, answer: Answered | None = None) -> ControlView:
+        await self.ledger.set_control(control, answer=answer)
+        _LOG.info(
+            "control.changed",
+            mode=control.mode.value,
+            mode_actor=control.mode_actor,
+            state=control.state.value,
+            state_actor=control.state_actor,
+        )
         return self.view(control)
 
 
-def _number(token: str) -> int | None:
-    """Read a page token. Raises PageTokenInvalid for one that was not made here."""
-    if not token:
-        return None
-    if not token.isascii() or not token.isdigit() or len(token) > 18:
-        raise PageTokenInvalid("page_token was not made by this server", field="page_token")
-    return int(token)
+def _next(rows: Sequence[tuple[int, object]], limit: int) -> int | None:
+    """Give the number that the next page goes on from; None behind the last page."""
+    return rows[limit - 1][0] if len(rows) > limit else None

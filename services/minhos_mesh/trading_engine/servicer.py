@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final, Protocol
 
+import grpc
+
+from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_api.trading.v1 import order_service_pb2 as order_pb2
 from minhos_api.trading.v1 import order_service_pb2_grpc as order_grpc
 from minhos_api.trading.v1 import trading_control_service_pb2 as control_pb2
 from minhos_api.trading.v1 import trading_control_service_pb2_grpc as control_grpc
 from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb2
 from minhos_api.trading.v1 import trading_engine_service_pb2_grpc as engine_grpc
-from minhos_mesh.runtime.errors import invalid_field
+from minhos_mesh.runtime.errors import FieldViolation, MeshError
+from minhos_mesh.runtime.money import INT64_MAX
+from minhos_mesh.runtime.paging import make_token, page_size, read_token
 from minhos_mesh.trading_engine.domain.control import TradingState
 from minhos_mesh.trading_engine.error_table import fields_under
-from minhos_mesh.trading_engine.service import TradingEngine
+from minhos_mesh.trading_engine.service import ControlRequest, TradingEngine
 from minhos_mesh.trading_engine.translate import (
     fill_to_proto,
     holdings_to_proto,
@@ -22,12 +27,13 @@ from minhos_mesh.trading_engine.translate import (
     performance_to_proto,
     position_to_proto,
     replacement_from_proto,
-    signal_from_proto,
+    signal_to_act_on,
     states_from_proto,
     terms_from_proto,
     time_from_proto,
 )
 from minhos_mesh.trading_engine.translate_control import (
+    asked_from_proto,
     control_to_proto,
     halt_from_proto,
     mode_from_proto,
@@ -61,9 +67,7 @@ class TradingEngineServicer(engine_grpc.TradingEngineServiceServicer):
     async def ExecuteTrade(
         self, request: engine_pb2.ExecuteTradeRequest, _context: Any
     ) -> engine_pb2.ExecuteTradeResponse:
-        signal = signal_from_proto(request.signal)
-        if signal is None:
-            raise invalid_field("signal.quote.provenance", "PROVENANCE_UNSPECIFIED", "where the data comes from")
+        signal = signal_to_act_on(request)
         quantity = request.quantity if request.HasField("quantity") else None
         with fields_under(""):
             order = await self._engine.execute_trade(request.request_id, signal, actor=request.actor, quantity=quantity)
@@ -82,10 +86,12 @@ class TradingEngineServicer(engine_grpc.TradingEngineServiceServicer):
         return await self._limits.set_limits(request)
 
     async def ListFills(self, request: engine_pb2.ListFillsRequest, _context: Any) -> engine_pb2.ListFillsResponse:
-        symbol = request.symbol if request.HasField("symbol") else None
-        fills, token = await self._engine.list_fills(
-            symbol=symbol, page_size=request.page_size, page_token=request.page_token
+        fills, following = await self._engine.list_fills(
+            symbol=request.symbol if request.HasField("symbol") else None,
+            before=_begin(request),
+            limit=page_size(request, default=100, largest=5000),
         )
+        token = "" if following is None else make_token(request, [following])
         return engine_pb2.ListFillsResponse(fills=[fill_to_proto(fill) for fill in fills], next_page_token=token)
 
 
@@ -130,14 +136,19 @@ class OrderServicer(order_grpc.OrderServiceServicer):
         return order_pb2.GetOrderResponse(order=order_to_proto(order))
 
     async def ListOrders(self, request: order_pb2.ListOrdersRequest, _context: Any) -> order_pb2.ListOrdersResponse:
-        orders, token, count = await self._engine.list_orders(
+        revision = self._engine.ledger.orders.newest
+        orders, following, count = await self._engine.list_orders(
             symbol=request.symbol if request.HasField("symbol") else None,
             states=states_from_proto(request.states),
-            page_size=request.page_size,
-            page_token=request.page_token,
+            before=_begin(request),
+            limit=page_size(request, default=100, largest=1000),
         )
-        found = [order_to_proto(order) for order in orders]
-        return order_pb2.ListOrdersResponse(orders=found, next_page_token=token, total_count=count)
+        return order_pb2.ListOrdersResponse(
+            orders=[order_to_proto(order) for order in orders],
+            next_page_token="" if following is None else make_token(request, [following]),
+            all_orders_count=count,
+            revision=revision,
+        )
 
     async def WatchOrders(
         self, request: order_pb2.WatchOrdersRequest, _context: Any
@@ -166,7 +177,7 @@ class OrderServicer(order_grpc.OrderServiceServicer):
             yield order_pb2.WatchPositionsResponse(snapshot=shown, revision=after)
         async for revision, position in log.follow(after, HEARTBEAT_S):
             if position is None:
-                yield order_pb2.WatchPositionsResponse(heartbeat=order_pb2.OrdersHeartbeat(), revision=revision)
+                yield order_pb2.WatchPositionsResponse(heartbeat=order_pb2.PositionsHeartbeat(), revision=revision)
             else:
                 yield order_pb2.WatchPositionsResponse(position=position_to_proto(position), revision=revision)
 
@@ -180,12 +191,13 @@ class TradingControlServicer(control_grpc.TradingControlServiceServicer):
     async def GetTradingState(
         self, _request: control_pb2.GetTradingStateRequest, _context: Any
     ) -> control_pb2.GetTradingStateResponse:
-        return control_pb2.GetTradingStateResponse(status=control_to_proto(self._engine.control()))
+        revision = self._engine.ledger.controls.newest
+        return control_pb2.GetTradingStateResponse(status=control_to_proto(self._engine.control()), revision=revision)
 
     async def SetTradingMode(
         self, request: control_pb2.SetTradingModeRequest, _context: Any
     ) -> control_pb2.SetTradingModeResponse:
-        view = await self._engine.set_mode(mode_from_proto(request.mode), actor=request.actor, reason=request.reason)
+        view = await self._engine.set_mode(asked_from_proto(request), mode_from_proto(request.mode))
         return control_pb2.SetTradingModeResponse(status=control_to_proto(view))
 
     async def EmergencyStop(
@@ -197,16 +209,16 @@ class TradingControlServicer(control_grpc.TradingControlServiceServicer):
     async def ClearEmergencyStop(
         self, request: control_pb2.ClearEmergencyStopRequest, _context: Any
     ) -> control_pb2.ClearEmergencyStopResponse:
-        view = await self._engine.clear_emergency(actor=request.actor, reason=request.reason)
+        view = await self._engine.clear_emergency(asked_from_proto(request))
         return control_pb2.ClearEmergencyStopResponse(status=control_to_proto(view))
 
     async def Halt(self, request: control_pb2.HaltRequest, _context: Any) -> control_pb2.HaltResponse:
-        state = halt_from_proto(request.state)
-        view = await self._engine.set_state(state, actor=request.actor, reason=request.reason)
+        asked = ControlRequest(request_id=request.request_id, actor=request.actor, reason=request.reason)
+        view = await self._engine.set_state(asked, halt_from_proto(request.state))
         return control_pb2.HaltResponse(status=control_to_proto(view))
 
     async def Resume(self, request: control_pb2.ResumeRequest, _context: Any) -> control_pb2.ResumeResponse:
-        view = await self._engine.set_state(TradingState.ACTIVE, actor=request.actor, reason=request.reason)
+        view = await self._engine.set_state(asked_from_proto(request), TradingState.ACTIVE)
         return control_pb2.ResumeResponse(status=control_to_proto(view))
 
     async def WatchTradingState(
@@ -216,8 +228,31 @@ class TradingControlServicer(control_grpc.TradingControlServiceServicer):
         after = request.after_revision if request.HasField("after_revision") else log.newest
         log.check(after)
         if not request.HasField("after_revision"):
-            status = control_to_proto(self._engine.control())
-            yield control_pb2.WatchTradingStateResponse(status=status, revision=after)
+            shown = control_pb2.TradingStateSnapshot(status=control_to_proto(self._engine.control()))
+            yield control_pb2.WatchTradingStateResponse(snapshot=shown, revision=after)
         async for revision, control in log.follow(after, HEARTBEAT_S):
-            status_now = None if control is None else control_to_proto(self._engine.view(control))
-            yield control_pb2.WatchTradingStateResponse(status=status_now, revision=revision)
+            if control is None:
+                heartbeat = control_pb2.TradingStateHeartbeat()
+                yield control_pb2.WatchTradingStateResponse(heartbeat=heartbeat, revision=revision)
+            else:
+                status = control_to_proto(self._engine.view(control))
+                yield control_pb2.WatchTradingStateResponse(status=status, revision=revision)
+
+
+def _begin(request: engine_pb2.ListFillsRequest | order_pb2.ListOrdersRequest) -> int | None:
+    """Number before which the asked page begins; None for the first. Raises MeshError PAGE_TOKEN_INVALID."""
+    position = read_token(request)
+    if position is None:
+        return None
+    match position:
+        case [int(number)] if 0 < number <= INT64_MAX:
+            return number
+        case _:
+            text = "page_token was not made by this service: begin again without one"
+            raise MeshError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                error_reason_pb2.ERROR_REASON_PAGE_TOKEN_INVALID,
+                text,
+                metadata={"field": "page_token"},
+                violations=(FieldViolation("page_token", text),),
+            )

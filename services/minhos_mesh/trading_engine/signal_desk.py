@@ -9,7 +9,7 @@ from typing import Final
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.trading_engine.auto_trade import AutoTrade
-from minhos_mesh.trading_engine.desk import Desk, order_id_of
+from minhos_mesh.trading_engine.desk import Asked, Desk, order_id_of
 from minhos_mesh.trading_engine.domain.errors import StateUnavailable, TradingError, VenueUnavailable
 from minhos_mesh.trading_engine.domain.orders import OrderTerms, OrderType, Origin, Provenance, Side
 from minhos_mesh.trading_engine.domain.signals import STATE_UNKNOWN, Signal, SignalAction, SignalDecision, decide, leave
@@ -161,6 +161,14 @@ class SignalDesk:
     def _reached(self, symbol: str, epoch: int, sequence: int) -> None:
         position = ReplayPosition(symbol=symbol, epoch=epoch, through=sequence)
         self._ledger.record(Changes(replay=position))
+
+
+def asked_for(signal: Signal, quantity: int | None) -> Asked:
+    """Give what somebody asks for who wants a signal acted on; without a quantity the state says how much."""
+    terms = OrderTerms(
+        symbol=signal.symbol, side=signal.side or Side.BUY, quantity=quantity or 0, order_type=OrderType.MARKET
+    )
+    return Asked(terms=terms, quantity=quantity, reduce_only=False, signal_id=signal.signal_id)
 
 
 def evidence_of(signal: Signal, decision_ns: int) -> Evidence:

@@ -73,7 +73,23 @@ _ORDERS: Final = """
     CREATE TABLE replay (symbol TEXT PRIMARY KEY, epoch INTEGER NOT NULL, through INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_ORDERS, OUTBOX_SCHEMA)
+_ANSWERS: Final = """
+    CREATE TABLE answers (
+        kind TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        content TEXT NOT NULL,
+        answer TEXT NOT NULL,
+        PRIMARY KEY (kind, request_id)
+    ) WITHOUT ROWID;
+    UPDATE control SET body = json_remove(
+        json_set(body, '$.mode_reason', body ->> '$.reason', '$.state_reason', body ->> '$.reason',
+            '$.mode_actor', body ->> '$.actor', '$.state_actor', body ->> '$.actor',
+            '$.mode_ns', body ->> '$.changed_ns', '$.state_ns', body ->> '$.changed_ns'),
+        '$.reason', '$.actor', '$.changed_ns');
+"""
+"""First answers by request, and what was one reason of mode and state told apart."""
+
+MIGRATIONS: Final = (_ORDERS, OUTBOX_SCHEMA, _ANSWERS)
 
 
 Also = Callable[[Connection], None]
@@ -89,6 +105,16 @@ class HandledSignal:
     why: str
     order_id: str
     at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The first answer to a request of a kind, and what the request asked for, both as text."""
+
+    kind: str
+    request_id: str
+    content: str
+    answer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +143,7 @@ class Changes:
     signal: HandledSignal | None = None
     cursor: VenueCursor | None = None
     replay: ReplayPosition | None = None
+    answer: Answered | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +189,12 @@ class Store:
         sql = "SELECT signal_id, action, why, order_id, at_ns FROM signals WHERE signal_id = ?"
         row = await self._database.read(lambda c: c.execute(sql, (signal_id,)).fetchone())
         return None if row is None else HandledSignal(**dict(zip(HandledSignal.__slots__, row, strict=True)))
+
+    async def answer(self, kind: str, request_id: str) -> Answered | None:
+        """Read the first answer to a request of a kind."""
+        sql = "SELECT kind, request_id, content, answer FROM answers WHERE kind = ? AND request_id = ?"
+        row = await self._database.read(lambda c: c.execute(sql, (kind, request_id)).fetchone())
+        return None if row is None else Answered(**dict(zip(Answered.__slots__, row, strict=True)))
 
     async def events(self, order_id: str) -> list[OrderEvent]:
         """Read the history of an order, the oldest first."""
@@ -230,6 +263,9 @@ def _write(connection: Connection, step: Changes, also: Also | None) -> bool:
     if step.replay is not None:
         replay = (step.replay.symbol, step.replay.epoch, step.replay.through)
         connection.execute("INSERT OR REPLACE INTO replay VALUES (?, ?, ?)", replay)
+    if step.answer is not None:
+        answer = tuple(getattr(step.answer, name) for name in Answered.__slots__)
+        connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", answer)
     if also is not None:
         also(connection)
     return True
@@ -305,13 +341,10 @@ def encode_control(control: Control) -> str:
     latch = control.emergency
     return json.dumps(
         {
+            **{name: getattr(control, name) for name in Control.__slots__},
             "mode": control.mode.value,
             "state": control.state.value,
             "emergency": None if latch is None else {name: getattr(latch, name) for name in EmergencyLatch.__slots__},
-            "reason": control.reason,
-            "actor": control.actor,
-            "changed_ns": control.changed_ns,
-            "version": control.version,
         }
     )
 

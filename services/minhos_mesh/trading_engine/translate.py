@@ -13,6 +13,8 @@ from minhos_api.order.v1 import fill_pb2, order_terms_pb2, position_pb2
 from minhos_api.risk.v1 import risk_check_pb2
 from minhos_api.trading.v1 import order_pb2
 from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb2
+from minhos_mesh.runtime.errors import invalid_field
+from minhos_mesh.runtime.money import INT64_MAX
 from minhos_mesh.trading_engine.domain.order_events import ReplaceRequested
 from minhos_mesh.trading_engine.domain.orders import (
     Fill,
@@ -72,8 +74,17 @@ def time_to_proto(time_ns: int) -> Timestamp:
 
 
 def time_from_proto(time: Timestamp) -> int:
-    """A Timestamp as nanoseconds since the Unix epoch."""
-    return time.seconds * 1_000_000_000 + time.nanos
+    """A Timestamp as nanoseconds since the Unix epoch; one outside 1970 to 2262 as the nearest of these, so that it fits 64 bits."""
+    return max(0, min(time.seconds * 1_000_000_000 + time.nanos, INT64_MAX))
+
+
+def fit(amount: int) -> int:
+    """A sum as far as 64 bits can tell it: the nearest number that fits."""
+    return max(-INT64_MAX, min(amount, INT64_MAX))
+
+
+def _fit(amount: int | None) -> int | None:
+    return None if amount is None else fit(amount)
 
 
 def provenance_to_proto(provenance: Provenance) -> provenance_pb2.Provenance.ValueType:
@@ -122,8 +133,8 @@ def order_to_proto(order: Order) -> order_pb2.Order:
         reason=_REASONS[order.reason],
         reason_message=order.message,
         filled_quantity=order.filled_quantity,
-        average_price_e9=order.average_price_e9,
-        commission_e9=order.commission_e9,
+        average_price_e9=_fit(order.average_price_e9),
+        commission_e9=fit(order.commission_e9),
         venue_order_id=order.venue_order_id or "",
         signal_id=order.origin.signal_id or "",
         actor=order.origin.actor,
@@ -204,12 +215,12 @@ def position_to_proto(position: Position, unrealized_e9: int | None = None) -> p
     """A position on the wire."""
     return position_pb2.Position(
         symbol=position.symbol,
-        quantity=position.quantity,
-        cost_e9=position.cost_e9,
-        average_price_e9=position.average_price_e9,
-        realized_pnl_e9=position.realized_e9,
-        commission_e9=position.commission_e9,
-        unrealized_pnl_e9=unrealized_e9,
+        quantity=fit(position.quantity),
+        cost_e9=fit(position.cost_e9),
+        average_price_e9=_fit(position.average_price_e9),
+        realized_pnl_e9=fit(position.realized_e9),
+        commission_e9=fit(position.commission_e9),
+        unrealized_pnl_e9=_fit(unrealized_e9),
         multiplier_e9=position.multiplier_e9,
         update_time=time_to_proto(position.updated_ns),
         version=position.version,
@@ -229,8 +240,8 @@ def signal_from_proto(signal: signal_pb2.Signal) -> Signal | None:
         side=sides.get(signal.action),
         confidence=signal.confidence,
         provenance=provenance,
-        epoch=quote.epoch,
-        sequence=signal.through_sequence or quote.sequence,
+        epoch=fit(quote.epoch),
+        sequence=fit(signal.through_sequence or quote.sequence),
         quote_sequence=quote.sequence,
         at_ns=time_from_proto(signal.decision_time),
         quote_ns=time_from_proto(quote.event_time),
@@ -238,6 +249,17 @@ def signal_from_proto(signal: signal_pb2.Signal) -> Signal | None:
         bid_e9=quote.bid_e9 if quote.HasField("bid_e9") else None,
         ask_e9=quote.ask_e9 if quote.HasField("ask_e9") else None,
     )
+
+
+def signal_to_act_on(request: engine_pb2.ExecuteTradeRequest) -> Signal:
+    """The signal that somebody wants acted on. Raises MeshError INVALID_FIELD for one that is not of one market."""
+    quote = request.signal.quote
+    if quote.symbol != request.signal.symbol:
+        raise invalid_field("signal.quote.symbol", quote.symbol, f"the symbol of the signal, {request.signal.symbol}")
+    signal = signal_from_proto(request.signal)
+    if signal is None:
+        raise invalid_field("signal.quote.provenance", "PROVENANCE_UNSPECIFIED", "where the data comes from")
+    return signal
 
 
 def evidence_from_proto(quote: quote_pb2.Quote) -> Evidence | None:
@@ -262,11 +284,12 @@ def holdings_to_proto(holdings: Holdings) -> engine_pb2.GetPositionsResponse:
     """Positions and totals on the wire."""
     return engine_pb2.GetPositionsResponse(
         positions=[position_to_proto(position, worth_e9) for position, worth_e9 in holdings.positions],
-        realized_pnl_e9=holdings.realized_e9,
-        commission_e9=holdings.commission_e9,
-        unrealized_pnl_e9=holdings.unrealized_e9,
+        realized_pnl_e9=fit(holdings.realized_e9),
+        commission_e9=fit(holdings.commission_e9),
+        unrealized_pnl_e9=_fit(holdings.unrealized_e9),
         version=holdings.version,
         replay_through_sequence=holdings.replay,
+        revision=holdings.revision,
     )
 
 
@@ -278,12 +301,12 @@ def performance_to_proto(performance: Performance) -> engine_pb2.PerformanceMetr
         trades=performance.trades,
         winning_trades=performance.wins,
         win_rate=performance.win_rate,
-        average_win_e9=performance.average_win_e9,
-        average_loss_e9=performance.average_loss_e9,
-        net_pnl_e9=performance.net_e9,
-        max_drawdown_e9=performance.max_drawdown_e9,
+        average_win_e9=_fit(performance.average_win_e9),
+        average_loss_e9=_fit(performance.average_loss_e9),
+        net_pnl_e9=fit(performance.net_e9),
+        max_drawdown_e9=fit(performance.max_drawdown_e9),
         sharpe_per_trade=performance.sharpe_ratio,
-        commission_e9=performance.commission_e9,
+        commission_e9=fit(performance.commission_e9),
         last_fill_time=None if last_ns is None else time_to_proto(last_ns),
     )
 

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from minhos_api.trading.v1 import trading_control_service_pb2 as pb2
 from minhos_api.trading.v1 import trading_events_pb2 as events_pb2
+from minhos_mesh.runtime.errors import invalid_field
 from minhos_mesh.trading_engine.domain.control import EmergencyLatch, TradingMode, TradingState
 from minhos_mesh.trading_engine.emergency import Stopped
 from minhos_mesh.trading_engine.ports import TradingFact
-from minhos_mesh.trading_engine.service import ControlView
-from minhos_mesh.trading_engine.translate import fill_to_proto, order_to_proto, position_to_proto, time_to_proto
+from minhos_mesh.trading_engine.service import ControlRequest, ControlView
+from minhos_mesh.trading_engine.translate import fill_to_proto, fit, order_to_proto, position_to_proto, time_to_proto
 
 _MODES: Final = {mode: pb2.TradingMode.Value(f"TRADING_MODE_{mode.value}") for mode in TradingMode}
 _MODES_BACK: Final[Mapping[int, TradingMode]] = {number: mode for mode, number in _MODES.items()}
@@ -27,20 +29,38 @@ def mode_from_proto(mode: int) -> TradingMode:
 
 
 def halt_from_proto(state: int) -> TradingState:
-    """The state that a halt asks for; HALTED when it names none."""
-    return _STATES_BACK.get(state, TradingState.HALTED)
+    """The state that a halt asks for; HALTED when it names none. Raises MeshError INVALID_FIELD for ACTIVE."""
+    wanted = _STATES_BACK.get(state, TradingState.HALTED)
+    if wanted is TradingState.ACTIVE:
+        raise invalid_field("state", "TRADING_STATE_ACTIVE", "TRADING_STATE_HALTED or TRADING_STATE_REDUCING")
+    return wanted
+
+
+def asked_from_proto(
+    request: pb2.SetTradingModeRequest | pb2.ResumeRequest | pb2.ClearEmergencyStopRequest,
+) -> ControlRequest:
+    """Who asks for a change of control, and why."""
+    return ControlRequest(
+        request_id=request.request_id,
+        actor=request.actor,
+        reason=request.reason,
+        expected_version=request.expected_version if request.HasField("expected_version") else None,
+    )
 
 
 def control_to_proto(view: ControlView) -> pb2.TradingStatus:
     """Trading control on the wire."""
     control = view.control
-    is_active = control.state is TradingState.ACTIVE
     return pb2.TradingStatus(
         mode=_MODES[control.mode],
         state=_STATES[control.state],
-        reason=_signals_left(view.auto_off) if is_active else control.reason,
-        actor=control.actor,
-        change_time=time_to_proto(control.changed_ns),
+        state_reason=control.state_reason,
+        state_actor=control.state_actor,
+        state_time=_time(control.state_ns),
+        mode_reason=control.mode_reason,
+        mode_actor=control.mode_actor,
+        mode_time=_time(control.mode_ns),
+        signals_off_reason=view.auto_off,
         emergency_stop=latch_to_proto(control.emergency),
         auto_threshold=view.auto_threshold,
         venue=view.venue,
@@ -49,8 +69,8 @@ def control_to_proto(view: ControlView) -> pb2.TradingStatus:
     )
 
 
-def _signals_left(why: str) -> str:
-    return f"signals are not acted on: {why}" if why else ""
+def _time(at_ns: int) -> Timestamp | None:
+    return time_to_proto(at_ns) if at_ns else None
 
 
 def latch_to_proto(latch: EmergencyLatch | None) -> pb2.EmergencyLatch:
@@ -77,7 +97,7 @@ def payloads_of(fact: TradingFact, view: ControlView | None) -> list[tuple[Messa
     if fact.booking is not None and fact.order is not None:
         fill, position = fill_to_proto(fact.booking.fill), position_to_proto(fact.booking.position)
         trade = events_pb2.TradeExecuted(
-            fill=fill, position=position, realized_pnl_e9=fact.booking.realized_e9, signal_id=fact.signal_id
+            fill=fill, position=position, realized_pnl_e9=fit(fact.booking.realized_e9), signal_id=fact.signal_id
         )
         symbol = fact.booking.fill.symbol
         return [(events_pb2.PositionUpdated(position=position), symbol), (trade, symbol)]

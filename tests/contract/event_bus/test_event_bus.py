@@ -113,6 +113,76 @@ async def test_the_same_event_is_stored_once(stub: Any) -> None:
     assert (list(response.sequences), response.duplicates) == ([2, 1], 1)
 
 
+CHANGES: list[Change] = [
+    lambda item: setattr(item, "subject", "ES"),
+    lambda item: setattr(item, "source", "somebody_else"),
+    lambda item: item.payload.CopyFrom(event(service="y").payload),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_stored_id_with_other_content_is_refused_whole(stub: Any, change: Change) -> None:
+    one, other = event("NQ"), event_pb2.Event()
+    await stub.Publish(pb.PublishRequest(events=[one]))
+    other.CopyFrom(one)
+    change(other)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Publish(pb.PublishRequest(events=[event(), other]))
+    told = read(caught.value)
+    assert (told.code.name, told.reason) == ("ALREADY_EXISTS", "ERROR_REASON_REQUEST_CONFLICT")
+    assert told.metadata == {"field": "events[1].event_id", "event_id": one.event_id, "sequence": "1"}
+    assert [violation.field for violation in told.violations] == ["events[1].event_id"]
+    call = stub.PublishStream()
+    await call.read()
+    await call.write(pb.PublishStreamRequest(batch_id=1, events=[event(), other]))
+    answer = await call.read()
+    call.cancel()
+    assert [(item.index, item.reason) for item in answer.refusals] == [(1, "ERROR_REASON_REQUEST_CONFLICT")]
+    assert answer.refusals[0].metadata["event_id"] == one.event_id
+    stats = await stub.GetStats(pb.GetStatsRequest())
+    assert (stats.published, stats.refused) == (1, 2)
+
+
+async def test_a_batch_that_contradicts_itself_is_refused(stub: Any) -> None:
+    one, other = event("NQ"), event_pb2.Event()
+    other.CopyFrom(one)
+    other.subject = "ES"
+    call = stub.Publish(pb.PublishRequest(events=[one, other]))
+    assert await code_and_reason(call) == ("ALREADY_EXISTS", "REQUEST_CONFLICT")
+    assert (await stub.GetStats(pb.GetStatsRequest())).published == 0
+
+
+async def test_the_same_fact_with_another_trace_or_time_is_still_the_same(stub: Any) -> None:
+    one, again = event("NQ"), event_pb2.Event()
+    await stub.Publish(pb.PublishRequest(events=[one]))
+    again.CopyFrom(one)
+    again.traceparent = "00-1-2-3"
+    again.event_time.seconds += 1
+    response = await stub.Publish(pb.PublishRequest(events=[again]))
+    assert (list(response.sequences), response.duplicates) == ([1], 1)
+
+
+UNKNOWN = {"type": "trade.exectued", "nearest": "trade.executed"}
+
+
+async def test_listing_a_type_that_is_not_in_the_catalogue_names_the_nearest(stub: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.ListEvents(pb.ListEventsRequest(types=["trade.*", "trade.exectued"]))
+    told = read(caught.value)
+    assert (told.code.name, told.reason) == ("INVALID_ARGUMENT", "ERROR_REASON_EVENT_TYPE_UNKNOWN")
+    assert told.metadata == {"field": "types[1]", **UNKNOWN}
+
+
+async def test_subscribing_to_a_type_that_is_not_in_the_catalogue_names_the_nearest(stub: Any) -> None:
+    call = stub.Subscribe()
+    await call.write(pb.SubscribeRequest(open=pb.SubscribeOpen(types=["trade.exectued"], credit=1)))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    told = read(caught.value)
+    assert told.reason == "ERROR_REASON_EVENT_TYPE_UNKNOWN"
+    assert told.metadata == {"field": "open.types[0]", **UNKNOWN}
+
+
 async def test_fields_from_a_newer_contract_survive(stub: Any) -> None:
     newer = event_pb2.Event.FromString(event().SerializeToString() + b"\xfa\x3f\x03new")
     await stub.Publish(pb.PublishRequest(events=[newer]))

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from minhos_api.order.v1 import order_terms_pb2 as terms_pb
-from minhos_mesh.cli import launch, mesh, recording, tail, trading
+from minhos_mesh.cli import ignition, launch, mesh, recording, tail, trading
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.launch import FeedChoice
 from minhos_mesh.runtime import config
@@ -127,12 +127,35 @@ def test_minhos_toml_beside_the_person_is_read_and_options_win_over_it(tmp_path:
         ('[mesh]\nbind = "localhost"\n', ("mesh.bind", "localhost")),
         ("[engine]\nauto_threshold = 2\n", ("engine.auto_threshold", "2")),
         ('[market_data]\nsymbols = ["NOPE"]\n', ("NOPE",)),
+        ('[mesh]\nbind = "192.168.1.10"\n', ("mesh.bind", "only loopback is allowed", "192.168.1.10")),
+        ("[mesh]\nport = 70000\n", ("mesh.port", "70000")),
+        ('[risk]\nmax_position = "many"\n', ("risk.max_position", "many")),
+        ('[instruments.ZZ]\ntick = "0.5"\n', ("instruments.ZZ", "multiplier")),
+        ("[risk\n", ("minhos.toml", "is not TOML")),
     ],
 )
 def test_a_wrong_configuration_names_file_key_and_what_was_meant(
     tmp_path: Path, text: str, words: tuple[str, ...]
 ) -> None:
     tmp_path.joinpath("minhos.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        launch.resolve(None, FeedChoice())
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("MINHOS_RISK__MAX_POSITON", "3", ("risk.max_positon", "was max_position meant?")),
+        ("MINHOS_RISC__MAX_POSITION", "3", ("MINHOS_RISC__MAX_POSITION", "was risk meant?")),
+        ("MINHOS_RISK__MAX_POSITION", "0", ("risk.max_position", "0")),
+        ("MINHOS_MESH__BIND", "0.0.0.0", ("mesh.bind", "0.0.0.0")),
+    ],
+)
+def test_a_wrong_setting_in_the_environment_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as caught:
         launch.resolve(None, FeedChoice())
     assert all(word in str(caught.value) for word in words), caught.value
@@ -163,14 +186,18 @@ def test_a_mesh_keeps_the_port_of_its_first_start(paths: MeshPaths) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"processes": [{"pid": 999999999}]}', '{"processes": [5]}'])
 def test_a_record_that_names_no_living_process_leaves_no_orphans(paths: MeshPaths, content: str) -> None:
     paths.run_dir.joinpath("keeper.json").write_text(content, encoding="utf-8")
-    assert not launch.orphans(paths)
+    assert not ignition.orphans(paths)
 
 
-def test_a_recorded_process_that_lives_is_an_orphan(paths: MeshPaths) -> None:
-    paths.run_dir.joinpath("keeper.json").write_text(
-        json.dumps({"processes": [{"pid": os.getpid()}]}), encoding="utf-8"
-    )
-    assert launch.orphans(paths)
+@pytest.mark.parametrize(("later", "lives"), [(0, True), (1, False)], ids=["itself", "another with its number"])
+def test_a_recorded_process_is_an_orphan_while_that_very_process_lives(
+    paths: MeshPaths, later: int, lives: bool
+) -> None:
+    stat = Path("/proc/self/stat").read_text(encoding="utf-8")
+    ticks = int(stat[stat.rindex(")") + 2 :].split()[19])
+    process = {"pid": os.getpid(), "start_ticks": ticks + later}
+    paths.run_dir.joinpath("keeper.json").write_text(json.dumps({"processes": [process]}), encoding="utf-8")
+    assert ignition.orphans(paths) is lives
 
 
 def test_a_folder_without_a_mesh_says_how_to_start_one(paths: MeshPaths) -> None:
@@ -182,6 +209,34 @@ def test_a_recording_without_a_record_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "MNQZ26-CME.scid"
     ScidWriter.create(file).close()
     with pytest.raises(CommandFailed, match="holds no record"):
+        recording.check(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "56"), (b"SCID" + bytes(20), "24"), (b"Date,Open,High,Low,Close\n" * 20, "SCID")],
+    ids=["empty", "cut off in its header", "no scid file"],
+)
+def test_a_file_that_is_no_recording_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "MNQZ26-CME.scid"
+    file.write_bytes(content)
+    with pytest.raises(CommandFailed) as caught:
+        recording.check(file)
+    assert str(file) in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_a_folder_is_no_recording(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match=str(tmp_path)):
+        recording.check(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_recording_without_permission_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "MNQZ26-CME.scid"
+    ScidWriter.create(file).close()
+    file.chmod(0)
+    with pytest.raises(CommandFailed, match="Permission denied"):
         recording.check(file)
 
 

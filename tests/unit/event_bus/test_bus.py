@@ -175,15 +175,21 @@ async def test_a_failing_event_is_tried_again_and_ends_as_a_dead_letter(
     assert [failure.error for failure in letter.failures] == ["first", "second"]
 
 
-async def test_other_patterns_are_refused_while_open_and_taken_over_after(bus: EventBus, make_event: MakeEvent) -> None:
+async def test_other_patterns_are_refused_and_taken_over_on_demand_while_nobody_reads(
+    bus: EventBus, make_event: MakeEvent
+) -> None:
     reader = await bus.open_durable(selection(["trade.*"]), Start(), 10, Durable("c", "m"))
     await bus.publish([make_event()])
     with pytest.raises(ConsumerConflict, match=r"open with other patterns: trade\.\*"):
-        await bus.open_durable(selection(["order.*"]), Start(), 10, Durable("c", "n"))
+        await bus.open_durable(selection(["order.*"]), Start(), 10, Durable("c", "n", replace_selection=True))
     with pytest.raises(ConsumerConflict, match="connected already"):
         await bus.open_durable(selection(["trade.*"]), Start(), 10, Durable("c", "m"))
     bus.close_reader(reader, clean=False)
-    reader = await bus.open_durable(selection(["order.*"]), Start(), 10, Durable("c", "n"))
+    with pytest.raises(ConsumerConflict, match=r"remembered with other patterns: trade\.\*"):
+        await bus.open_durable(selection(["order.*"]), Start(), 10, Durable("c", "n"))
+    with pytest.raises(ConsumerConflict, match="remembered with other patterns"):
+        await bus.open_durable(selection(["trade.*"], "NQ"), Start(), 10, Durable("c", "n"))
+    reader = await bus.open_durable(selection(["order.*"]), Start(), 10, Durable("c", "n", replace_selection=True))
     await bus.publish([make_event("order.updated")])
     assert await got(reader, 1) == [2]
 

@@ -123,7 +123,7 @@ def test_provenance_cannot_change_within_an_epoch() -> None:
 
 
 def test_two_sources_cannot_share_an_epoch() -> None:
-    with pytest.raises(SourceConflict, match="belongs to source walk"):
+    with pytest.raises(SourceConflict, match=r"fed by walk \(epoch 7\): other \(epoch 7\) needs an epoch of its own"):
         _feed().open(Source("other", Provenance.SIMULATED, 7))
 
 

@@ -55,7 +55,7 @@ def ask() -> Ask:
 
 @pytest.fixture
 def make_desk() -> MakeDesk:
-    def make(breaker: Breaker | None = None, live_venue: bool = False, **limits: Any) -> RiskDesk:
+    def make(breaker: Breaker | None = None, live_venue: bool = False, replay: bool = False, **limits: Any) -> RiskDesk:
         desk = RiskDesk(
             limits=RiskLimits(**limits),
             limits_version=1,
@@ -63,8 +63,9 @@ def make_desk() -> MakeDesk:
             specs=DEFAULT_INSTRUMENTS,
             approval_ns=10 * E9,
             live_venue=live_venue,
+            replay=replay,
         )
-        desk.switches = Switches(trading_enabled=True, risk_enabled=True)
+        desk.switches = Switches(trading_enabled=True, risk_enabled=True, system_state="ONLINE")
         return desk
 
     return make

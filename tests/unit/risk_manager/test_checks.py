@@ -174,8 +174,8 @@ def test_order_that_only_reduces_passes_what_holds_for_new_risk(
 
 
 OFF = (
-    (Switches(trading_enabled=False, risk_enabled=True), "trading_enabled of the state is false"),
-    (Switches(trading_enabled=True, risk_enabled=False), "risk_enabled of the state is false"),
+    (Switches(trading_enabled=False, risk_enabled=True, system_state="ONLINE"), "trading_enabled of the state is false"),
+    (Switches(trading_enabled=True, risk_enabled=False, system_state="ONLINE"), "risk_enabled of the state is false"),
     (None, "the state manager has never been heard"),
 )
 
@@ -203,7 +203,7 @@ def test_reduction_passes_whatever_the_state_may_be(ask: Ask, make_desk: MakeDes
 
 def test_everything_that_is_off_is_named(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk(trading_enabled=False)
-    desk.switches = Switches(trading_enabled=False, risk_enabled=False)
+    desk.switches = Switches(trading_enabled=False, risk_enabled=False, system_state="ONLINE")
     message = failed(desk, ask())[CheckCode.TRADING_ENABLED].message
     assert all(
         f"{name} is false" in message

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from minhos_mesh.matching import OrderType, Side
 from minhos_mesh.risk_manager.domain.breaker import Breaker, reset, trip
-from minhos_mesh.risk_manager.domain.desk import RiskDesk
+from minhos_mesh.risk_manager.domain.daily import day_of
+from minhos_mesh.risk_manager.domain.desk import Decision, RiskDesk
 from minhos_mesh.risk_manager.domain.errors import BreakerNotTripped, InvalidField, VersionMismatch
-from minhos_mesh.risk_manager.domain.limits import RiskLimits
-from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
+from minhos_mesh.risk_manager.domain.limits import RiskLimits, Switches
+from minhos_mesh.risk_manager.domain.metrics import measure
+from minhos_mesh.risk_manager.domain.projection import OrderFact, Projection, TradeFact
 from minhos_mesh.risk_manager.domain.question import AccountView, CheckCode, Evidence, Held, Provenance, Question, Terms
-from minhos_mesh.risk_manager.domain.sizing import position_size
+from minhos_mesh.risk_manager.domain.recent import Stage
+from minhos_mesh.risk_manager.domain.sizing import SizeBound, position_size
 from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS
 from minhos_mesh.runtime.money import MoneyError
 
@@ -25,12 +28,20 @@ E9 = 1_000_000_000
 NQ = "NQZ26-CME"
 P = 25_000 * E9
 NOW = 1_795_000_000 * E9
+FREE = Stage(Provenance.UNSPECIFIED, 0)
 Ask = Callable[..., Question]
 MakeDesk = Callable[..., RiskDesk]
 
 
 def refused(desk: RiskDesk, question: Question, now_ns: int = NOW) -> set[CheckCode]:
-    return {check.code for check in desk.decide(question, now_ns).verdict.checks if not check.passed}
+    return {check.code for check in settled(desk, question, now_ns).verdict.checks if not check.passed}
+
+
+def settled(desk: RiskDesk, question: Question, now_ns: int = NOW) -> Decision:
+    """Decide and take in, as the service does once it is written down."""
+    decision = desk.decide(question, now_ns)
+    desk.apply(decision, now_ns)
+    return decision
 
 
 def fact(order_id: str, *, live: bool = False, done: bool = False, leaves: int = 3, version: int = 1) -> OrderFact:
@@ -53,14 +64,14 @@ def trade(version: int, quantity: int, *, realized_e9: int = 0) -> TradeFact:
 
 def test_two_questions_at_once_cannot_pass_one_limit(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
-    assert desk.decide(ask("a", quantity=3), NOW).reservation is not None
+    assert settled(desk, ask("a", quantity=3), NOW).reservation is not None
     assert refused(desk, ask("b", quantity=4)) == {CheckCode.POSITION_LIMIT}
     assert refused(desk, ask("c", quantity=2)) == set()
 
 
 def test_dry_run_holds_nothing(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
-    decision = desk.decide(ask("a", quantity=3, dry_run=True), NOW)
+    decision = settled(desk, ask("a", quantity=3, dry_run=True), NOW)
     assert decision.verdict.approved
     assert decision.verdict.approval_id == ""
     assert refused(desk, ask("b", quantity=3)) == set()
@@ -80,7 +91,7 @@ def test_refused_order_holds_nothing(ask: Ask, make_desk: MakeDesk) -> None:
 
 def test_approval_that_is_not_used_expires(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
-    desk.decide(ask("a", quantity=3), NOW)
+    settled(desk, ask("a", quantity=3), NOW)
     assert refused(desk, ask("b", quantity=4, at_ns=NOW + 9 * E9), NOW + 9 * E9)
     later = NOW + 11 * E9
     assert refused(desk, ask("c", quantity=4, at_ns=later), later) == set()
@@ -88,7 +99,7 @@ def test_approval_that_is_not_used_expires(ask: Ask, make_desk: MakeDesk) -> Non
 
 def test_done_order_releases_and_live_order_keeps_counting(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
-    desk.decide(ask("a", quantity=3), NOW)
+    settled(desk, ask("a", quantity=3), NOW)
     for change in (fact("a", live=True), fact("a", done=True, leaves=3, version=2)):
         desk.projection.book_order(change)
         desk.reservations.see(change)
@@ -98,14 +109,14 @@ def test_done_order_releases_and_live_order_keeps_counting(ask: Ask, make_desk: 
 
 def test_order_that_the_asker_counts_is_not_counted_twice(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
-    desk.decide(ask("a", quantity=3), NOW)
+    settled(desk, ask("a", quantity=3), NOW)
     view = AccountView(working_buy={NQ: 3}, working_order_ids=frozenset({"a"}))
     assert refused(desk, ask("b", quantity=2, account=view)) == set()
 
 
 def test_later_view_of_the_asker_supersedes_an_approval_that_it_contains(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
-    desk.decide(ask("a", quantity=3), NOW)
+    settled(desk, ask("a", quantity=3), NOW)
     view = AccountView(positions={NQ: Held(quantity=3, cost_e9=3 * P)}, version=1)
     assert refused(desk, ask("b", quantity=2, account=view)) == set()
 
@@ -120,7 +131,7 @@ def test_order_rate_counts_approved_orders_of_the_last_minute(ask: Ask, make_des
 
 def test_same_order_within_a_second_is_a_duplicate(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
-    desk.decide(ask("a"), NOW)
+    settled(desk, ask("a"), NOW)
     assert refused(desk, ask("b")) == {CheckCode.DUPLICATE}
     assert refused(desk, ask("c", quantity=2)) == set()
     assert refused(desk, ask("d", at_ns=NOW + E9), NOW + E9) == set()
@@ -128,24 +139,63 @@ def test_same_order_within_a_second_is_a_duplicate(ask: Ask, make_desk: MakeDesk
 
 def test_order_id_under_another_request_id_is_a_duplicate(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
-    desk.decide(ask("a"), NOW)
+    settled(desk, ask("a"), NOW)
     assert refused(desk, ask("b", quantity=2, order_id="a")) == {CheckCode.DUPLICATE}
+
+
+def lose(desk: RiskDesk, version: int, realized_e9: int) -> AccountView:
+    """Publish a loss, and return the view that agrees with it."""
+    desk.projection.book_trade(trade(version, 0, realized_e9=realized_e9))
+    return AccountView(realized_today_e9=desk.projection.realized_today_e9, version=version)
 
 
 def test_loss_beyond_120_percent_trips_the_breaker_for_good(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
-    lost = AccountView(realized_today_e9=-1_200 * E9)
-    assert refused(desk, ask("a", account=lost)) == {CheckCode.DAILY_LOSS}
-    decision = desk.decide(ask("b", account=replace(lost, realized_today_e9=-1_201 * E9)), NOW)
+    assert refused(desk, ask("a", account=lose(desk, 1, -1_200 * E9))) == {CheckCode.DAILY_LOSS}
+    decision = settled(desk, ask("b", account=lose(desk, 2, -1 * E9)), NOW)
     assert decision.tripped is not None
     assert "1201.00, more than 120 % of its limit 1000.00" in decision.tripped.reason
-    assert CheckCode.BREAKER in refused(desk, ask("c"))
+    assert CheckCode.BREAKER in refused(desk, ask("c", account=AccountView(version=2)))
+
+
+def test_claims_of_an_asker_never_trip_the_breaker_nor_raise_the_peak(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    for number, claim_e9 in enumerate((10**18, -(10**18))):
+        settled(desk, ask(f"q-{number}", account=AccountView(realized_today_e9=claim_e9, version=number)))
+    huge = {NQ: Held(quantity=100_000, cost_e9=-(9 * 10**18))}
+    assert CheckCode.ACCOUNT_VIEW in refused(desk, ask("q-2", account=AccountView(positions=huge)))
+    assert not desk.breaker.tripped
+    assert all(peak.peak_e9 == 0 for peak in desk.peaks.values())
+    assert refused(desk, ask("honest", quantity=2, at_ns=NOW + 2 * E9), NOW + 2 * E9) == set()
+
+
+def test_replayed_question_trips_only_where_the_mesh_replays_and_nothing_is_contradicted(
+    ask: Ask, make_desk: MakeDesk
+) -> None:
+    lost = AccountView(realized_today_e9=-5_000 * E9)
+    for replay, contradicted, trips in ((True, False, True), (True, True, False), (False, False, False)):
+        desk = make_desk(replay=replay)
+        if contradicted:
+            desk.projection.book_trade(trade(1, 1))
+        settled(desk, replayed(ask, "a", 0, account=lost), NOW)
+        assert desk.breaker.tripped is trips
+
+
+def test_product_beyond_int64_is_kept_as_the_largest_there_is(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.projection.book_trade(replace(trade(1, 9 * 10**18), held=Held(quantity=9 * 10**18, cost_e9=-(9 * 10**18))))
+    desk.prices[NQ] = Evidence(event_time_ns=NOW, last_e9=P, provenance=Provenance.SIMULATED)
+    peak = desk.watch_own_loss(NOW).peak
+    assert peak is not None
+    assert peak.peak_e9 == 2**63 - 1
+    metrics = measure(desk, FREE, NOW)
+    assert (metrics.exposure_e9, metrics.unrealized_e9) == (2**63 - 1, 2**63 - 1)
 
 
 def test_dry_run_never_trips_the_breaker(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk()
     lost = AccountView(realized_today_e9=-5_000 * E9)
-    assert desk.decide(ask("a", account=lost, dry_run=True), NOW).tripped is None
+    assert settled(desk, ask("a", account=lost, dry_run=True), NOW).tripped is None
     assert not desk.breaker.tripped
 
 
@@ -154,10 +204,10 @@ def test_breaker_trips_by_published_facts_alone(make_desk: MakeDesk) -> None:
     desk.projection.book_trade(trade(1, 1, realized_e9=-1_000 * E9))
     price = Evidence(event_time_ns=NOW, last_e9=P - 9 * E9, provenance=Provenance.SIMULATED)
     desk.prices[NQ] = price
-    assert desk.watch_own_loss(NOW) is None
+    assert desk.watch_own_loss(NOW).tripped is None
     desk.prices[NQ] = replace(price, last_e9=P - 11 * E9)
-    assert desk.watch_own_loss(NOW) is not None
-    assert desk.watch_own_loss(NOW) is None
+    assert desk.watch_own_loss(NOW).tripped is not None
+    assert not desk.breaker.tripped
 
 
 def test_breaker_keeps_its_first_reason_and_is_reset_only_by_a_person_with_a_reason() -> None:
@@ -173,12 +223,126 @@ def test_breaker_keeps_its_first_reason_and_is_reset_only_by_a_person_with_a_rea
 
 def test_drawdown_is_measured_from_the_highest_profit_of_the_day(ask: Ask, make_desk: MakeDesk) -> None:
     desk = make_desk(max_drawdown_e9=500 * E9)
-    desk.decide(ask("a", account=AccountView(realized_today_e9=400 * E9)), NOW)
-    assert refused(desk, ask("b", quantity=2, account=AccountView(realized_today_e9=-100 * E9))) == set()
-    deeper = AccountView(realized_today_e9=-101 * E9)
+    refused(desk, ask("a", account=lose(desk, 1, 400 * E9)))
+    assert refused(desk, ask("b", quantity=2, account=lose(desk, 2, -500 * E9))) == set()
+    deeper = lose(desk, 3, -E9)
     assert refused(desk, ask("c", quantity=1, at_ns=NOW + 2 * E9, account=deeper), NOW + 2 * E9) == {CheckCode.DRAWDOWN}
     tomorrow = NOW + 86_400 * E9
-    assert refused(desk, ask("d", at_ns=tomorrow, account=deeper), tomorrow) == set()
+    fresh = replace(deeper, realized_today_e9=0)
+    assert refused(desk, ask("d", at_ns=tomorrow, account=fresh), tomorrow) == set()
+
+
+def test_day_begins_at_midnight_utc() -> None:
+    midnight = NOW // (86_400 * E9) * 86_400 * E9
+    assert day_of(midnight - 1) < day_of(midnight) == day_of(midnight + 86_400 * E9 - 1)
+    projection = Projection()
+    projection.book_trade(replace(trade(1, 0, realized_e9=-7 * E9), time_ns=midnight - 1))
+    assert projection.realized_on_e9(day_of(midnight - 1)) == -7 * E9
+    assert projection.realized_on_e9(day_of(midnight)) == 0
+    projection.book_trade(replace(trade(2, 0, realized_e9=-2 * E9), time_ns=midnight))
+    assert projection.realized_on_e9(day_of(midnight)) == -2 * E9
+
+
+def working(desk: RiskDesk, total: int, *, filled: int = 0, version: int = 1) -> None:
+    """Let the order `a` work with a quantity, as its events tell."""
+    change = OrderFact(
+        order_id="a", symbol=NQ, side=Side.BUY, leaves_quantity=total - filled, live=True, done=False, version=version,
+        filled_quantity=filled,
+    )  # fmt: skip
+    desk.projection.book_order(change)
+    desk.reservations.see(change)
+
+
+@pytest.mark.parametrize("counts_it", [True, False])
+@pytest.mark.parametrize("told", [True, False])
+def test_replaced_order_is_not_counted_twice(ask: Ask, make_desk: MakeDesk, counts_it: bool, told: bool) -> None:
+    desk = make_desk()
+    settled(desk, ask("a", quantity=3))
+    if told:
+        working(desk, 3)
+    view = AccountView(working_buy={NQ: 3}, working_order_ids=frozenset({"a"})) if counts_it else AccountView()
+    change = {"order_id": "a", "replaces": True, "account": view, "order_type": OrderType.LIMIT, "limit_price_e9": P}
+    assert refused(desk, ask("r-1", quantity=6, dry_run=True, **change)) == {
+        CheckCode.POSITION_LIMIT,
+        CheckCode.QUANTITY,
+    }
+    assert refused(desk, ask("r-2", quantity=5, **change)) == set()
+    (reservation,) = desk.reservations.open(NOW)
+    assert (reservation.order_id, reservation.quantity, reservation.added) == ("a", 5, 2)
+    assert CheckCode.POSITION_LIMIT in refused(desk, ask("b", account=view, dry_run=True))
+
+
+def test_partly_filled_order_is_replaced_by_its_whole_quantity(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    settled(desk, ask("a", quantity=3))
+    working(desk, 3, filled=2)
+    held = {NQ: Held(quantity=2, cost_e9=2 * P)}
+    desk.projection.book_trade(trade(2, 2))
+    counting = AccountView(positions=held, working_buy={NQ: 1}, working_order_ids=frozenset({"a"}), version=2)
+    leaving_out = AccountView(positions=held, version=2)
+    for view in (counting, leaving_out):
+        change = {"order_id": "a", "replaces": True, "account": view, "dry_run": True}
+        assert refused(desk, ask("r-1", quantity=5, **change)) == set()
+        assert CheckCode.POSITION_LIMIT in refused(desk, ask("r-2", quantity=6, **change))
+
+
+def test_refused_replacement_keeps_the_reservation_and_an_approved_one_exchanges_it(
+    ask: Ask, make_desk: MakeDesk
+) -> None:
+    desk = make_desk()
+    first = settled(desk, ask("a", quantity=3)).reservation
+    assert refused(desk, ask("r-1", quantity=9, order_id="a", replaces=True))
+    assert desk.reservations.open(NOW) == (first,)
+    second = settled(desk, ask("r-2", quantity=2, order_id="a", replaces=True)).reservation
+    assert desk.reservations.open(NOW) == (second,)
+    assert second is not None
+    assert second.approval_id == "ap-r-2"
+
+
+def test_replacement_is_no_duplicate_and_leaves_none_behind(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    settled(desk, ask("a", quantity=2))
+    assert refused(desk, ask("r-1", quantity=2, order_id="a", replaces=True)) == set()
+    assert refused(desk, ask("r-2", quantity=1, order_id="a", replaces=True)) == set()
+    assert refused(desk, ask("b", quantity=1)) == set()
+    assert refused(desk, ask("c", quantity=1, order_id="a")) == {CheckCode.DUPLICATE}
+
+
+def test_growing_replacement_is_held_until_the_order_has_its_quantity(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    settled(desk, ask("a", quantity=2))
+    working(desk, 2)
+    view = AccountView(working_buy={NQ: 2}, working_order_ids=frozenset({"a"}))
+    settled(desk, ask("r-1", quantity=4, order_id="a", replaces=True, account=view))
+    working(desk, 2, version=2)
+    assert CheckCode.POSITION_LIMIT in refused(desk, ask("b", quantity=2, account=view, dry_run=True))
+    working(desk, 4, version=3)
+    assert desk.reservations.open(NOW) == ()
+    grown = AccountView(working_buy={NQ: 4}, working_order_ids=frozenset({"a"}))
+    assert refused(desk, ask("c", quantity=1, account=grown)) == set()
+
+
+def test_replacement_keeps_symbol_and_side(ask: Ask, make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    working(desk, 2)
+    with pytest.raises(InvalidField, match="terms.side is SELL; allowed is BUY"):
+        desk.decide(ask("r", side=Side.SELL, order_id="a", replaces=True), NOW)
+    with pytest.raises(InvalidField, match="terms.symbol"):
+        desk.decide(ask("r", symbol="ESZ26-CME", order_id="a", replaces=True), NOW)
+
+
+@pytest.mark.parametrize("state", ["STARTING", "MAINTENANCE", "OFFLINE", "ERROR"])
+def test_system_that_does_not_run_lets_only_reductions_pass(ask: Ask, make_desk: MakeDesk, state: str) -> None:
+    desk = make_desk()
+    desk.projection.book_trade(trade(1, 2))
+    view = AccountView(positions={NQ: Held(quantity=2, cost_e9=2 * P)}, version=1)
+    desk.switches = Switches(trading_enabled=True, risk_enabled=True, system_state=state)
+    (check,) = [c for c in desk.decide(ask("a", account=view), NOW).verdict.checks if not c.passed]
+    assert check.code is CheckCode.TRADING_ENABLED
+    assert f"system_state is {state}" in check.message
+    assert refused(desk, ask("b", side=Side.SELL, quantity=2, account=view)) == set()
+    desk.switches = Switches(trading_enabled=True, risk_enabled=True, system_state="DEGRADED")
+    assert refused(desk, ask("c", account=view)) == set()
 
 
 def test_contradiction_is_refused_and_being_behind_is_none(ask: Ask, make_desk: MakeDesk) -> None:
@@ -220,7 +384,7 @@ def test_replay_is_decided_by_event_time_and_the_question_alone(ask: Ask, make_d
                 desk.prices[NQ] = Evidence(event_time_ns=NOW, last_e9=1, provenance=Provenance.REPLAY)
                 desk.projection.book_order(fact(f"o-{number}", live=True, leaves=5))
             question = replayed(ask, f"q-{number}", number * 20, symbol="NQZ94-CME", quantity=3)
-            told.append(desk.decide(question, NOW + number * E9).verdict)
+            told.append(settled(desk, question, NOW + number * E9).verdict)
         answers.append(told)
     assert answers[0] == answers[1]
 
@@ -232,12 +396,24 @@ def test_replay_needs_the_time_of_the_decision(ask: Ask, make_desk: MakeDesk) ->
 
 def test_limits_change_only_from_the_expected_version(make_desk: MakeDesk) -> None:
     desk = make_desk()
-    assert desk.set_limits(RiskLimits(max_position=9), 1) == 2
+    assert desk.next_version(RiskLimits(max_position=9), 1) == 2
     with pytest.raises(VersionMismatch):
-        desk.set_limits(RiskLimits(), 1)
+        desk.next_version(RiskLimits(), 2)
     with pytest.raises(InvalidField, match="max_daily_loss_e9 is 0"):
-        desk.set_limits(RiskLimits(max_daily_loss_e9=0), None)
-    assert desk.limits.max_position == 9
+        desk.next_version(RiskLimits(max_daily_loss_e9=0), None)
+    with pytest.raises(InvalidField, match="limits.max_price_age is 0 s"):
+        desk.next_version(RiskLimits(max_price_age_ns=0), None)
+    with pytest.raises(InvalidField, match="max_order_quantity is 10001; allowed is at most 10000"):
+        desk.next_version(RiskLimits(max_order_quantity=10_001), None)
+    assert desk.limits_version == 1
+
+
+def test_room_for_a_position_follows_the_side_of_the_stop() -> None:
+    spec, limits = DEFAULT_INSTRUMENTS["NQ"], RiskLimits(max_order_quantity=50, max_position=5, max_exposure_e9=10**17)
+    for held, stop_e9, room in ((1, P - E9, 4), (1, P + E9, 6), (-2, P - E9, 7), (-2, P + E9, 3), (9, P - E9, 0)):
+        size = position_size(spec, limits, entry_e9=P, stop_e9=stop_e9, risk_e9=10**15, held=held)
+        assert (size.quantity, size.bounded_by) == (room, SizeBound.POSITION)
+        assert f"with {held} held" in size.message
 
 
 def test_size_is_what_the_stop_may_cost() -> None:
@@ -281,6 +457,6 @@ def test_approvals_together_never_pass_the_position_limit(asked: list[tuple[int,
             evidence=evidence,
             decision_time_ns=now_ns,
         )
-        if desk.decide(question, now_ns).verdict.approved:
+        if settled(desk, question, now_ns).verdict.approved:
             let[side] += quantity
     assert max(let.values()) <= 5

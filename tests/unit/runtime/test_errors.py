@@ -135,14 +135,20 @@ def test_subclass_takes_its_parents_row_unless_it_has_its_own() -> None:
 
 def test_exception_without_a_row_is_not_mapped_and_a_mesh_error_is_itself() -> None:
     assert mapped(KeyError("x"), TABLE) is None
-    error = position_lost(3, 9)
+    error = position_lost(3, 9, 12)
     assert mapped(error, TABLE) is error
 
 
-def test_position_lost_names_the_oldest() -> None:
-    told = travelled(position_lost(3, 9))
+def test_position_lost_names_the_oldest_and_the_newest() -> None:
+    told = travelled(position_lost(3, 9, 12))
     assert (told.code, told.reason) == (grpc.StatusCode.OUT_OF_RANGE, "ERROR_REASON_POSITION_LOST")
-    assert told.metadata == {"asked": "3", "oldest": "9"}
+    assert told.metadata == {"asked": "3", "oldest": "9", "newest": "12"}
+    assert told.message == "position 3 is no longer held, the oldest is 9: begin with a snapshot"
+
+
+def test_position_of_the_future_was_never_told() -> None:
+    told = position_lost(99, 9, 12)
+    assert told.message == "position 99 was never told, the newest is 12: begin with a snapshot"
 
 
 def test_invalid_field_shows_what_was_seen_and_what_is_allowed() -> None:
@@ -153,4 +159,4 @@ def test_invalid_field_shows_what_was_seen_and_what_is_allowed() -> None:
 
 
 def test_status_without_violations_has_the_reason_alone() -> None:
-    assert len(status_of(position_lost(1, 2)).details) == 1
+    assert len(status_of(position_lost(1, 2, 3)).details) == 1

@@ -57,12 +57,13 @@ async def test_many_readers_get_every_change_in_order() -> None:
 
 
 @pytest.mark.parametrize("after", [-1, 0, 6, 14, 99])
-async def test_revision_that_is_not_held_is_out_of_range_with_the_oldest(after: int) -> None:
+async def test_revision_that_is_not_held_is_out_of_range_with_what_is(after: int) -> None:
     log = filled(3, first=10)
     with pytest.raises(MeshError) as caught:
         await take(log.follow(after, LONG_S), 1)
     assert caught.value.code is grpc.StatusCode.OUT_OF_RANGE
-    assert caught.value.metadata == {"asked": str(after), "oldest": "10"}
+    assert caught.value.metadata == {"asked": str(after), "oldest": "10", "newest": "13"}
+    assert ("was never told" in caught.value.message) == (after > 13)
 
 
 async def test_revision_is_lost_once_its_successor_is_dropped() -> None:
@@ -81,7 +82,7 @@ async def test_reader_that_falls_behind_what_is_held_is_told_and_skips_nothing_s
         log.append(f"c{number}")
     with pytest.raises(MeshError) as caught:
         await take(reader, 1)
-    assert caught.value.metadata == {"asked": "1", "oldest": "3"}
+    assert caught.value.metadata == {"asked": "1", "oldest": "3", "newest": "5"}
 
 
 async def test_silence_is_broken_by_heartbeats_with_the_newest_revision() -> None:

@@ -18,7 +18,7 @@ from minhos_mesh.sierra_files.reader import read_scid
 from minhos_mesh.sierra_files.ticks import tick_columns
 from minhos_mesh.sierra_files.writer import ScidWriter
 from minhos_mesh.sierra_simulator.domain.feeds import FeedKind
-from minhos_mesh.sierra_simulator.output import RESUME_WITHIN_S, open_output
+from minhos_mesh.sierra_simulator.output import open_output
 from minhos_mesh.sierra_simulator.service import Activity, SierraSimulator, SimulatorFailed
 from minhos_mesh.sierra_simulator.settings import SettingsRefused, SimulatorSettings
 
@@ -149,18 +149,114 @@ async def test_killed_random_walk_goes_on_in_the_same_file(running: Running, set
     assert abs(float(after["close"][len(first)]) - float(first["close"][-1])) < 20
 
 
-@pytest.mark.parametrize("change", ["run", "age"])
-async def test_other_run_or_long_pause_begins_a_new_file(
-    running: Running, settings: SimulatorSettings, change: str
+@pytest.mark.parametrize("run_id", ["a", "b"])
+@pytest.mark.parametrize("pause_s", [1, 40, 7000])
+async def test_random_walk_goes_on_in_another_run_and_fills_the_pause(
+    running: Running, settings: SimulatorSettings, run_id: str, pause_s: int
 ) -> None:
     simulator = await running.start(settings)
     path = simulator.status().file
     assert path is not None
-    inode = path.stat().st_ino
+    first, inode = read_scid(path), path.stat().st_ino
     await running.kill()
-    running.clock.advance(RESUME_WITHIN_S + 1 if change == "age" else 1)
-    await running.start(replace(settings, run_id="b") if change == "run" else settings)
+    running.clock.advance(pause_s)
+    simulator = await running.start(replace(settings, run_id=run_id))
+    filled = len(read_scid(path)) - len(first)
+    assert pause_s / 2 * 0.8 - 8 < filled < pause_s / 2 * 1.3 + 8
+    running.advance(30)
+    await until(lambda: simulator.status().records_written > len(first) + filled + 100)
+    after = read_scid(path)
+    assert path.stat().st_ino == inode
+    assert after[: len(first)].tobytes() == first.tobytes()
+    times = after["time_us"][len(first) - 1 :]
+    assert (np.diff(times) > 0).all()
+    assert int(np.diff(times).max()) < 40_000_000
+    assert float(np.abs(np.diff(after["close"][len(first) - 1 :])).max()) < 20
+
+
+async def test_pause_longer_than_the_history_begins_a_new_file_at_the_last_price(
+    running: Running, settings: SimulatorSettings
+) -> None:
+    simulator = await running.start(replace(settings, start_price_e9=30_000 * 10**9))
+    path = simulator.status().file
+    assert path is not None
+    first, inode = read_scid(path), path.stat().st_ino
+    await running.kill()
+    running.clock.advance(settings.history_s + 60)
+    await running.start(settings)
+    after = read_scid(path)
     assert path.stat().st_ino != inode
+    assert float(first["close"][-1]) > 28_000
+    assert abs(float(after["close"][0]) - float(first["close"][-1])) < 20
+    times = tick_columns(after, 250_000_000).time_ns
+    assert (np.diff(times) > 0).all()
+    assert running.clock.wall_ns() - settings.history_s * SECOND <= times[0]
+    assert times[-1] > running.clock.wall_ns() - 60 * SECOND
+
+
+async def test_same_pause_is_filled_alike(tmp_path: Path) -> None:
+    contents = []
+    for name in ("one", "two"):
+        settings = SimulatorSettings(tmp_path / name, history_s=3600, run_id="a", seed=5)
+        open_output(settings, NOW_NS).writer.close()
+        output = open_output(replace(settings, run_id="b"), NOW_NS + 600 * SECOND)
+        output.writer.close()
+        contents.append(output.writer.path.read_bytes())
+    assert contents[0] == contents[1]
+
+
+async def test_file_that_is_too_long_is_begun_anew_by_the_next_run_with_its_newest_history(
+    settings: SimulatorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = open_output(settings, NOW_NS)
+    output.writer.close()
+    path = output.writer.path
+    first, inode = read_scid(path), path.stat().st_ino
+    monkeypatch.setattr("minhos_mesh.sierra_simulator.output.LONGEST_FILE", 100)
+    open_output(settings, NOW_NS + SECOND).writer.close()
+    assert path.stat().st_ino == inode
+    open_output(replace(settings, run_id="b"), NOW_NS + 3600 * SECOND).writer.close()
+    after = read_scid(path)
+    assert path.stat().st_ino != inode
+    assert (np.diff(after["time_us"]) > 0).all()
+    assert abs(int(after["time_us"][0] - first["time_us"][0]) - 3600 * 10**6) < 60 * 10**6
+    carried = int(np.searchsorted(first["time_us"], after["time_us"][0]))
+    assert after[: len(first) - carried].tobytes() == first[carried:].tobytes()
+
+
+async def test_clock_that_was_set_back_breaks_no_order(running: Running, settings: SimulatorSettings) -> None:
+    open_output(settings, NOW_NS + 20 * SECOND).writer.close()
+    simulator = await running.start(settings)
+    path = simulator.status().file
+    assert path is not None
+    before = simulator.status().records_written
+    running.advance(40)
+    await until(lambda: simulator.status().records_written > before)
+    assert (np.diff(read_scid(path)["time_us"]) > 0).all()
+
+
+async def test_walk_behind_a_replay_of_the_same_symbol_begins_a_new_file_at_its_own_price(
+    settings: SimulatorSettings, tmp_path: Path
+) -> None:
+    first = open_output(settings, NOW_NS)
+    first.writer.close()
+    source = recording(tmp_path, 10, f"{first.symbol}.scid")
+    replay = replace(settings, feed=FeedKind.REPLAY, replay_file=source)
+    open_output(replay, NOW_NS).writer.close()
+    again = open_output(settings, NOW_NS + SECOND)
+    again.writer.close()
+    assert len(read_scid(again.writer.path)) > 3_000
+    assert float(read_scid(again.writer.path)["close"][0]) > 20_000
+
+
+async def test_replay_of_another_symbol_does_not_end_the_walk(settings: SimulatorSettings, tmp_path: Path) -> None:
+    output = open_output(settings, NOW_NS)
+    output.writer.close()
+    inode = output.writer.path.stat().st_ino
+    source = recording(tmp_path, 10)
+    open_output(replace(settings, feed=FeedKind.REPLAY, replay_file=source, run_id="b"), NOW_NS).writer.close()
+    open_output(replace(settings, run_id="c"), NOW_NS + SECOND).writer.close()
+    assert output.writer.path.stat().st_ino == inode
 
 
 async def test_replay_writes_the_recording_and_ends(

@@ -72,9 +72,14 @@ def test_threshold_bounds_are_allowed(threshold: float) -> None:
     assert patched(BY_HAND, Patch(auto_threshold=threshold)).auto_threshold == threshold
 
 
-@pytest.mark.parametrize("state", [SystemState.OFFLINE, SystemState.STARTING, SystemState.DEGRADED])
-def test_leaving_online_turns_auto_trade_off(state: SystemState) -> None:
-    assert not patched(AUTO, Patch(system_state=state)).auto_trade_enabled
+def test_leaving_online_turns_auto_trade_off() -> None:
+    assert not patched(AUTO, Patch(system_state=SystemState.OFFLINE)).auto_trade_enabled
+
+
+@pytest.mark.parametrize("state", [SystemState.STARTING, SystemState.DEGRADED])
+def test_what_is_found_is_not_set_by_hand(state: SystemState) -> None:
+    with pytest.raises(StateConflict, match="never set by hand"):
+        patched(AUTO, Patch(system_state=state))
 
 
 def test_trading_and_auto_trade_can_be_turned_off_together() -> None:

@@ -8,8 +8,10 @@ from minhos_mesh.trading_engine.domain.errors import (
     ActorMissing,
     AutomaticModeForbidden,
     EmergencyStopped,
+    NotReducing,
     StateConflict,
     TradingHalted,
+    VersionMismatch,
 )
 from minhos_mesh.trading_engine.domain.orders import Provenance, Reason, Side
 
@@ -124,3 +126,32 @@ def test_a_live_venue_takes_only_what_rests_on_live_data(provenance: Provenance)
         with pytest.raises(AutomaticModeForbidden):
             rules.forbid_automatic(True, provenance, TradingMode.FULL_AUTO)
     rules.forbid_automatic(True, provenance, TradingMode.MANUAL)
+
+
+def test_mode_and_state_keep_their_own_reason_actor_and_time() -> None:
+    halted = rules.set_state(AUTO, TradingState.HALTED, actor="ann", reason="lunch", at_ns=6)
+    manual = rules.set_mode(halted, TradingMode.MANUAL, actor="bob", reason="watching", at_ns=7)
+    assert (manual.state_reason, manual.state_actor, manual.state_ns) == ("lunch", "ann", 6)
+    assert (manual.mode_reason, manual.mode_actor, manual.mode_ns) == ("watching", "bob", 7)
+
+
+def test_what_changes_nothing_is_the_very_same_control() -> None:
+    halted = rules.set_state(AUTO, TradingState.HALTED, actor="ann", reason="lunch", at_ns=6)
+    assert rules.set_state(halted, TradingState.HALTED, actor="bob", reason="dinner", at_ns=7) is halted
+    manual = rules.set_mode(halted, TradingMode.MANUAL, actor="bob", reason="", at_ns=7)
+    assert rules.set_mode(manual, TradingMode.MANUAL, actor="cem", reason="why", at_ns=8) is manual
+
+
+def test_a_version_that_is_not_the_current_one_is_refused() -> None:
+    rules.check_version(AUTO, None)
+    rules.check_version(AUTO, AUTO.version)
+    with pytest.raises(VersionMismatch, match="expected version 9, the current one is 1"):
+        rules.check_version(AUTO, 9)
+
+
+def test_a_reduce_only_refusal_says_the_quantity_and_what_is_allowed() -> None:
+    refusal = rules.refuse_increase(side=Side.SELL, quantity=3, position=2, working=1, why="the order is reduce-only")
+    assert refusal is not None
+    with pytest.raises(NotReducing) as caught:
+        rules.raise_refusal(refusal)
+    assert caught.value.metadata == {"quantity": "3", "allowed": "1"}

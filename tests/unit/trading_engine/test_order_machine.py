@@ -208,7 +208,11 @@ def test_a_refused_cancel_and_a_refused_replace_put_the_order_back_to_work(make:
     assert apply(canceling, OUR_EVENTS["cancel_refused"]).state is S.PARTIALLY_FILLED
     replacing = make.order(S.PENDING_REPLACE)
     refused = apply(replacing, OUR_EVENTS["replace_refused"])
-    assert (refused.state, refused.replace_quantity, refused.message) == (S.WORKING, None, "no")
+    assert (refused.state, refused.replace_quantity, refused.message) == (
+        S.WORKING,
+        None,
+        "the venue refused the change: no",
+    )
 
 
 def test_more_than_ordered_is_booked_and_said(make: Builder) -> None:

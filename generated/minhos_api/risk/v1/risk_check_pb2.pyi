@@ -38,13 +38,13 @@ class _RiskCheckCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RiskChe
     RISK_CHECK_CODE_SESSION: _RiskCheckCode.ValueType  # 6
     """The session is open."""
     RISK_CHECK_CODE_TRADING_ENABLED: _RiskCheckCode.ValueType  # 7
-    """Trading is enabled."""
+    """Trading is enabled by the limits and by the state of the system, whose state is ONLINE or DEGRADED."""
     RISK_CHECK_CODE_BREAKER: _RiskCheckCode.ValueType  # 8
     """The breaker is not tripped."""
     RISK_CHECK_CODE_ORDER_RATE: _RiskCheckCode.ValueType  # 9
     """Orders do not come too fast."""
     RISK_CHECK_CODE_DUPLICATE: _RiskCheckCode.ValueType  # 10
-    """The same order is not asked for again within a second."""
+    """The same order is not asked for again within a second; a replacement is no repetition."""
     RISK_CHECK_CODE_POSITION_LIMIT: _RiskCheckCode.ValueType  # 11
     """The position stays within its limit, with working orders and reservations."""
     RISK_CHECK_CODE_OPEN_POSITIONS: _RiskCheckCode.ValueType  # 12
@@ -52,11 +52,11 @@ class _RiskCheckCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RiskChe
     RISK_CHECK_CODE_EXPOSURE: _RiskCheckCode.ValueType  # 13
     """The value of all positions stays within its limit."""
     RISK_CHECK_CODE_DAILY_LOSS: _RiskCheckCode.ValueType  # 14
-    """The loss of the day is within its limit."""
+    """The loss of the day is within its limit; RiskLimits says what a day is."""
     RISK_CHECK_CODE_DRAWDOWN: _RiskCheckCode.ValueType  # 15
-    """The fall from the highest equity is within its limit."""
+    """The fall from the highest equity of the day is within its limit."""
     RISK_CHECK_CODE_ACCOUNT_VIEW: _RiskCheckCode.ValueType  # 16
-    """The asker's view of the account does not contradict what is known here."""
+    """The asker's view of the account does not contradict the published facts: neither is older, and at the same version both hold the same."""
     RISK_CHECK_CODE_PROVENANCE: _RiskCheckCode.ValueType  # 17
     """The origin of the data is allowed at the venue."""
 
@@ -78,13 +78,13 @@ RISK_CHECK_CODE_FRESH_PRICE: RiskCheckCode.ValueType  # 5
 RISK_CHECK_CODE_SESSION: RiskCheckCode.ValueType  # 6
 """The session is open."""
 RISK_CHECK_CODE_TRADING_ENABLED: RiskCheckCode.ValueType  # 7
-"""Trading is enabled."""
+"""Trading is enabled by the limits and by the state of the system, whose state is ONLINE or DEGRADED."""
 RISK_CHECK_CODE_BREAKER: RiskCheckCode.ValueType  # 8
 """The breaker is not tripped."""
 RISK_CHECK_CODE_ORDER_RATE: RiskCheckCode.ValueType  # 9
 """Orders do not come too fast."""
 RISK_CHECK_CODE_DUPLICATE: RiskCheckCode.ValueType  # 10
-"""The same order is not asked for again within a second."""
+"""The same order is not asked for again within a second; a replacement is no repetition."""
 RISK_CHECK_CODE_POSITION_LIMIT: RiskCheckCode.ValueType  # 11
 """The position stays within its limit, with working orders and reservations."""
 RISK_CHECK_CODE_OPEN_POSITIONS: RiskCheckCode.ValueType  # 12
@@ -92,11 +92,11 @@ RISK_CHECK_CODE_OPEN_POSITIONS: RiskCheckCode.ValueType  # 12
 RISK_CHECK_CODE_EXPOSURE: RiskCheckCode.ValueType  # 13
 """The value of all positions stays within its limit."""
 RISK_CHECK_CODE_DAILY_LOSS: RiskCheckCode.ValueType  # 14
-"""The loss of the day is within its limit."""
+"""The loss of the day is within its limit; RiskLimits says what a day is."""
 RISK_CHECK_CODE_DRAWDOWN: RiskCheckCode.ValueType  # 15
-"""The fall from the highest equity is within its limit."""
+"""The fall from the highest equity of the day is within its limit."""
 RISK_CHECK_CODE_ACCOUNT_VIEW: RiskCheckCode.ValueType  # 16
-"""The asker's view of the account does not contradict what is known here."""
+"""The asker's view of the account does not contradict the published facts: neither is older, and at the same version both hold the same."""
 RISK_CHECK_CODE_PROVENANCE: RiskCheckCode.ValueType  # 17
 """The origin of the data is allowed at the venue."""
 Global___RiskCheckCode: _TypeAlias = RiskCheckCode  # noqa: Y015

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$minhos_api/risk/v1/risk_limits.proto\x12\x12minhos_api.risk.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb0\x04\n\nRiskLimits\x12\x39\n\x12max_order_quantity\x18\x01 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xa0\x8d\x06(\x01R\x10maxOrderQuantity\x12.\n\x0cmax_position\x18\x02 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xa0\x8d\x06(\x01R\x0bmaxPosition\x12\x38\n\x12max_open_positions\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01R\x10maxOpenPositions\x12/\n\x0fmax_exposure_e9\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00R\rmaxExposureE9\x12\x32\n\x11max_daily_loss_e9\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00R\x0emaxDailyLossE9\x12/\n\x0fmax_drawdown_e9\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00R\rmaxDrawdownE9\x12\x35\n\x12price_collar_ticks\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01R\x10priceCollarTicks\x12G\n\rmax_price_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02*\x00R\x0bmaxPriceAge\x12>\n\x15max_orders_per_minute\x18\t \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x01R\x12maxOrdersPerMinute\x12\'\n\x0ftrading_enabled\x18\n \x01(\x08R\x0etradingEnabledb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$minhos_api/risk/v1/risk_limits.proto\x12\x12minhos_api.risk.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xda\x04\n\nRiskLimits\x12\x38\n\x12max_order_quantity\x18\x01 \x01(\x03\x42\n\xbaH\x07\"\x05\x18\x90N(\x01R\x10maxOrderQuantity\x12.\n\x0cmax_position\x18\x02 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xa0\x8d\x06(\x01R\x0bmaxPosition\x12\x38\n\x12max_open_positions\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01R\x10maxOpenPositions\x12\x39\n\x0fmax_exposure_e9\x18\x04 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r \x00R\rmaxExposureE9\x12<\n\x11max_daily_loss_e9\x18\x05 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r \x00R\x0emaxDailyLossE9\x12\x39\n\x0fmax_drawdown_e9\x18\x06 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r \x00R\rmaxDrawdownE9\x12\x39\n\x12price_collar_ticks\x18\x07 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x01R\x10priceCollarTicks\x12P\n\rmax_price_age\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x08\"\x04\x08\x80\xa3\x05*\x00\xc8\x01\x01R\x0bmaxPriceAge\x12>\n\x15max_orders_per_minute\x18\t \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x01R\x12maxOrdersPerMinute\x12\'\n\x0ftrading_enabled\x18\n \x01(\x08R\x0etradingEnabledb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minhos_api.risk.v1.risk_lim
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RISKLIMITS'].fields_by_name['max_order_quantity']._loaded_options = None
-  _globals['_RISKLIMITS'].fields_by_name['max_order_quantity']._serialized_options = b'\272H\010\"\006\030\240\215\006(\001'
+  _globals['_RISKLIMITS'].fields_by_name['max_order_quantity']._serialized_options = b'\272H\007\"\005\030\220N(\001'
   _globals['_RISKLIMITS'].fields_by_name['max_position']._loaded_options = None
   _globals['_RISKLIMITS'].fields_by_name['max_position']._serialized_options = b'\272H\010\"\006\030\240\215\006(\001'
   _globals['_RISKLIMITS'].fields_by_name['max_open_positions']._loaded_options = None
   _globals['_RISKLIMITS'].fields_by_name['max_open_positions']._serialized_options = b'\272H\007\032\005\030\350\007(\001'
   _globals['_RISKLIMITS'].fields_by_name['max_exposure_e9']._loaded_options = None
-  _globals['_RISKLIMITS'].fields_by_name['max_exposure_e9']._serialized_options = b'\272H\004\"\002 \000'
+  _globals['_RISKLIMITS'].fields_by_name['max_exposure_e9']._serialized_options = b'\272H\016\"\014\030\200\200\220\273\272\326\255\360\r \000'
   _globals['_RISKLIMITS'].fields_by_name['max_daily_loss_e9']._loaded_options = None
-  _globals['_RISKLIMITS'].fields_by_name['max_daily_loss_e9']._serialized_options = b'\272H\004\"\002 \000'
+  _globals['_RISKLIMITS'].fields_by_name['max_daily_loss_e9']._serialized_options = b'\272H\016\"\014\030\200\200\220\273\272\326\255\360\r \000'
   _globals['_RISKLIMITS'].fields_by_name['max_drawdown_e9']._loaded_options = None
-  _globals['_RISKLIMITS'].fields_by_name['max_drawdown_e9']._serialized_options = b'\272H\004\"\002 \000'
+  _globals['_RISKLIMITS'].fields_by_name['max_drawdown_e9']._serialized_options = b'\272H\016\"\014\030\200\200\220\273\272\326\255\360\r \000'
   _globals['_RISKLIMITS'].fields_by_name['price_collar_ticks']._loaded_options = None
-  _globals['_RISKLIMITS'].fields_by_name['price_collar_ticks']._serialized_options = b'\272H\004\"\002(\001'
+  _globals['_RISKLIMITS'].fields_by_name['price_collar_ticks']._serialized_options = b'\272H\010\"\006\030\300\204=(\001'
   _globals['_RISKLIMITS'].fields_by_name['max_price_age']._loaded_options = None
-  _globals['_RISKLIMITS'].fields_by_name['max_price_age']._serialized_options = b'\272H\005\252\001\002*\000'
+  _globals['_RISKLIMITS'].fields_by_name['max_price_age']._serialized_options = b'\272H\016\252\001\010\"\004\010\200\243\005*\000\310\001\001'
   _globals['_RISKLIMITS'].fields_by_name['max_orders_per_minute']._loaded_options = None
   _globals['_RISKLIMITS'].fields_by_name['max_orders_per_minute']._serialized_options = b'\272H\010\032\006\030\240\215\006(\001'
   _globals['_RISKLIMITS']._serialized_start=122
-  _globals['_RISKLIMITS']._serialized_end=682
+  _globals['_RISKLIMITS']._serialized_end=724
 # @@protoc_insertion_point(module_scope)

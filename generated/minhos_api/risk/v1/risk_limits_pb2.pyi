@@ -19,7 +19,12 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RiskLimits(_message.Message):
-    """Limits of one account."""
+    """Limits of one account.
+
+    A day is a UTC day: it begins at 00:00 UTC, by event time in a replay and by the wall clock otherwise. The profit of the day is what was
+    realized in it less commission, and the open profit of all that is held at the last price, whole since the entry. The highest equity of the day
+    is the highest profit of the day so far, which begins at 0. Loss, drawdown and `realized_today_e9` everywhere mean exactly this.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,26 +39,28 @@ class RiskLimits(_message.Message):
     MAX_ORDERS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     TRADING_ENABLED_FIELD_NUMBER: _builtins.int
     max_order_quantity: _builtins.int
-    """Contracts of one order."""
+    """Contracts of one order, as many as the terms of an order can ask for."""
     max_position: _builtins.int
     """Contracts held of one symbol in one direction, with working orders and reservations."""
     max_open_positions: _builtins.int
     """Symbols with an open position."""
     max_exposure_e9: _builtins.int
-    """Value of all positions after the order, with multiplier, 1e-9 units of the account's currency."""
+    """Value of all positions after the order, with multiplier, 1e-9 units of the account's currency; at most 1,000,000,000."""
     max_daily_loss_e9: _builtins.int
-    """Loss of one day, realized and open with commission, 1e-9 units; the breaker trips at 120 % of it."""
+    """Loss of the day, 1e-9 units, at most 1,000,000,000; the breaker trips when it goes beyond 120 % of this."""
     max_drawdown_e9: _builtins.int
-    """Fall from the highest equity, 1e-9 units."""
+    """Fall from the highest equity of the day, 1e-9 units, at most 1,000,000,000."""
     price_collar_ticks: _builtins.int
     """How far a price may be from the last one, in ticks of the instrument."""
     max_orders_per_minute: _builtins.int
     """Orders within any 60 seconds."""
     trading_enabled: _builtins.bool
-    """Whether anything but a reduction may be approved."""
+    """Whether anything but a reduction may be approved. The state manager has a switch of the same name for the whole system: either one off stops
+    everything but reductions, and so does a system state other than ONLINE or DEGRADED.
+    """
     @_builtins.property
     def max_price_age(self) -> _duration_pb2.Duration:
-        """How old the newest price may be."""
+        """How old the newest price may be, at most a day."""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from minhos_api.market.v1 import provenance_pb2 as _provenance_pb2
 from minhos_api.order.v1 import order_terms_pb2 as _order_terms_pb2
 from minhos_api.order.v1 import position_pb2 as _position_pb2
@@ -24,6 +25,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PositionSizeBound:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PositionSizeBoundEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PositionSizeBound.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POSITION_SIZE_BOUND_UNSPECIFIED: _PositionSizeBound.ValueType  # 0
+    """Never sent."""
+    POSITION_SIZE_BOUND_RISK_AMOUNT: _PositionSizeBound.ValueType  # 1
+    """The amount to risk."""
+    POSITION_SIZE_BOUND_ORDER_QUANTITY: _PositionSizeBound.ValueType  # 2
+    """The limit max_order_quantity."""
+    POSITION_SIZE_BOUND_POSITION: _PositionSizeBound.ValueType  # 3
+    """The limit max_position, with what is held."""
+    POSITION_SIZE_BOUND_EXPOSURE: _PositionSizeBound.ValueType  # 4
+    """The limit max_exposure_e9."""
+
+class PositionSizeBound(_PositionSizeBound, metaclass=_PositionSizeBoundEnumTypeWrapper):
+    """What keeps a position from being larger."""
+
+POSITION_SIZE_BOUND_UNSPECIFIED: PositionSizeBound.ValueType  # 0
+"""Never sent."""
+POSITION_SIZE_BOUND_RISK_AMOUNT: PositionSizeBound.ValueType  # 1
+"""The amount to risk."""
+POSITION_SIZE_BOUND_ORDER_QUANTITY: PositionSizeBound.ValueType  # 2
+"""The limit max_order_quantity."""
+POSITION_SIZE_BOUND_POSITION: PositionSizeBound.ValueType  # 3
+"""The limit max_position, with what is held."""
+POSITION_SIZE_BOUND_EXPOSURE: PositionSizeBound.ValueType  # 4
+"""The limit max_exposure_e9."""
+Global___PositionSizeBound: _TypeAlias = PositionSizeBound  # noqa: Y015
+
 @_typing.final
 class CheckTradeRequest(_message.Message):
     """Asks whether an order may be sent."""
@@ -36,12 +69,18 @@ class CheckTradeRequest(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     ORDER_ID_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Id of the question, made by the caller; the order's id for an order."""
+    """Id of the question, made by the caller: the order's id for a new order, an id of its own for each replacement."""
     dry_run: _builtins.bool
-    """Only ask; nothing is held."""
+    """Only ask; nothing is held, told or remembered."""
     order_id: _builtins.str
     """Id that the events of this order carry as order id; the request id when empty."""
+    replaces: _builtins.bool
+    """Whether this changes the working order that order_id names, which then must not be empty. The terms are the whole order as it would become, with what
+    is filled. Neither its working contracts nor its reservation are counted twice, DUPLICATE does not fire for it, and its reservation is exchanged for
+    the new one when approved and kept when refused. The account may count the order as it works (with its id in working_order_ids) or leave it out.
+    """
     @_builtins.property
     def terms(self) -> _order_terms_pb2.OrderTerms:
         """The order."""
@@ -63,10 +102,11 @@ class CheckTradeRequest(_message.Message):
         account: Global___AccountView | None = ...,
         evidence: Global___MarketEvidence | None = ...,
         order_id: _builtins.str = ...,
+        replaces: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "evidence", b"evidence", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "dry_run", b"dry_run", "evidence", b"evidence", "order_id", b"order_id", "request_id", b"request_id", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "dry_run", b"dry_run", "evidence", b"evidence", "order_id", b"order_id", "replaces", b"replaces", "request_id", b"request_id", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -74,7 +114,10 @@ Global___CheckTradeRequest: _TypeAlias = CheckTradeRequest  # noqa: Y015
 
 @_typing.final
 class AccountView(_message.Message):
-    """An account as the trading engine sees it."""
+    """An account as the trading engine sees it.
+
+    At a version that the published facts have reached too, what it holds must be what they say; else the check ACCOUNT_VIEW does not pass.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -125,12 +168,12 @@ class AccountView(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     WORKING_ORDER_IDS_FIELD_NUMBER: _builtins.int
     realized_today_e9: _builtins.int
-    """Profit and loss realized today less commission, 1e-9 units."""
+    """Profit and loss realized today less commission, 1e-9 units; today is the day of RiskLimits."""
     version: _builtins.int
     """Grows with each fill; equal to the newest version in the events that were published."""
     @_builtins.property
     def positions(self) -> _containers.RepeatedCompositeFieldContainer[_position_pb2.Position]:
-        """All positions."""
+        """All positions: at most 100,000 contracts of a symbol, cost and open profit at most 9,000,000,000 and a multiplier of at most 1,000,000."""
 
     @_builtins.property
     def working_buy(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
@@ -190,11 +233,11 @@ class MarketEvidence(_message.Message):
     """Origin."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """Event time of these."""
+        """Event time of these, from 1970 to 2199."""
 
     @_builtins.property
     def decision_time(self) -> _timestamp_pb2.Timestamp:
-        """Instant of the decision: wall time, or event time in a replay."""
+        """Instant of the decision, from 1970 to 2199: wall time, or event time in a replay."""
 
     def __init__(
         self,
@@ -293,6 +336,9 @@ class GetRiskMetricsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     METRICS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Revision of this view; WatchRisk resumes after it."""
     @_builtins.property
     def metrics(self) -> Global___RiskMetrics:
         """The metrics."""
@@ -301,10 +347,11 @@ class GetRiskMetricsResponse(_message.Message):
         self,
         *,
         metrics: Global___RiskMetrics | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,7 +359,7 @@ Global___GetRiskMetricsResponse: _TypeAlias = GetRiskMetricsResponse  # noqa: Y0
 
 @_typing.final
 class RiskMetrics(_message.Message):
-    """What the risk manager sees."""
+    """What the risk manager sees, by the published facts and the prices that it reads itself. Money that int64 cannot hold is told as the nearest that it can."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -392,11 +439,11 @@ class RiskMetrics(_message.Message):
     exposure_e9: _builtins.int
     """Value of all positions, with multiplier, 1e-9 units."""
     realized_today_e9: _builtins.int
-    """Profit and loss realized today less commission, 1e-9 units."""
+    """Profit and loss realized today less commission, 1e-9 units; today is the day of RiskLimits."""
     unrealized_e9: _builtins.int
     """Profit and loss of open positions at the last price, 1e-9 units; unset when a price is missing."""
     drawdown_e9: _builtins.int
-    """Fall from the highest equity of the day, 1e-9 units."""
+    """Fall from the highest equity of the day as RiskLimits says, 1e-9 units."""
     open_reservations: _builtins.int
     """Approvals that hold exposure."""
     checks: _builtins.int
@@ -619,9 +666,9 @@ class CalculatePositionSizeRequest(_message.Message):
     entry_price_e9: _builtins.int
     """Price of the entry, 1e-9 units."""
     stop_price_e9: _builtins.int
-    """Price of the stop, 1e-9 units, not the entry's."""
+    """Price of the stop, 1e-9 units, not the entry's: below it for a buy, above it for a sell."""
     risk_amount_e9: _builtins.int
-    """What may be lost, 1e-9 units of the account's currency."""
+    """What may be lost, 1e-9 units of the account's currency; at most 1,000,000,000."""
     confidence: _builtins.float
     """Confidence of the signal, scales the amount; 1 when unset."""
     def __init__(
@@ -651,23 +698,27 @@ class CalculatePositionSizeResponse(_message.Message):
 
     QUANTITY_FIELD_NUMBER: _builtins.int
     LOSS_PER_CONTRACT_E9_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     BOUNDED_BY_FIELD_NUMBER: _builtins.int
     quantity: _builtins.int
     """Contracts, at most the limits' max_order_quantity."""
     loss_per_contract_e9: _builtins.int
     """Loss of one contract between entry and stop, 1e-9 units."""
-    bounded_by: _builtins.str
-    """What kept it from being larger, one sentence."""
+    message: _builtins.str
+    """What kept it from being larger, one sentence for people."""
+    bounded_by: Global___PositionSizeBound.ValueType
+    """What kept it from being larger: RISK_AMOUNT, ORDER_QUANTITY, POSITION or EXPOSURE; the first of them in this order when several do."""
     def __init__(
         self,
         *,
         quantity: _builtins.int = ...,
         loss_per_contract_e9: _builtins.int = ...,
-        bounded_by: _builtins.str = ...,
+        message: _builtins.str = ...,
+        bounded_by: Global___PositionSizeBound.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_by", b"bounded_by", "loss_per_contract_e9", b"loss_per_contract_e9", "quantity", b"quantity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounded_by", b"bounded_by", "loss_per_contract_e9", b"loss_per_contract_e9", "message", b"message", "quantity", b"quantity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -681,19 +732,23 @@ class TripBreakerRequest(_message.Message):
 
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Who trips it."""
     reason: _builtins.str
     """Why."""
+    request_id: _builtins.str
+    """Id of the change, made by the caller."""
     def __init__(
         self,
         *,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -731,19 +786,23 @@ class ResetBreakerRequest(_message.Message):
 
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Who resets it."""
     reason: _builtins.str
     """Why."""
+    request_id: _builtins.str
+    """Id of the change, made by the caller."""
     def __init__(
         self,
         *,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -803,24 +862,79 @@ class WatchRiskResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    METRICS_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Revision that this message brings the reader to."""
     @_builtins.property
+    def snapshot(self) -> Global___RiskSnapshot:
+        """The metrics at first; first message unless a revision was resumed."""
+
+    @_builtins.property
+    def change(self) -> Global___RiskMetrics:
+        """The metrics after a change."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___RiskHeartbeat:
+        """Nothing changed."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___RiskSnapshot | None = ...,
+        change: Global___RiskMetrics | None = ...,
+        heartbeat: Global___RiskHeartbeat | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "heartbeat", b"heartbeat", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "heartbeat", b"heartbeat", "revision", b"revision", "snapshot", b"snapshot", "update", b"update"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_update: _TypeAlias = _typing.Literal["snapshot", "change", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_update: _TypeAlias = _typing.Literal["update", b"update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_update) -> _WhichOneofReturnType_update | None: ...
+
+Global___WatchRiskResponse: _TypeAlias = WatchRiskResponse  # noqa: Y015
+
+@_typing.final
+class RiskSnapshot(_message.Message):
+    """The metrics at one revision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRICS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
     def metrics(self) -> Global___RiskMetrics:
-        """The metrics; unset in a heartbeat."""
+        """The metrics."""
 
     def __init__(
         self,
         *,
         metrics: Global___RiskMetrics | None = ...,
-        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchRiskResponse: _TypeAlias = WatchRiskResponse  # noqa: Y015
+Global___RiskSnapshot: _TypeAlias = RiskSnapshot  # noqa: Y015
+
+@_typing.final
+class RiskHeartbeat(_message.Message):
+    """Sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RiskHeartbeat: _TypeAlias = RiskHeartbeat  # noqa: Y015

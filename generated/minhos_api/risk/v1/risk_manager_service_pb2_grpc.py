@@ -84,7 +84,10 @@ class RiskManagerServiceServicer:
     def CheckTrade(self, request, context):
         """Evaluates every check for one order, and when all pass holds its exposure until the order's events use or release it, or the approval expires.
 
-        Idempotent: the same request id gives the first answer. A refusal is an answer and not an error.
+        Only the trading engine calls it; everyone else places orders there, or asks with `dry_run`. A refusal is an answer and not an error.
+        Idempotent: the same request id gives the first answer, also after a restart. The same id with another order id, other terms or another `replaces`
+        is ALREADY_EXISTS/REQUEST_CONFLICT; account and evidence are the circumstances of the first asking and are not compared. Dry runs are not
+        remembered: each is evaluated anew, and their request ids conflict with nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +108,9 @@ class RiskManagerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetRiskLimits(self, request, context):
-        """Replaces the limits. ABORTED/VERSION_MISMATCH when the expected version is not the current one. Idempotent by request id.
+        """Replaces the limits. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+
+        Idempotent: the same request id gives the first answer, also after a restart; with other limits or another expected version ALREADY_EXISTS/REQUEST_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +118,9 @@ class RiskManagerServiceServicer:
 
     def CalculatePositionSize(self, request, context):
         """Returns how many contracts may be taken so that the distance to the stop costs no more than is to be risked. 0 is an answer.
+
+        The side follows from the prices: a stop below the entry is that of a buy, a stop above it that of a sell. What is held counts with its sign,
+        so that contracts held the other way leave more room. INVALID_ARGUMENT when the stop is at the entry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +128,8 @@ class RiskManagerServiceServicer:
 
     def TripBreaker(self, request, context):
         """Trips the breaker; from then on only reductions are approved. Latched until ResetBreaker. A second call keeps the first reason.
+
+        Idempotent: the same request id gives the first answer, also after a restart, so that a late retry does not trip a breaker that was reset since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,13 +137,19 @@ class RiskManagerServiceServicer:
 
     def ResetBreaker(self, request, context):
         """Resets the breaker by a person with a reason. FAILED_PRECONDITION/STATE_CONFLICT when it is not tripped.
+
+        Idempotent: the same request id gives the first answer, also after a restart, so that a late retry does not reset a breaker that tripped since.
+        A request id that came before for TripBreaker is ALREADY_EXISTS/REQUEST_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRisk(self, request, context):
-        """Streams the metrics, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+        """Streams the metrics as a snapshot, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+
+        Decisions, orders, trades, limits and breaker are told at once; what only a price changed is told at most once a second.
+        Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

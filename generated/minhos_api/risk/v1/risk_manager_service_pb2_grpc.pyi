@@ -36,22 +36,43 @@ class RiskManagerServiceStub:
     CheckTrade: _grpc.UnaryUnaryMultiCallable[_risk_manager_service_pb2.CheckTradeRequest, _risk_manager_service_pb2.CheckTradeResponse]
     """Evaluates every check for one order, and when all pass holds its exposure until the order's events use or release it, or the approval expires.
 
-    Idempotent: the same request id gives the first answer. A refusal is an answer and not an error.
+    Only the trading engine calls it; everyone else places orders there, or asks with `dry_run`. A refusal is an answer and not an error.
+    Idempotent: the same request id gives the first answer, also after a restart. The same id with another order id, other terms or another `replaces`
+    is ALREADY_EXISTS/REQUEST_CONFLICT; account and evidence are the circumstances of the first asking and are not compared. Dry runs are not
+    remembered: each is evaluated anew, and their request ids conflict with nothing.
     """
     GetRiskMetrics: _grpc.UnaryUnaryMultiCallable[_risk_manager_service_pb2.GetRiskMetricsRequest, _risk_manager_service_pb2.GetRiskMetricsResponse]
     """Returns exposure, profit and loss, use of the limits, breaker and reservations."""
     GetRiskLimits: _grpc.UnaryUnaryMultiCallable[_risk_manager_service_pb2.GetRiskLimitsRequest, _risk_manager_service_pb2.GetRiskLimitsResponse]
     """Returns the limits with their version."""
     SetRiskLimits: _grpc.UnaryUnaryMultiCallable[_risk_manager_service_pb2.SetRiskLimitsRequest, _risk_manager_service_pb2.SetRiskLimitsResponse]
-    """Replaces the limits. ABORTED/VERSION_MISMATCH when the expected version is not the current one. Idempotent by request id."""
+    """Replaces the limits. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+
+    Idempotent: the same request id gives the first answer, also after a restart; with other limits or another expected version ALREADY_EXISTS/REQUEST_CONFLICT.
+    """
     CalculatePositionSize: _grpc.UnaryUnaryMultiCallable[_risk_manager_service_pb2.CalculatePositionSizeRequest, _risk_manager_service_pb2.CalculatePositionSizeResponse]
-    """Returns how many contracts may be taken so that the distance to the stop costs no more than is to be risked. 0 is an answer."""
+    """Returns how many contracts may be taken so that the distance to the stop costs no more than is to be risked. 0 is an answer.
+
+    The side follows from the prices: a stop below the entry is that of a buy, a stop above it that of a sell. What is held counts with its sign,
+    so that contracts held the other way leave more room. INVALID_ARGUMENT when the stop is at the entry.
+    """
     TripBreaker: _grpc.UnaryUnaryMultiCallable[_risk_manager_service_pb2.TripBreakerRequest, _risk_manager_service_pb2.TripBreakerResponse]
-    """Trips the breaker; from then on only reductions are approved. Latched until ResetBreaker. A second call keeps the first reason."""
+    """Trips the breaker; from then on only reductions are approved. Latched until ResetBreaker. A second call keeps the first reason.
+
+    Idempotent: the same request id gives the first answer, also after a restart, so that a late retry does not trip a breaker that was reset since.
+    """
     ResetBreaker: _grpc.UnaryUnaryMultiCallable[_risk_manager_service_pb2.ResetBreakerRequest, _risk_manager_service_pb2.ResetBreakerResponse]
-    """Resets the breaker by a person with a reason. FAILED_PRECONDITION/STATE_CONFLICT when it is not tripped."""
+    """Resets the breaker by a person with a reason. FAILED_PRECONDITION/STATE_CONFLICT when it is not tripped.
+
+    Idempotent: the same request id gives the first answer, also after a restart, so that a late retry does not reset a breaker that tripped since.
+    A request id that came before for TripBreaker is ALREADY_EXISTS/REQUEST_CONFLICT.
+    """
     WatchRisk: _grpc.UnaryStreamMultiCallable[_risk_manager_service_pb2.WatchRiskRequest, _risk_manager_service_pb2.WatchRiskResponse]
-    """Streams the metrics, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams the metrics as a snapshot, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+
+    Decisions, orders, trades, limits and breaker are told at once; what only a price changed is told at most once a second.
+    Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+    """
 
 @_typing.type_check_only
 class RiskManagerServiceAsyncStub(RiskManagerServiceStub):
@@ -61,22 +82,43 @@ class RiskManagerServiceAsyncStub(RiskManagerServiceStub):
     CheckTrade: _aio.UnaryUnaryMultiCallable[_risk_manager_service_pb2.CheckTradeRequest, _risk_manager_service_pb2.CheckTradeResponse]  # type: ignore[assignment]
     """Evaluates every check for one order, and when all pass holds its exposure until the order's events use or release it, or the approval expires.
 
-    Idempotent: the same request id gives the first answer. A refusal is an answer and not an error.
+    Only the trading engine calls it; everyone else places orders there, or asks with `dry_run`. A refusal is an answer and not an error.
+    Idempotent: the same request id gives the first answer, also after a restart. The same id with another order id, other terms or another `replaces`
+    is ALREADY_EXISTS/REQUEST_CONFLICT; account and evidence are the circumstances of the first asking and are not compared. Dry runs are not
+    remembered: each is evaluated anew, and their request ids conflict with nothing.
     """
     GetRiskMetrics: _aio.UnaryUnaryMultiCallable[_risk_manager_service_pb2.GetRiskMetricsRequest, _risk_manager_service_pb2.GetRiskMetricsResponse]  # type: ignore[assignment]
     """Returns exposure, profit and loss, use of the limits, breaker and reservations."""
     GetRiskLimits: _aio.UnaryUnaryMultiCallable[_risk_manager_service_pb2.GetRiskLimitsRequest, _risk_manager_service_pb2.GetRiskLimitsResponse]  # type: ignore[assignment]
     """Returns the limits with their version."""
     SetRiskLimits: _aio.UnaryUnaryMultiCallable[_risk_manager_service_pb2.SetRiskLimitsRequest, _risk_manager_service_pb2.SetRiskLimitsResponse]  # type: ignore[assignment]
-    """Replaces the limits. ABORTED/VERSION_MISMATCH when the expected version is not the current one. Idempotent by request id."""
+    """Replaces the limits. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+
+    Idempotent: the same request id gives the first answer, also after a restart; with other limits or another expected version ALREADY_EXISTS/REQUEST_CONFLICT.
+    """
     CalculatePositionSize: _aio.UnaryUnaryMultiCallable[_risk_manager_service_pb2.CalculatePositionSizeRequest, _risk_manager_service_pb2.CalculatePositionSizeResponse]  # type: ignore[assignment]
-    """Returns how many contracts may be taken so that the distance to the stop costs no more than is to be risked. 0 is an answer."""
+    """Returns how many contracts may be taken so that the distance to the stop costs no more than is to be risked. 0 is an answer.
+
+    The side follows from the prices: a stop below the entry is that of a buy, a stop above it that of a sell. What is held counts with its sign,
+    so that contracts held the other way leave more room. INVALID_ARGUMENT when the stop is at the entry.
+    """
     TripBreaker: _aio.UnaryUnaryMultiCallable[_risk_manager_service_pb2.TripBreakerRequest, _risk_manager_service_pb2.TripBreakerResponse]  # type: ignore[assignment]
-    """Trips the breaker; from then on only reductions are approved. Latched until ResetBreaker. A second call keeps the first reason."""
+    """Trips the breaker; from then on only reductions are approved. Latched until ResetBreaker. A second call keeps the first reason.
+
+    Idempotent: the same request id gives the first answer, also after a restart, so that a late retry does not trip a breaker that was reset since.
+    """
     ResetBreaker: _aio.UnaryUnaryMultiCallable[_risk_manager_service_pb2.ResetBreakerRequest, _risk_manager_service_pb2.ResetBreakerResponse]  # type: ignore[assignment]
-    """Resets the breaker by a person with a reason. FAILED_PRECONDITION/STATE_CONFLICT when it is not tripped."""
+    """Resets the breaker by a person with a reason. FAILED_PRECONDITION/STATE_CONFLICT when it is not tripped.
+
+    Idempotent: the same request id gives the first answer, also after a restart, so that a late retry does not reset a breaker that tripped since.
+    A request id that came before for TripBreaker is ALREADY_EXISTS/REQUEST_CONFLICT.
+    """
     WatchRisk: _aio.UnaryStreamMultiCallable[_risk_manager_service_pb2.WatchRiskRequest, _risk_manager_service_pb2.WatchRiskResponse]  # type: ignore[assignment]
-    """Streams the metrics, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+    """Streams the metrics as a snapshot, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+
+    Decisions, orders, trades, limits and breaker are told at once; what only a price changed is told at most once a second.
+    Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+    """
 
 class RiskManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says whether an order may be sent, and owns limits and breaker. No answer means no."""
@@ -89,7 +131,10 @@ class RiskManagerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_risk_manager_service_pb2.CheckTradeResponse, _abc.Awaitable[_risk_manager_service_pb2.CheckTradeResponse]]:
         """Evaluates every check for one order, and when all pass holds its exposure until the order's events use or release it, or the approval expires.
 
-        Idempotent: the same request id gives the first answer. A refusal is an answer and not an error.
+        Only the trading engine calls it; everyone else places orders there, or asks with `dry_run`. A refusal is an answer and not an error.
+        Idempotent: the same request id gives the first answer, also after a restart. The same id with another order id, other terms or another `replaces`
+        is ALREADY_EXISTS/REQUEST_CONFLICT; account and evidence are the circumstances of the first asking and are not compared. Dry runs are not
+        remembered: each is evaluated anew, and their request ids conflict with nothing.
         """
 
     @_abc_1.abstractmethod
@@ -114,7 +159,10 @@ class RiskManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _risk_manager_service_pb2.SetRiskLimitsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_risk_manager_service_pb2.SetRiskLimitsResponse, _abc.Awaitable[_risk_manager_service_pb2.SetRiskLimitsResponse]]:
-        """Replaces the limits. ABORTED/VERSION_MISMATCH when the expected version is not the current one. Idempotent by request id."""
+        """Replaces the limits. ABORTED/VERSION_MISMATCH when the expected version is not the current one.
+
+        Idempotent: the same request id gives the first answer, also after a restart; with other limits or another expected version ALREADY_EXISTS/REQUEST_CONFLICT.
+        """
 
     @_abc_1.abstractmethod
     def CalculatePositionSize(
@@ -122,7 +170,11 @@ class RiskManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _risk_manager_service_pb2.CalculatePositionSizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_risk_manager_service_pb2.CalculatePositionSizeResponse, _abc.Awaitable[_risk_manager_service_pb2.CalculatePositionSizeResponse]]:
-        """Returns how many contracts may be taken so that the distance to the stop costs no more than is to be risked. 0 is an answer."""
+        """Returns how many contracts may be taken so that the distance to the stop costs no more than is to be risked. 0 is an answer.
+
+        The side follows from the prices: a stop below the entry is that of a buy, a stop above it that of a sell. What is held counts with its sign,
+        so that contracts held the other way leave more room. INVALID_ARGUMENT when the stop is at the entry.
+        """
 
     @_abc_1.abstractmethod
     def TripBreaker(
@@ -130,7 +182,10 @@ class RiskManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _risk_manager_service_pb2.TripBreakerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_risk_manager_service_pb2.TripBreakerResponse, _abc.Awaitable[_risk_manager_service_pb2.TripBreakerResponse]]:
-        """Trips the breaker; from then on only reductions are approved. Latched until ResetBreaker. A second call keeps the first reason."""
+        """Trips the breaker; from then on only reductions are approved. Latched until ResetBreaker. A second call keeps the first reason.
+
+        Idempotent: the same request id gives the first answer, also after a restart, so that a late retry does not trip a breaker that was reset since.
+        """
 
     @_abc_1.abstractmethod
     def ResetBreaker(
@@ -138,7 +193,11 @@ class RiskManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _risk_manager_service_pb2.ResetBreakerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_risk_manager_service_pb2.ResetBreakerResponse, _abc.Awaitable[_risk_manager_service_pb2.ResetBreakerResponse]]:
-        """Resets the breaker by a person with a reason. FAILED_PRECONDITION/STATE_CONFLICT when it is not tripped."""
+        """Resets the breaker by a person with a reason. FAILED_PRECONDITION/STATE_CONFLICT when it is not tripped.
+
+        Idempotent: the same request id gives the first answer, also after a restart, so that a late retry does not reset a breaker that tripped since.
+        A request id that came before for TripBreaker is ALREADY_EXISTS/REQUEST_CONFLICT.
+        """
 
     @_abc_1.abstractmethod
     def WatchRisk(
@@ -146,6 +205,10 @@ class RiskManagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _risk_manager_service_pb2.WatchRiskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_risk_manager_service_pb2.WatchRiskResponse], _abc.AsyncIterator[_risk_manager_service_pb2.WatchRiskResponse]]:
-        """Streams the metrics, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held."""
+        """Streams the metrics as a snapshot, then again on every change, in order of revision; resumes after one. OUT_OF_RANGE/POSITION_LOST when it is no longer held.
+
+        Decisions, orders, trades, limits and breaker are told at once; what only a price changed is told at most once a second.
+        Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
+        """
 
 def add_RiskManagerServiceServicer_to_server(servicer: RiskManagerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -64,6 +64,62 @@ VENUE_ORDER_STATE_EXPIRED: VenueOrderState.ValueType  # 6
 """Its time in force ended; a part may be filled."""
 Global___VenueOrderState: _TypeAlias = VenueOrderState  # noqa: Y015
 
+class _VenueOrderReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VenueOrderReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VenueOrderReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VENUE_ORDER_REASON_UNSPECIFIED: _VenueOrderReason.ValueType  # 0
+    """It has not ended, or was filled."""
+    VENUE_ORDER_REASON_REQUESTED: _VenueOrderReason.ValueType  # 1
+    """Its client cancelled it."""
+    VENUE_ORDER_REASON_MARKET_CLOSED: _VenueOrderReason.ValueType  # 2
+    """The session was closed."""
+    VENUE_ORDER_REASON_NO_FRESH_QUOTE: _VenueOrderReason.ValueType  # 3
+    """There was no quote, or none fresh enough to fill against."""
+    VENUE_ORDER_REASON_FOK_UNFILLED: _VenueOrderReason.ValueType  # 4
+    """It was to be filled at once and whole (FOK), and could not be."""
+    VENUE_ORDER_REASON_IOC_REST: _VenueOrderReason.ValueType  # 5
+    """It was to be filled at once (IOC), and this is what was left."""
+    VENUE_ORDER_REASON_TIME_IN_FORCE: _VenueOrderReason.ValueType  # 6
+    """Its time in force ended."""
+    VENUE_ORDER_REASON_REDUCE_ONLY: _VenueOrderReason.ValueType  # 7
+    """It may only reduce a position and would open or turn one."""
+    VENUE_ORDER_REASON_PROVENANCE: _VenueOrderReason.ValueType  # 8
+    """The origin of the data that led to it is not allowed here."""
+    VENUE_ORDER_REASON_INVALID_TERMS: _VenueOrderReason.ValueType  # 9
+    """The venue does not take such terms."""
+    VENUE_ORDER_REASON_OTHER: _VenueOrderReason.ValueType  # 10
+    """Something else; reason_message says what."""
+
+class VenueOrderReason(_VenueOrderReason, metaclass=_VenueOrderReasonEnumTypeWrapper):
+    """Why an order ended other than by being filled."""
+
+VENUE_ORDER_REASON_UNSPECIFIED: VenueOrderReason.ValueType  # 0
+"""It has not ended, or was filled."""
+VENUE_ORDER_REASON_REQUESTED: VenueOrderReason.ValueType  # 1
+"""Its client cancelled it."""
+VENUE_ORDER_REASON_MARKET_CLOSED: VenueOrderReason.ValueType  # 2
+"""The session was closed."""
+VENUE_ORDER_REASON_NO_FRESH_QUOTE: VenueOrderReason.ValueType  # 3
+"""There was no quote, or none fresh enough to fill against."""
+VENUE_ORDER_REASON_FOK_UNFILLED: VenueOrderReason.ValueType  # 4
+"""It was to be filled at once and whole (FOK), and could not be."""
+VENUE_ORDER_REASON_IOC_REST: VenueOrderReason.ValueType  # 5
+"""It was to be filled at once (IOC), and this is what was left."""
+VENUE_ORDER_REASON_TIME_IN_FORCE: VenueOrderReason.ValueType  # 6
+"""Its time in force ended."""
+VENUE_ORDER_REASON_REDUCE_ONLY: VenueOrderReason.ValueType  # 7
+"""It may only reduce a position and would open or turn one."""
+VENUE_ORDER_REASON_PROVENANCE: VenueOrderReason.ValueType  # 8
+"""The origin of the data that led to it is not allowed here."""
+VENUE_ORDER_REASON_INVALID_TERMS: VenueOrderReason.ValueType  # 9
+"""The venue does not take such terms."""
+VENUE_ORDER_REASON_OTHER: VenueOrderReason.ValueType  # 10
+"""Something else; reason_message says what."""
+Global___VenueOrderReason: _TypeAlias = VenueOrderReason  # noqa: Y015
+
 @_typing.final
 class VenueOrder(_message.Message):
     """An order as the venue has it."""
@@ -74,26 +130,32 @@ class VenueOrder(_message.Message):
     VENUE_ORDER_ID_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
+    REASON_MESSAGE_FIELD_NUMBER: _builtins.int
     FILLED_QUANTITY_FIELD_NUMBER: _builtins.int
     AVERAGE_PRICE_E9_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    REASON_CODE_FIELD_NUMBER: _builtins.int
+    REDUCE_ONLY_FIELD_NUMBER: _builtins.int
     client_order_id: _builtins.str
     """Id that the client gave."""
     venue_order_id: _builtins.str
     """Id that the venue gave."""
     state: Global___VenueOrderState.ValueType
     """Where it stands."""
-    reason: _builtins.str
-    """Why it is REJECTED, CANCELED or EXPIRED; empty otherwise."""
+    reason_message: _builtins.str
+    """Why it is REJECTED, CANCELED or EXPIRED, one sentence for people; empty otherwise. Programs read reason_code."""
     filled_quantity: _builtins.int
     """Contracts filled."""
     average_price_e9: _builtins.int
     """Average price of what is filled, 1e-9 units, rounded half to even; unset when nothing is."""
     revision: _builtins.int
     """Revision of its last change."""
+    reason_code: Global___VenueOrderReason.ValueType
+    """Why it is REJECTED, CANCELED or EXPIRED; unspecified otherwise."""
+    reduce_only: _builtins.bool
+    """Whether it may only reduce a position."""
     @_builtins.property
     def terms(self) -> _order_terms_pb2.OrderTerms:
         """What it asks for now."""
@@ -113,16 +175,18 @@ class VenueOrder(_message.Message):
         venue_order_id: _builtins.str = ...,
         terms: _order_terms_pb2.OrderTerms | None = ...,
         state: Global___VenueOrderState.ValueType = ...,
-        reason: _builtins.str = ...,
+        reason_message: _builtins.str = ...,
         filled_quantity: _builtins.int = ...,
         average_price_e9: _builtins.int | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        reason_code: Global___VenueOrderReason.ValueType = ...,
+        reduce_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "create_time", b"create_time", "terms", b"terms", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "client_order_id", b"client_order_id", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "reason", b"reason", "revision", b"revision", "state", b"state", "terms", b"terms", "update_time", b"update_time", "venue_order_id", b"venue_order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "client_order_id", b"client_order_id", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "reason_code", b"reason_code", "reason_message", b"reason_message", "reduce_only", b"reduce_only", "revision", b"revision", "state", b"state", "terms", b"terms", "update_time", b"update_time", "venue_order_id", b"venue_order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__average_price_e9: _TypeAlias = _typing.Literal["average_price_e9"]  # noqa: Y015
     _WhichOneofArgType__average_price_e9: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9"]  # noqa: Y015

@@ -28,7 +28,7 @@ if _version_not_supported:
 class VenueServiceStub:
     """Executes orders; the paper venue serves it, and so can any other venue in any language.
 
-    Only the trading engine calls the methods that change something.
+    Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
 
     def __init__(self, channel):
@@ -97,7 +97,7 @@ class VenueServiceStub:
 class VenueServiceServicer:
     """Executes orders; the paper venue serves it, and so can any other venue in any language.
 
-    Only the trading engine calls the methods that change something.
+    Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
 
     def SubmitOrder(self, request, context):
@@ -112,6 +112,8 @@ class VenueServiceServicer:
 
     def CancelOrder(self, request, context):
         """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+
+        Idempotent by nature, so it takes no request id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,13 +121,15 @@ class VenueServiceServicer:
 
     def ReplaceOrder(self, request, context):
         """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled.
+
+        Idempotent: the same request id gives the order as it stands and changes it once; with other content ALREADY_EXISTS/REQUEST_CONFLICT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelAll(self, request, context):
-        """Cancels all working orders, of one symbol when given.
+        """Cancels all working orders, of one symbol when given. Idempotent by nature, so it takes no request id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +150,8 @@ class VenueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListFills(self, request, context):
-        """Lists fills in the order in which they happened.
+        """Lists fills in the order in which they happened. INVALID_ARGUMENT/INVALID_FIELD when `after_fill_id` names no fill of this venue,
+        INVALID_ARGUMENT/PAGE_TOKEN_INVALID for a page token of another list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,7 +174,8 @@ class VenueServiceServicer:
     def WatchOrders(self, request, context):
         """Streams the working orders as a snapshot, then every change of an order and every fill, in order of revision.
 
-        Resumes after a revision: nothing is left out and nothing comes twice. OUT_OF_RANGE/POSITION_LOST when it is no longer held; then reconcile with ListOpenOrders and ListFills.
+        Resumes after a revision, also over a restart of the venue: nothing is left out and nothing comes twice.
+        OUT_OF_RANGE/POSITION_LOST when it is no longer held, or was never told; then reconcile with ListOpenOrders and ListFills.
         In a replay `market_progress` says how far the venue has gone in the market; every change up to there was sent before it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -252,7 +258,7 @@ def add_VenueServiceServicer_to_server(servicer, server):
 class VenueService:
     """Executes orders; the paper venue serves it, and so can any other venue in any language.
 
-    Only the trading engine calls the methods that change something.
+    Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
 
     @staticmethod

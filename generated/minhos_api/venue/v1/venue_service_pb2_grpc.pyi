@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class VenueServiceStub:
     """Executes orders; the paper venue serves it, and so can any other venue in any language.
 
-    Only the trading engine calls the methods that change something.
+    Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
 
     @_typing.overload
@@ -43,17 +43,25 @@ class VenueServiceStub:
     A rejected order is an order in state REJECTED with a reason, not an error. Fills come by WatchOrders. When the answer is lost ask GetOrder, or send the same again.
     """
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.CancelOrderRequest, _venue_service_pb2.CancelOrderResponse]
-    """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one."""
+    """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+
+    Idempotent by nature, so it takes no request id.
+    """
     ReplaceOrder: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.ReplaceOrderRequest, _venue_service_pb2.ReplaceOrderResponse]
-    """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled."""
+    """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled.
+
+    Idempotent: the same request id gives the order as it stands and changes it once; with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+    """
     CancelAll: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.CancelAllRequest, _venue_service_pb2.CancelAllResponse]
-    """Cancels all working orders, of one symbol when given."""
+    """Cancels all working orders, of one symbol when given. Idempotent by nature, so it takes no request id."""
     GetOrder: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.GetOrderRequest, _venue_service_pb2.GetOrderResponse]
     """Returns one order by either id. NOT_FOUND/ORDER_UNKNOWN says for certain that the venue never took it."""
     ListOpenOrders: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.ListOpenOrdersRequest, _venue_service_pb2.ListOpenOrdersResponse]
     """Lists the orders that still work."""
     ListFills: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.ListFillsRequest, _venue_service_pb2.ListFillsResponse]
-    """Lists fills in the order in which they happened."""
+    """Lists fills in the order in which they happened. INVALID_ARGUMENT/INVALID_FIELD when `after_fill_id` names no fill of this venue,
+    INVALID_ARGUMENT/PAGE_TOKEN_INVALID for a page token of another list.
+    """
     ListPositions: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.ListPositionsRequest, _venue_service_pb2.ListPositionsResponse]
     """Lists the positions as the venue sees them."""
     GetAccount: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.GetAccountRequest, _venue_service_pb2.GetAccountResponse]
@@ -61,7 +69,8 @@ class VenueServiceStub:
     WatchOrders: _grpc.UnaryStreamMultiCallable[_venue_service_pb2.WatchOrdersRequest, _venue_service_pb2.WatchOrdersResponse]
     """Streams the working orders as a snapshot, then every change of an order and every fill, in order of revision.
 
-    Resumes after a revision: nothing is left out and nothing comes twice. OUT_OF_RANGE/POSITION_LOST when it is no longer held; then reconcile with ListOpenOrders and ListFills.
+    Resumes after a revision, also over a restart of the venue: nothing is left out and nothing comes twice.
+    OUT_OF_RANGE/POSITION_LOST when it is no longer held, or was never told; then reconcile with ListOpenOrders and ListFills.
     In a replay `market_progress` says how far the venue has gone in the market; every change up to there was sent before it.
     """
     GetVenueStatus: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.GetVenueStatusRequest, _venue_service_pb2.GetVenueStatusResponse]
@@ -71,7 +80,7 @@ class VenueServiceStub:
 class VenueServiceAsyncStub(VenueServiceStub):
     """Executes orders; the paper venue serves it, and so can any other venue in any language.
 
-    Only the trading engine calls the methods that change something.
+    Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -82,17 +91,25 @@ class VenueServiceAsyncStub(VenueServiceStub):
     A rejected order is an order in state REJECTED with a reason, not an error. Fills come by WatchOrders. When the answer is lost ask GetOrder, or send the same again.
     """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.CancelOrderRequest, _venue_service_pb2.CancelOrderResponse]  # type: ignore[assignment]
-    """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one."""
+    """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+
+    Idempotent by nature, so it takes no request id.
+    """
     ReplaceOrder: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.ReplaceOrderRequest, _venue_service_pb2.ReplaceOrderResponse]  # type: ignore[assignment]
-    """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled."""
+    """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled.
+
+    Idempotent: the same request id gives the order as it stands and changes it once; with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+    """
     CancelAll: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.CancelAllRequest, _venue_service_pb2.CancelAllResponse]  # type: ignore[assignment]
-    """Cancels all working orders, of one symbol when given."""
+    """Cancels all working orders, of one symbol when given. Idempotent by nature, so it takes no request id."""
     GetOrder: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.GetOrderRequest, _venue_service_pb2.GetOrderResponse]  # type: ignore[assignment]
     """Returns one order by either id. NOT_FOUND/ORDER_UNKNOWN says for certain that the venue never took it."""
     ListOpenOrders: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.ListOpenOrdersRequest, _venue_service_pb2.ListOpenOrdersResponse]  # type: ignore[assignment]
     """Lists the orders that still work."""
     ListFills: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.ListFillsRequest, _venue_service_pb2.ListFillsResponse]  # type: ignore[assignment]
-    """Lists fills in the order in which they happened."""
+    """Lists fills in the order in which they happened. INVALID_ARGUMENT/INVALID_FIELD when `after_fill_id` names no fill of this venue,
+    INVALID_ARGUMENT/PAGE_TOKEN_INVALID for a page token of another list.
+    """
     ListPositions: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.ListPositionsRequest, _venue_service_pb2.ListPositionsResponse]  # type: ignore[assignment]
     """Lists the positions as the venue sees them."""
     GetAccount: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.GetAccountRequest, _venue_service_pb2.GetAccountResponse]  # type: ignore[assignment]
@@ -100,7 +117,8 @@ class VenueServiceAsyncStub(VenueServiceStub):
     WatchOrders: _aio.UnaryStreamMultiCallable[_venue_service_pb2.WatchOrdersRequest, _venue_service_pb2.WatchOrdersResponse]  # type: ignore[assignment]
     """Streams the working orders as a snapshot, then every change of an order and every fill, in order of revision.
 
-    Resumes after a revision: nothing is left out and nothing comes twice. OUT_OF_RANGE/POSITION_LOST when it is no longer held; then reconcile with ListOpenOrders and ListFills.
+    Resumes after a revision, also over a restart of the venue: nothing is left out and nothing comes twice.
+    OUT_OF_RANGE/POSITION_LOST when it is no longer held, or was never told; then reconcile with ListOpenOrders and ListFills.
     In a replay `market_progress` says how far the venue has gone in the market; every change up to there was sent before it.
     """
     GetVenueStatus: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.GetVenueStatusRequest, _venue_service_pb2.GetVenueStatusResponse]  # type: ignore[assignment]
@@ -109,7 +127,7 @@ class VenueServiceAsyncStub(VenueServiceStub):
 class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
     """Executes orders; the paper venue serves it, and so can any other venue in any language.
 
-    Only the trading engine calls the methods that change something.
+    Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
 
     @_abc_1.abstractmethod
@@ -130,7 +148,10 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _venue_service_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_venue_service_pb2.CancelOrderResponse, _abc.Awaitable[_venue_service_pb2.CancelOrderResponse]]:
-        """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one."""
+        """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+
+        Idempotent by nature, so it takes no request id.
+        """
 
     @_abc_1.abstractmethod
     def ReplaceOrder(
@@ -138,7 +159,10 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _venue_service_pb2.ReplaceOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_venue_service_pb2.ReplaceOrderResponse, _abc.Awaitable[_venue_service_pb2.ReplaceOrderResponse]]:
-        """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled."""
+        """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled.
+
+        Idempotent: the same request id gives the order as it stands and changes it once; with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+        """
 
     @_abc_1.abstractmethod
     def CancelAll(
@@ -146,7 +170,7 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _venue_service_pb2.CancelAllRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_venue_service_pb2.CancelAllResponse, _abc.Awaitable[_venue_service_pb2.CancelAllResponse]]:
-        """Cancels all working orders, of one symbol when given."""
+        """Cancels all working orders, of one symbol when given. Idempotent by nature, so it takes no request id."""
 
     @_abc_1.abstractmethod
     def GetOrder(
@@ -170,7 +194,9 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _venue_service_pb2.ListFillsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_venue_service_pb2.ListFillsResponse, _abc.Awaitable[_venue_service_pb2.ListFillsResponse]]:
-        """Lists fills in the order in which they happened."""
+        """Lists fills in the order in which they happened. INVALID_ARGUMENT/INVALID_FIELD when `after_fill_id` names no fill of this venue,
+        INVALID_ARGUMENT/PAGE_TOKEN_INVALID for a page token of another list.
+        """
 
     @_abc_1.abstractmethod
     def ListPositions(
@@ -196,7 +222,8 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_venue_service_pb2.WatchOrdersResponse], _abc.AsyncIterator[_venue_service_pb2.WatchOrdersResponse]]:
         """Streams the working orders as a snapshot, then every change of an order and every fill, in order of revision.
 
-        Resumes after a revision: nothing is left out and nothing comes twice. OUT_OF_RANGE/POSITION_LOST when it is no longer held; then reconcile with ListOpenOrders and ListFills.
+        Resumes after a revision, also over a restart of the venue: nothing is left out and nothing comes twice.
+        OUT_OF_RANGE/POSITION_LOST when it is no longer held, or was never told; then reconcile with ListOpenOrders and ListFills.
         In a replay `market_progress` says how far the venue has gone in the market; every change up to there was sent before it.
         """
 

@@ -64,7 +64,8 @@ class ErrorReason(betterproto.Enum):
     """
     Reasons that stand in `google.rpc.ErrorInfo.reason` with domain `minhos`; clients decide by these and never by the message.
 
-     Every value that the message of an error shows is also in the metadata of its ErrorInfo.
+     The metadata of the ErrorInfo has the keys that stand with each reason; a key whose value is not known is left out. When several fields are wrong the metadata
+     shows the first of them and BadRequest all.
     """
 
     UNSPECIFIED = 0
@@ -74,19 +75,25 @@ class ErrorReason(betterproto.Enum):
     """
     A field of the request breaks a rule of its contract; BadRequest lists every violation. INVALID_ARGUMENT.
     
-     Example: {reason: "ERROR_REASON_INVALID_FIELD", metadata: {"field": "terms.quantity", "seen": "0", "allowed": "at least 1"}}
+     Keys: `field`, and as far as they are known `seen` and `allowed`.
+    
+     Example: {reason: "ERROR_REASON_INVALID_FIELD", metadata: {"field": "terms.quantity", "seen": "0", "allowed": "greater than or equal to 1 and less than or equal to 10000"}}
     """
 
     SERVICE_UNKNOWN = 2
     """
     No service of that name or contract is known to the registry. NOT_FOUND.
     
-     Example: {reason: "ERROR_REASON_SERVICE_UNKNOWN", metadata: {"service": "trading_angine", "nearest": "trading_engine"}}
+     Keys: `service`, `nearest`, `known`.
+    
+     Example: {reason: "ERROR_REASON_SERVICE_UNKNOWN", metadata: {"service": "trading_angine", "nearest": "trading_engine", "known": "ai_brain, event_bus, trading_engine"}}
     """
 
     CONTRACT_VIOLATION = 3
     """
     A service does not serve what its contract says, or is asked as another contract. FAILED_PRECONDITION.
+    
+     Keys: `contract`, `missing`, `different`.
     
      Example: {reason: "ERROR_REASON_CONTRACT_VIOLATION", metadata: {"contract": "minhos_api.trading.v1.TradingEngineService", "missing": "GetPositions"}}
     """
@@ -95,6 +102,8 @@ class ErrorReason(betterproto.Enum):
     """
     The lease or fencing token is not the newest one of that instance; its holder must stop. FAILED_PRECONDITION.
     
+     Keys: `instance_id`, `fencing_token`, `newest`.
+    
      Example: {reason: "ERROR_REASON_LEASE_STALE", metadata: {"instance_id": "risk_manager-1", "fencing_token": "7", "newest": "9"}}
     """
 
@@ -102,12 +111,16 @@ class ErrorReason(betterproto.Enum):
     """
     Another live instance holds that instance id. ALREADY_EXISTS.
     
-     Example: {reason: "ERROR_REASON_INSTANCE_TAKEN", metadata: {"instance_id": "risk_manager-1", "address": "127.0.0.1:40112"}}
+     Keys: `instance_id`, `newest` (token of the lease that holds it).
+    
+     Example: {reason: "ERROR_REASON_INSTANCE_TAKEN", metadata: {"instance_id": "risk_manager-1", "newest": "9"}}
     """
 
     DEPENDENCY_CYCLE = 6
     """
     The dependency graph has a cycle. FAILED_PRECONDITION.
+    
+     Keys: `path`.
     
      Example: {reason: "ERROR_REASON_DEPENDENCY_CYCLE", metadata: {"path": "a -> b -> a"}}
     """
@@ -116,6 +129,8 @@ class ErrorReason(betterproto.Enum):
     """
     A required contract is served by nobody in the plan. FAILED_PRECONDITION.
     
+     Keys: `path`.
+    
      Example: {reason: "ERROR_REASON_DEPENDENCY_MISSING", metadata: {"path": "trading_engine -> minhos_api.risk.v1.RiskManagerService"}}
     """
 
@@ -123,47 +138,61 @@ class ErrorReason(betterproto.Enum):
     """
     A service did not become ready, or did not stop, in its deadline; the message carries the end of its log. DEADLINE_EXCEEDED.
     
-     Example: {reason: "ERROR_REASON_START_TIMEOUT", metadata: {"service": "ai_brain", "deadline": "15s"}}
+     Keys: `service` (the first that failed).
+    
+     Example: {reason: "ERROR_REASON_START_TIMEOUT", metadata: {"service": "ai_brain"}}
     """
 
     DEPENDENCY_UNAVAILABLE = 9
     """
     A service that the call needs cannot be reached. UNAVAILABLE, with RetryInfo when a wait is known.
     
-     Example: {reason: "ERROR_REASON_DEPENDENCY_UNAVAILABLE", metadata: {"service": "risk_manager"}}
+     Keys: `service` when one is to blame; `method` and `deadline` when a call took longer than its contract allows.
+    
+     Example: {reason: "ERROR_REASON_DEPENDENCY_UNAVAILABLE", metadata: {"method": "/minhos_api.risk.v1.RiskManagerService/CheckTrade", "deadline": "1s"}}
     """
 
     POSITION_LOST = 10
     """
     The position or revision to resume after is no longer held; take a snapshot and do not retry. OUT_OF_RANGE.
     
-     Example: {reason: "ERROR_REASON_POSITION_LOST", metadata: {"asked": "17", "oldest": "1024"}}
+     Keys: `asked`, `oldest`, `newest`.
+    
+     Example: {reason: "ERROR_REASON_POSITION_LOST", metadata: {"asked": "17", "oldest": "1024", "newest": "2048"}}
     """
 
     EVENT_TYPE_UNKNOWN = 11
     """
     The event type is not in the catalogue. INVALID_ARGUMENT.
     
-     Example: {reason: "ERROR_REASON_EVENT_TYPE_UNKNOWN", metadata: {"type": "trade.exectued", "nearest": "trade.executed"}}
+     Keys: `field`, `type`, `nearest`.
+    
+     Example: {reason: "ERROR_REASON_EVENT_TYPE_UNKNOWN", metadata: {"field": "types[0]", "type": "trade.exectued", "nearest": "trade.executed"}}
     """
 
     EVENT_PAYLOAD_INVALID = 12
     """
     The payload is not of the message registered for the event type, or breaks its rules. INVALID_ARGUMENT.
     
-     Example: {reason: "ERROR_REASON_EVENT_PAYLOAD_INVALID", metadata: {"type": "trade.executed", "seen": "minhos_api.brain.v1.SignalGenerated", "allowed": "minhos_api.trading.v1.TradeExecuted"}}
+     Keys: `field`, `type`, `seen`, `allowed`.
+    
+     Example: {reason: "ERROR_REASON_EVENT_PAYLOAD_INVALID", metadata: {"field": "events[0].payload", "type": "trade.executed", "seen": "minhos_api.brain.v1.SignalGenerated", "allowed": "minhos_api.trading.v1.TradeExecuted"}}
     """
 
     CONSUMER_CONFLICT = 13
     """
-    A consumer of that name is open with another pattern, or a member id is taken. ALREADY_EXISTS.
+    A consumer of that name is remembered with other types or another subject, or a member id is taken. ALREADY_EXISTS.
     
-     Example: {reason: "ERROR_REASON_CONSUMER_CONFLICT", metadata: {"consumer": "trading_engine", "member": "trading_engine-1"}}
+     Keys: `consumer`; `member` when that is taken, `types` and `subject` when others are remembered.
+    
+     Example: {reason: "ERROR_REASON_CONSUMER_CONFLICT", metadata: {"consumer": "trading_engine", "types": "ai.analysis_progressed, ai.signal_generated"}}
     """
 
     NOT_DELIVERED = 14
     """
     An acknowledgement names an event that was not delivered to this reader. INVALID_ARGUMENT.
+    
+     Keys: `sequence`.
     
      Example: {reason: "ERROR_REASON_NOT_DELIVERED", metadata: {"sequence": "99"}}
     """
@@ -172,6 +201,8 @@ class ErrorReason(betterproto.Enum):
     """
     The symbol is not configured in this mesh. NOT_FOUND.
     
+     Keys: `symbol`, `known`.
+    
      Example: {reason: "ERROR_REASON_SYMBOL_UNKNOWN", metadata: {"symbol": "NQZ99-CME", "known": "NQZ26-CME"}}
     """
 
@@ -179,19 +210,25 @@ class ErrorReason(betterproto.Enum):
     """
     Another source feeds that symbol. FAILED_PRECONDITION.
     
-     Example: {reason: "ERROR_REASON_SOURCE_CONFLICT", metadata: {"symbol": "NQZ26-CME", "source": "sierra:NQZ26-CME"}}
+     Keys: `symbol`, `source`, `epoch` of the one that came, `held` and `held_epoch` of the one that feeds.
+    
+     Example: {reason: "ERROR_REASON_SOURCE_CONFLICT", metadata: {"symbol": "NQZ26-CME", "source": "sierra:copy", "epoch": "7", "held": "sierra:NQZ26-CME", "held_epoch": "6"}}
     """
 
     POSITION_MISMATCH = 17
     """
     A tick batch does not follow the one before it from the same source. FAILED_PRECONDITION.
     
-     Example: {reason: "ERROR_REASON_POSITION_MISMATCH", metadata: {"expected": "400", "seen": "500"}}
+     Keys: `symbol`, `field`, `seen`, `allowed`.
+    
+     Example: {reason: "ERROR_REASON_POSITION_MISMATCH", metadata: {"symbol": "NQZ26-CME", "field": "batch.first_sequence", "seen": "0", "allowed": "1 or more"}}
     """
 
     PROVENANCE_REFUSED = 18
     """
     LIVE was claimed where it cannot be true. FAILED_PRECONDITION.
+    
+     Keys: `seen`, and `allowed` or `because`.
     
      Example: {reason: "ERROR_REASON_PROVENANCE_REFUSED", metadata: {"seen": "LIVE", "because": "a simulator writes this folder"}}
     """
@@ -200,12 +237,16 @@ class ErrorReason(betterproto.Enum):
     """
     No order of that id. NOT_FOUND.
     
+     Keys: `order_id`, or `request_id` when that was asked for.
+    
      Example: {reason: "ERROR_REASON_ORDER_UNKNOWN", metadata: {"order_id": "o-17"}}
     """
 
     ORDER_STATE = 20
     """
     The order's state does not allow that. FAILED_PRECONDITION.
+    
+     Keys: `order_id`, `state`, `wanted`.
     
      Example: {reason: "ERROR_REASON_ORDER_STATE", metadata: {"order_id": "o-17", "state": "FILLED", "wanted": "cancel"}}
     """
@@ -214,6 +255,8 @@ class ErrorReason(betterproto.Enum):
     """
     A price is off by the 1e-9 scale; metadata names what was probably meant. INVALID_ARGUMENT.
     
+     Keys: `field`, `seen`, `meant`.
+    
      Example: {reason: "ERROR_REASON_PRICE_SCALE", metadata: {"field": "terms.limit_price_e9", "seen": "23500", "meant": "23500000000000"}}
     """
 
@@ -221,19 +264,25 @@ class ErrorReason(betterproto.Enum):
     """
     A price is not a multiple of the instrument's tick. INVALID_ARGUMENT.
     
+     Keys: `field`, `seen`, and `tick` or the prices next to it.
+    
      Example: {reason: "ERROR_REASON_PRICE_OFF_TICK", metadata: {"field": "terms.limit_price_e9", "seen": "23500.10", "tick": "0.25"}}
     """
 
     REQUEST_CONFLICT = 23
     """
-    The same request id came before with other content. ALREADY_EXISTS.
+    The same request id, or event id, came before with other content. ALREADY_EXISTS.
     
-     Example: {reason: "ERROR_REASON_REQUEST_CONFLICT", metadata: {"request_id": "r-1"}}
+     Keys: `request_id`, or of an event `event_id` and `sequence`; `field` where the id stands.
+    
+     Example: {reason: "ERROR_REASON_REQUEST_CONFLICT", metadata: {"field": "request_id", "request_id": "r-1"}}
     """
 
     TRADING_HALTED = 24
     """
     Trading is halted or the emergency stop is latched; only cancels pass. FAILED_PRECONDITION.
+    
+     Keys: `state`, `because`.
     
      Example: {reason: "ERROR_REASON_TRADING_HALTED", metadata: {"state": "HALTED", "because": "emergency stop"}}
     """
@@ -242,12 +291,16 @@ class ErrorReason(betterproto.Enum):
     """
     The risk manager refused; every check stands in the details. FAILED_PRECONDITION.
     
+     Keys: `checks` (codes of those that failed, with commas).
+    
      Example: {reason: "ERROR_REASON_RISK_REFUSED", metadata: {"checks": "POSITION_LIMIT"}}
     """
 
     STATE_CONFLICT = 26
     """
     A change needs a state that does not hold, for example clearing a stop that is not latched. FAILED_PRECONDITION.
+    
+     Keys: `state`, `wanted` (or the `service` it was wanted of), and `because` where there is a way out.
     
      Example: {reason: "ERROR_REASON_STATE_CONFLICT", metadata: {"wanted": "clear emergency stop", "state": "ACTIVE"}}
     """
@@ -256,6 +309,8 @@ class ErrorReason(betterproto.Enum):
     """
     The expected version is not the current one; read again and repeat. ABORTED.
     
+     Keys: `expected`, `current`.
+    
      Example: {reason: "ERROR_REASON_VERSION_MISMATCH", metadata: {"expected": "4", "current": "5"}}
     """
 
@@ -263,19 +318,25 @@ class ErrorReason(betterproto.Enum):
     """
     A page token was not made by this server for this request. INVALID_ARGUMENT.
     
-     Example: {reason: "ERROR_REASON_PAGE_TOKEN_INVALID", metadata: {"field": "page_token"}}
+     Keys: `field`, `list`.
+    
+     Example: {reason: "ERROR_REASON_PAGE_TOKEN_INVALID", metadata: {"field": "page_token", "list": "ListEvents"}}
     """
 
     LIMIT_REACHED = 29
     """
     A bound of size, number or rate is reached. RESOURCE_EXHAUSTED.
     
-     Example: {reason: "ERROR_REASON_LIMIT_REACHED", metadata: {"limit": "events per publish", "seen": "5000", "allowed": "1000"}}
+     Keys: `limit`, `seen`, `allowed`.
+    
+     Example: {reason: "ERROR_REASON_LIMIT_REACHED", metadata: {"limit": "bytes of an event", "seen": "2097152", "allowed": "1048576"}}
     """
 
     DATA_INSUFFICIENT = 30
     """
     There is not enough, or no fresh, market data to answer. FAILED_PRECONDITION.
+    
+     Keys: `symbol` with `bars` and `needed` when there are too few, with `age_s` and `allowed_s` when they are too old.
     
      Example: {reason: "ERROR_REASON_DATA_INSUFFICIENT", metadata: {"symbol": "NQZ26-CME", "bars": "3", "needed": "30"}}
     """
@@ -284,12 +345,16 @@ class ErrorReason(betterproto.Enum):
     """
     The outcome of an order is not known; ask GetOrder with the same id, never send a second one. UNKNOWN.
     
+     Keys: `order_id`.
+    
      Example: {reason: "ERROR_REASON_OUTCOME_UNKNOWN", metadata: {"order_id": "o-17"}}
     """
 
     INTERNAL = 32
     """
     A defect of the service; its log holds the error under the id in the metadata. INTERNAL.
+    
+     Keys: `error_id`.
     
      Example: {reason: "ERROR_REASON_INTERNAL", metadata: {"error_id": "0199a6"}}
     """
@@ -298,12 +363,16 @@ class ErrorReason(betterproto.Enum):
     """
     A file cannot be read as what it is taken for. FAILED_PRECONDITION.
     
+     Keys: `file`, `seen`, `allowed`, as far as they are known.
+    
      Example: {reason: "ERROR_REASON_FILE_INVALID", metadata: {"file": "NQ.scid", "seen": "PK..", "allowed": "SCID"}}
     """
 
     NOT_SERVING = 34
     """
     The service is going down or is not yet ready; try again. UNAVAILABLE.
+    
+     Keys: `service` and `state` when they are known; none when only its store is closing.
     
      Example: {reason: "ERROR_REASON_NOT_SERVING", metadata: {"service": "risk_manager", "state": "STOPPING"}}
     """

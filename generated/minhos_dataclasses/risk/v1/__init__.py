@@ -57,7 +57,9 @@ class RiskCheckCode(betterproto.Enum):
     """The session is open."""
 
     TRADING_ENABLED = 7
-    """Trading is enabled."""
+    """
+    Trading is enabled by the limits and by the state of the system, whose state is ONLINE or DEGRADED.
+    """
 
     BREAKER = 8
     """The breaker is not tripped."""
@@ -66,7 +68,9 @@ class RiskCheckCode(betterproto.Enum):
     """Orders do not come too fast."""
 
     DUPLICATE = 10
-    """The same order is not asked for again within a second."""
+    """
+    The same order is not asked for again within a second; a replacement is no repetition.
+    """
 
     POSITION_LIMIT = 11
     """
@@ -80,18 +84,39 @@ class RiskCheckCode(betterproto.Enum):
     """The value of all positions stays within its limit."""
 
     DAILY_LOSS = 14
-    """The loss of the day is within its limit."""
+    """
+    The loss of the day is within its limit; RiskLimits says what a day is.
+    """
 
     DRAWDOWN = 15
-    """The fall from the highest equity is within its limit."""
+    """The fall from the highest equity of the day is within its limit."""
 
     ACCOUNT_VIEW = 16
     """
-    The asker's view of the account does not contradict what is known here.
+    The asker's view of the account does not contradict the published facts: neither is older, and at the same version both hold the same.
     """
 
     PROVENANCE = 17
     """The origin of the data is allowed at the venue."""
+
+
+class PositionSizeBound(betterproto.Enum):
+    """What keeps a position from being larger."""
+
+    UNSPECIFIED = 0
+    """Never sent."""
+
+    RISK_AMOUNT = 1
+    """The amount to risk."""
+
+    ORDER_QUANTITY = 2
+    """The limit max_order_quantity."""
+
+    POSITION = 3
+    """The limit max_position, with what is held."""
+
+    EXPOSURE = 4
+    """The limit max_exposure_e9."""
 
 
 @dataclass(eq=False, repr=False)
@@ -156,10 +181,18 @@ class RiskThresholdExceeded(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class RiskLimits(betterproto.Message):
-    """Limits of one account."""
+    """
+    Limits of one account.
+
+     A day is a UTC day: it begins at 00:00 UTC, by event time in a replay and by the wall clock otherwise. The profit of the day is what was
+     realized in it less commission, and the open profit of all that is held at the last price, whole since the entry. The highest equity of the day
+     is the highest profit of the day so far, which begins at 0. Loss, drawdown and `realized_today_e9` everywhere mean exactly this.
+    """
 
     max_order_quantity: int = betterproto.int64_field(1)
-    """Contracts of one order."""
+    """
+    Contracts of one order, as many as the terms of an order can ask for.
+    """
 
     max_position: int = betterproto.int64_field(2)
     """
@@ -171,16 +204,18 @@ class RiskLimits(betterproto.Message):
 
     max_exposure_e9: int = betterproto.int64_field(4)
     """
-    Value of all positions after the order, with multiplier, 1e-9 units of the account's currency.
+    Value of all positions after the order, with multiplier, 1e-9 units of the account's currency; at most 1,000,000,000.
     """
 
     max_daily_loss_e9: int = betterproto.int64_field(5)
     """
-    Loss of one day, realized and open with commission, 1e-9 units; the breaker trips at 120 % of it.
+    Loss of the day, 1e-9 units, at most 1,000,000,000; the breaker trips when it goes beyond 120 % of this.
     """
 
     max_drawdown_e9: int = betterproto.int64_field(6)
-    """Fall from the highest equity, 1e-9 units."""
+    """
+    Fall from the highest equity of the day, 1e-9 units, at most 1,000,000,000.
+    """
 
     price_collar_ticks: int = betterproto.int64_field(7)
     """
@@ -188,13 +223,16 @@ class RiskLimits(betterproto.Message):
     """
 
     max_price_age: timedelta = betterproto.message_field(8)
-    """How old the newest price may be."""
+    """How old the newest price may be, at most a day."""
 
     max_orders_per_minute: int = betterproto.int32_field(9)
     """Orders within any 60 seconds."""
 
     trading_enabled: bool = betterproto.bool_field(10)
-    """Whether anything but a reduction may be approved."""
+    """
+    Whether anything but a reduction may be approved. The state manager has a switch of the same name for the whole system: either one off stops
+     everything but reductions, and so does a system state other than ONLINE or DEGRADED.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -202,13 +240,15 @@ class CheckTradeRequest(betterproto.Message):
     """Asks whether an order may be sent."""
 
     request_id: str = betterproto.string_field(1)
-    """Id of the question, made by the caller; the order's id for an order."""
+    """
+    Id of the question, made by the caller: the order's id for a new order, an id of its own for each replacement.
+    """
 
     terms: "__order_v1__.OrderTerms" = betterproto.message_field(2)
     """The order."""
 
     dry_run: bool = betterproto.bool_field(3)
-    """Only ask; nothing is held."""
+    """Only ask; nothing is held, told or remembered."""
 
     account: "AccountView" = betterproto.message_field(4)
     """
@@ -225,13 +265,26 @@ class CheckTradeRequest(betterproto.Message):
     Id that the events of this order carry as order id; the request id when empty.
     """
 
+    replaces: bool = betterproto.bool_field(7)
+    """
+    Whether this changes the working order that order_id names, which then must not be empty. The terms are the whole order as it would become, with what
+     is filled. Neither its working contracts nor its reservation are counted twice, DUPLICATE does not fire for it, and its reservation is exchanged for
+     the new one when approved and kept when refused. The account may count the order as it works (with its id in working_order_ids) or leave it out.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class AccountView(betterproto.Message):
-    """An account as the trading engine sees it."""
+    """
+    An account as the trading engine sees it.
+
+     At a version that the published facts have reached too, what it holds must be what they say; else the check ACCOUNT_VIEW does not pass.
+    """
 
     positions: List["__order_v1__.Position"] = betterproto.message_field(1)
-    """All positions."""
+    """
+    All positions: at most 100,000 contracts of a symbol, cost and open profit at most 9,000,000,000 and a multiplier of at most 1,000,000.
+    """
 
     working_buy: Dict[str, int] = betterproto.map_field(
         2, betterproto.TYPE_STRING, betterproto.TYPE_INT64
@@ -244,7 +297,9 @@ class AccountView(betterproto.Message):
     """Contracts of working orders that would sell, per symbol."""
 
     realized_today_e9: int = betterproto.int64_field(4)
-    """Profit and loss realized today less commission, 1e-9 units."""
+    """
+    Profit and loss realized today less commission, 1e-9 units; today is the day of RiskLimits.
+    """
 
     version: int = betterproto.int64_field(5)
     """
@@ -271,10 +326,12 @@ class MarketEvidence(betterproto.Message):
     """Best ask, 1e-9 units; unset when not known."""
 
     event_time: datetime = betterproto.message_field(4)
-    """Event time of these."""
+    """Event time of these, from 1970 to 2199."""
 
     decision_time: datetime = betterproto.message_field(5)
-    """Instant of the decision: wall time, or event time in a replay."""
+    """
+    Instant of the decision, from 1970 to 2199: wall time, or event time in a replay.
+    """
 
     sequence: int = betterproto.uint64_field(6)
     """Sequence of the tick."""
@@ -320,16 +377,23 @@ class GetRiskMetricsResponse(betterproto.Message):
     metrics: "RiskMetrics" = betterproto.message_field(1)
     """The metrics."""
 
+    revision: int = betterproto.int64_field(2)
+    """Revision of this view; WatchRisk resumes after it."""
+
 
 @dataclass(eq=False, repr=False)
 class RiskMetrics(betterproto.Message):
-    """What the risk manager sees."""
+    """
+    What the risk manager sees, by the published facts and the prices that it reads itself. Money that int64 cannot hold is told as the nearest that it can.
+    """
 
     exposure_e9: int = betterproto.int64_field(1)
     """Value of all positions, with multiplier, 1e-9 units."""
 
     realized_today_e9: int = betterproto.int64_field(2)
-    """Profit and loss realized today less commission, 1e-9 units."""
+    """
+    Profit and loss realized today less commission, 1e-9 units; today is the day of RiskLimits.
+    """
 
     unrealized_e9: Optional[int] = betterproto.int64_field(3, optional=True)
     """
@@ -337,7 +401,9 @@ class RiskMetrics(betterproto.Message):
     """
 
     drawdown_e9: int = betterproto.int64_field(4)
-    """Fall from the highest equity of the day, 1e-9 units."""
+    """
+    Fall from the highest equity of the day as RiskLimits says, 1e-9 units.
+    """
 
     positions: Dict[str, int] = betterproto.map_field(
         5, betterproto.TYPE_STRING, betterproto.TYPE_INT64
@@ -452,10 +518,14 @@ class CalculatePositionSizeRequest(betterproto.Message):
     """Price of the entry, 1e-9 units."""
 
     stop_price_e9: int = betterproto.int64_field(3)
-    """Price of the stop, 1e-9 units, not the entry's."""
+    """
+    Price of the stop, 1e-9 units, not the entry's: below it for a buy, above it for a sell.
+    """
 
     risk_amount_e9: int = betterproto.int64_field(4)
-    """What may be lost, 1e-9 units of the account's currency."""
+    """
+    What may be lost, 1e-9 units of the account's currency; at most 1,000,000,000.
+    """
 
     confidence: Optional[float] = betterproto.double_field(5, optional=True)
     """Confidence of the signal, scales the amount; 1 when unset."""
@@ -471,8 +541,13 @@ class CalculatePositionSizeResponse(betterproto.Message):
     loss_per_contract_e9: int = betterproto.int64_field(2)
     """Loss of one contract between entry and stop, 1e-9 units."""
 
-    bounded_by: str = betterproto.string_field(3)
-    """What kept it from being larger, one sentence."""
+    message: str = betterproto.string_field(3)
+    """What kept it from being larger, one sentence for people."""
+
+    bounded_by: "PositionSizeBound" = betterproto.enum_field(4)
+    """
+    What kept it from being larger: RISK_AMOUNT, ORDER_QUANTITY, POSITION or EXPOSURE; the first of them in this order when several do.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -484,6 +559,9 @@ class TripBreakerRequest(betterproto.Message):
 
     reason: str = betterproto.string_field(2)
     """Why."""
+
+    request_id: str = betterproto.string_field(3)
+    """Id of the change, made by the caller."""
 
 
 @dataclass(eq=False, repr=False)
@@ -503,6 +581,9 @@ class ResetBreakerRequest(betterproto.Message):
 
     reason: str = betterproto.string_field(2)
     """Why."""
+
+    request_id: str = betterproto.string_field(3)
+    """Id of the change, made by the caller."""
 
 
 @dataclass(eq=False, repr=False)
@@ -525,11 +606,32 @@ class WatchRiskRequest(betterproto.Message):
 class WatchRiskResponse(betterproto.Message):
     """One message of the stream."""
 
-    metrics: "RiskMetrics" = betterproto.message_field(1)
-    """The metrics; unset in a heartbeat."""
+    snapshot: "RiskSnapshot" = betterproto.message_field(1, group="update")
+    """The metrics at first; first message unless a revision was resumed."""
 
-    revision: int = betterproto.int64_field(2)
+    change: "RiskMetrics" = betterproto.message_field(2, group="update")
+    """The metrics after a change."""
+
+    heartbeat: "RiskHeartbeat" = betterproto.message_field(3, group="update")
+    """Nothing changed."""
+
+    revision: int = betterproto.int64_field(4)
     """Revision that this message brings the reader to."""
+
+
+@dataclass(eq=False, repr=False)
+class RiskSnapshot(betterproto.Message):
+    """The metrics at one revision."""
+
+    metrics: "RiskMetrics" = betterproto.message_field(1)
+    """The metrics."""
+
+
+@dataclass(eq=False, repr=False)
+class RiskHeartbeat(betterproto.Message):
+    """Sign of life."""
+
+    pass
 
 
 class RiskManagerServiceStub(betterproto.ServiceStub):

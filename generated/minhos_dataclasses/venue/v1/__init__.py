@@ -54,6 +54,43 @@ class VenueOrderState(betterproto.Enum):
     """Its time in force ended; a part may be filled."""
 
 
+class VenueOrderReason(betterproto.Enum):
+    """Why an order ended other than by being filled."""
+
+    UNSPECIFIED = 0
+    """It has not ended, or was filled."""
+
+    REQUESTED = 1
+    """Its client cancelled it."""
+
+    MARKET_CLOSED = 2
+    """The session was closed."""
+
+    NO_FRESH_QUOTE = 3
+    """There was no quote, or none fresh enough to fill against."""
+
+    FOK_UNFILLED = 4
+    """It was to be filled at once and whole (FOK), and could not be."""
+
+    IOC_REST = 5
+    """It was to be filled at once (IOC), and this is what was left."""
+
+    TIME_IN_FORCE = 6
+    """Its time in force ended."""
+
+    REDUCE_ONLY = 7
+    """It may only reduce a position and would open or turn one."""
+
+    PROVENANCE = 8
+    """The origin of the data that led to it is not allowed here."""
+
+    INVALID_TERMS = 9
+    """The venue does not take such terms."""
+
+    OTHER = 10
+    """Something else; reason_message says what."""
+
+
 @dataclass(eq=False, repr=False)
 class VenueOrder(betterproto.Message):
     """An order as the venue has it."""
@@ -70,8 +107,10 @@ class VenueOrder(betterproto.Message):
     state: "VenueOrderState" = betterproto.enum_field(4)
     """Where it stands."""
 
-    reason: str = betterproto.string_field(5)
-    """Why it is REJECTED, CANCELED or EXPIRED; empty otherwise."""
+    reason_message: str = betterproto.string_field(5)
+    """
+    Why it is REJECTED, CANCELED or EXPIRED, one sentence for people; empty otherwise. Programs read reason_code.
+    """
 
     filled_quantity: int = betterproto.int64_field(6)
     """Contracts filled."""
@@ -89,6 +128,12 @@ class VenueOrder(betterproto.Message):
 
     revision: int = betterproto.int64_field(10)
     """Revision of its last change."""
+
+    reason_code: "VenueOrderReason" = betterproto.enum_field(11)
+    """Why it is REJECTED, CANCELED or EXPIRED; unspecified otherwise."""
+
+    reduce_only: bool = betterproto.bool_field(12)
+    """Whether it may only reduce a position."""
 
 
 @dataclass(eq=False, repr=False)

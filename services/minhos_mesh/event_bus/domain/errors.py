@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class BusError(Exception):
     """Root of everything the bus refuses."""
@@ -24,11 +27,18 @@ class PositionLost(BusError):
 
 
 class ConsumerConflict(BusError):
-    """Expected: the consumer is open with other patterns, or the member is connected already."""
+    """Expected: the consumer is remembered with another selection, or the member is connected already."""
 
-    def __init__(self, message: str, consumer: str, member: str | None = None, types: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        consumer: str,
+        member: str | None = None,
+        types: str | None = None,
+        subject: str | None = None,
+    ) -> None:
         super().__init__(message)
-        self.consumer, self.member, self.types = consumer, member, types
+        self.consumer, self.member, self.types, self.subject = consumer, member, types, subject
 
 
 class NotDelivered(BusError):
@@ -39,9 +49,35 @@ class NotDelivered(BusError):
         self.sequence = sequence
 
 
-class PageTokenInvalid(BusError):
-    """Expected: a page token was not made for this request."""
+class TypeUnknown(BusError):
+    """Expected: a reader asks for a type without wildcard that is not in the catalogue, so that nothing would ever come."""
 
-    def __init__(self, field: str = "page_token") -> None:
-        super().__init__(f"{field} was not made by this bus for this request: ask for the first page again")
-        self.field = field
+    def __init__(self, field: str, event_type: str, nearest: str | None) -> None:
+        hint = f"; was {nearest} meant?" if nearest else ""
+        super().__init__(f"{field} is {event_type!r}, which is not in the catalogue{hint}")
+        self.field, self.type, self.nearest = field, event_type, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """One event of a batch whose id is stored with other content: its index, the id, and the sequence of the stored one."""
+
+    index: int
+    event_id: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return (
+            f"events[{self.index}].event_id is {self.event_id!r}, which is stored as sequence {self.sequence} with"
+            " another type, subject, source or payload: make a new id"
+        )
+
+
+class EventConflict(BusError):
+    """Expected: events of a batch came before under the same id with other content; nothing of the batch is stored."""
+
+    def __init__(self, conflicts: Sequence[Conflict]) -> None:
+        super().__init__("; ".join(str(conflict) for conflict in conflicts))
+        self.conflicts = tuple(conflicts)
+        first = conflicts[0]
+        self.field, self.event_id, self.sequence = f"events[{first.index}].event_id", first.event_id, first.sequence

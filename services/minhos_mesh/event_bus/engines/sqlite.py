@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import operator
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from minhos_mesh.event_bus.domain.errors import Conflict, EventConflict
 from minhos_mesh.event_bus.domain.patterns import Selection, matches_any
 from minhos_mesh.event_bus.domain.records import (
     Appended,
@@ -63,6 +66,9 @@ RECENT_BYTES: Final = 16 * 1024 * 1024
 SCAN_LIMIT: Final = 50_000
 """Events that one question looks through at the most, so that a rare type does not hold a reader thread."""
 
+SameContent = Callable[[bytes, bytes], bool]
+"""Whether the envelopes of two events of one id tell the same."""
+
 _ROWS_PER_INSERT: Final = 64
 _COLUMNS: Final = "sequence, type, subject, stored_ns, envelope, checksum"
 
@@ -76,8 +82,10 @@ class _Committed:
 class SqliteEngine:
     """Engine on a Database that was opened with MIGRATIONS. Call `start` once before anything else."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, same: SameContent = operator.eq) -> None:
+        """`same` says whether two envelopes tell the same; it is asked only when an id comes again."""
         self._database = database
+        self._same = same
         self._clock = clock
         self._recent: list[StoredEvent] = []
         self._recent_bytes = 0
@@ -94,7 +102,9 @@ class SqliteEngine:
 
     async def append(self, events: Sequence[NewEvent]) -> Appended:
         """See Engine."""
-        committed = await self._database.write(lambda c: _append(c, events, self._clock.wall_ns()), then=self._remember)
+        committed = await self._database.write(
+            lambda c: _append(c, events, self._clock.wall_ns(), self._same), then=self._remember
+        )
         return committed.appended
 
     def on_append(self, listener: Callable[[], None]) -> None:
@@ -187,18 +197,23 @@ def _read_bounds(connection: Connection) -> tuple[int, int | None, int | None]:
     return head, oldest, newest
 
 
-def _append(connection: Connection, events: Sequence[NewEvent], now_ns: int) -> _Committed:
+def _append(connection: Connection, events: Sequence[NewEvent], now_ns: int, same: SameContent) -> _Committed:
     head, newest_ns = connection.execute("SELECT sequence, stored_ns FROM head").fetchone()
     stored_ns = max(now_ns, newest_ns)
-    known = _sequences_of(connection, [event.event_id for event in events])
+    known = _known(connection, [event.event_id for event in events])
     sequences: list[int] = []
     new: list[tuple[NewEvent, StoredEvent]] = []
-    for event in events:
-        sequence = known.get(event.event_id)
-        if sequence is None:
-            sequence = known[event.event_id] = head + len(new) + 1
-            new.append((event, StoredEvent(sequence, event.type, event.subject, stored_ns, event.envelope)))
-        sequences.append(sequence)
+    conflicts: list[Conflict] = []
+    for index, event in enumerate(events):
+        stored = known.get(event.event_id)
+        if stored is None:
+            stored = known[event.event_id] = head + len(new) + 1, event.envelope
+            new.append((event, StoredEvent(stored[0], event.type, event.subject, stored_ns, event.envelope)))
+        elif not same(stored[1], event.envelope):
+            conflicts.append(Conflict(index, str(uuid.UUID(bytes=event.event_id)), stored[0]))
+        sequences.append(stored[0])
+    if conflicts:
+        raise EventConflict(conflicts)
     if new:
         _insert(connection, new)
         connection.execute("UPDATE head SET sequence = ?, stored_ns = ?", (head + len(new), stored_ns))
@@ -206,9 +221,11 @@ def _append(connection: Connection, events: Sequence[NewEvent], now_ns: int) -> 
     return _Committed(Appended(tuple(sequences), len(events) - len(new)), tuple(stored for _, stored in new))
 
 
-def _sequences_of(connection: Connection, ids: list[bytes]) -> dict[bytes, int]:
+def _known(connection: Connection, ids: list[bytes]) -> dict[bytes, tuple[int, bytes]]:
+    """Sequence and envelope of those that are stored already."""
     marks = ",".join("?" * len(ids))
-    return dict(connection.execute(f"SELECT id, sequence FROM event WHERE id IN ({marks})", ids).fetchall())
+    rows = connection.execute(f"SELECT id, sequence, envelope FROM event WHERE id IN ({marks})", ids)
+    return {event_id: (sequence, envelope) for event_id, sequence, envelope in rows}
 
 
 def _insert(connection: Connection, new: list[tuple[NewEvent, StoredEvent]]) -> None:

@@ -234,7 +234,9 @@ class SymbolFeed:
     def _new_records(self, ticks: TickArray, position: int) -> TickArray:
         if self.position == 0 and self.epoch is None and self.source is not None:
             if position < 1:
-                raise PositionMismatch(self.symbol, "batch.first_sequence", position, "1 or more", "positions count from 1")
+                raise PositionMismatch(
+                    self.symbol, "batch.first_sequence", position, "1 or more", "positions count from 1"
+                )
             self.epoch = epoch_of(self.source.epoch, position)
             self.position = position - 1
         if position > self.position + 1:

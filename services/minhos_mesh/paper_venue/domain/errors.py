@@ -61,14 +61,6 @@ class ProvenanceRefused(VenueError):
         self.because = f"the market of this venue is {market}"
 
 
-class PageTokenInvalid(VenueError):
-    """Expected: a page token was not made by this venue for this request."""
-
-    def __init__(self, token: str) -> None:
-        super().__init__(f"page_token {token!r} was not made by this venue for this request")
-        self.field = "page_token"
-
-
 class VenueClosing(VenueError):
     """Expected while stopping: no order is taken any more."""
 

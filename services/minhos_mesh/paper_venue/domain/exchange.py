@@ -37,7 +37,15 @@ from minhos_mesh.paper_venue.domain.market import (
     apply_tick,
     observe_ticks,
 )
-from minhos_mesh.paper_venue.domain.orders import Change, FillRecord, OrderRecord, OrderState, ProgressRecord, Terms
+from minhos_mesh.paper_venue.domain.orders import (
+    REDUCE_ONLY_WOULD_INCREASE,
+    Change,
+    FillRecord,
+    OrderRecord,
+    OrderState,
+    ProgressRecord,
+    Terms,
+)
 from minhos_mesh.paper_venue.domain.terms import check_terms
 from minhos_mesh.runtime.instruments import InstrumentSpec
 from minhos_mesh.runtime.tick_layout import Tick
@@ -137,7 +145,7 @@ class Exchange:
         time_ns = self._time(market, now_ns)
         record = self._new_record(submission, market, time_ns)
         if submission.reduce_only and not self._reduces(record):
-            refused = replace(record, state=OrderState.REJECTED, reason="REDUCE_ONLY_WOULD_INCREASE")
+            refused = replace(record, state=OrderState.REJECTED, reason=REDUCE_ONLY_WOULD_INCREASE)
             noted = self._note([refused])
             return self.orders[record.client_order_id], noted
         self.orders[record.client_order_id] = record
@@ -201,7 +209,7 @@ class Exchange:
                 client_order_id, record.state.name, f"lower it to {terms.quantity}, {record.filled_quantity} are filled"
             )
         market = self._market(old.symbol)
-        check_terms(terms, market.spec, market.last_price_e9)
+        check_terms(terms, market.spec, market.last_price_e9, path="")
         time_ns = self._time(market, now_ns)
         self.orders[client_order_id] = replace(record, terms=terms)
         events = market.book.replace(
@@ -421,7 +429,7 @@ class Exchange:
         changes: list[Change] = []
         for record in self.open_orders(market.symbol):
             if record.reduce_only and not self._reduces(record):
-                events = market.book.cancel(record.client_order_id, time_ns, "REDUCE_ONLY_WOULD_INCREASE")
+                events = market.book.cancel(record.client_order_id, time_ns, REDUCE_ONLY_WOULD_INCREASE)
                 changes.extend(self._book(market, events, time_ns))
         return tuple(changes)
 

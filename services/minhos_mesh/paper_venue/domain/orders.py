@@ -34,6 +34,34 @@ class OrderState(IntEnum):
         return self not in (OrderState.PENDING, OrderState.WORKING)
 
 
+class OrderReason(IntEnum):
+    """Why an order ended other than by being filled; numbers are those of the contract."""
+
+    UNSPECIFIED = 0
+    REQUESTED = 1
+    MARKET_CLOSED = 2
+    NO_FRESH_QUOTE = 3
+    FOK_UNFILLED = 4
+    IOC_REST = 5
+    TIME_IN_FORCE = 6
+    REDUCE_ONLY = 7
+    PROVENANCE = 8
+    INVALID_TERMS = 9
+    OTHER = 10
+
+
+REDUCE_ONLY_WOULD_INCREASE = "REDUCE_ONLY_WOULD_INCREASE"
+
+_REASONS = {
+    "": (OrderReason.UNSPECIFIED, ""),
+    "REQUESTED": (OrderReason.REQUESTED, "Its client cancelled it."),
+    "SESSION_CLOSED": (OrderReason.MARKET_CLOSED, "The session is closed."),
+    "SESSION_ENDED": (OrderReason.TIME_IN_FORCE, "It was for the day, and the session ended."),
+    "NO_FRESH_QUOTE": (OrderReason.NO_FRESH_QUOTE, "There is no quote, or none fresh enough to fill against."),
+    REDUCE_ONLY_WOULD_INCREASE: (OrderReason.REDUCE_ONLY, "It may only reduce a position and would open or turn one."),
+}
+"""What the words of the matcher mean; whatever else it says is OTHER."""
+
 _ENDED = {
     UpdateKind.CANCELED: OrderState.CANCELED,
     UpdateKind.REJECTED: OrderState.REJECTED,
@@ -96,6 +124,15 @@ class OrderRecord:
     def venue_order_id(self) -> str:
         """Id that the venue gives: the same in every life of the venue, since it comes from the client's."""
         return f"paper-{self.client_order_id}"
+
+    @property
+    def why(self) -> tuple[OrderReason, str]:
+        """Return why the order ended, for programs and for people; UNSPECIFIED while it lives or when it was filled."""
+        if self.reason == "NOT_FILLED_AT_ONCE":
+            if self.terms.time_in_force is TimeInForce.FOK:
+                return OrderReason.FOK_UNFILLED, "It was to be filled at once and whole (FOK), and could not be."
+            return OrderReason.IOC_REST, "It was to be filled at once (IOC), and this is what was left."
+        return _REASONS.get(self.reason, (OrderReason.OTHER, self.reason))
 
     @property
     def average_price_e9(self) -> int | None:

@@ -60,6 +60,7 @@ class Case:
     profit_today_e9: int
     profit_unknown_for: str | None
     drawdown_e9: int
+    """Fall from the highest profit of the day."""
     contradiction: str | None
     live_venue: bool
     prices: Callable[[str], int | None]
@@ -185,7 +186,7 @@ def check_session(case: Case) -> CheckResult:
 
 
 def check_trading_enabled(case: Case) -> CheckResult:
-    """Trading is enabled by the limits and by the state of the system; a state that was never heard enables nothing."""
+    """Trading is enabled by the limits and by the state of the system, which runs; one that was never heard enables nothing."""
     code, off = CheckCode.TRADING_ENABLED, _switched_off(case)
     observed = f"off: {', '.join(off)}" if off else "enabled"
     freed = _freed(code, case, observed, "enabled") if off else None
@@ -202,6 +203,7 @@ def _switched_off(case: Case) -> list[str]:
         else [
             (switches.trading_enabled, "trading_enabled of the state is false"),
             (switches.risk_enabled, "risk_enabled of the state is false"),
+            (switches.running, f"system_state is {switches.system_state}"),
         ]
     )
     named = [(case.limits.trading_enabled, "trading_enabled of the risk limits is false"), *state]

@@ -24,15 +24,20 @@ class Reach:
         return max(self.long, -self.short)
 
 
-def reach_by_symbol(view: AccountView, extra: Iterable[LiveOrder], terms: Terms | None) -> dict[str, Reach]:
-    """Return how far each symbol can reach with working orders, orders the view does not count, and the order itself."""
+def reach_by_symbol(
+    view: AccountView, extra: Iterable[LiveOrder], terms: Terms | None, counted: int = 0
+) -> dict[str, Reach]:
+    """Return how far each symbol can reach with working orders, orders the view does not count, and the order itself.
+
+    `counted` are contracts of the order that the view counts already, as working ones or as held ones.
+    """
     buy, sell = dict(view.working_buy), dict(view.working_sell)
     for order in extra:
         side = buy if order.side is Side.BUY else sell
         side[order.symbol] = side.get(order.symbol, 0) + order.quantity
     if terms is not None:
         side = buy if terms.side is Side.BUY else sell
-        side[terms.symbol] = side.get(terms.symbol, 0) + terms.quantity
+        side[terms.symbol] = max(side.get(terms.symbol, 0) + terms.quantity - counted, 0)
     reach: dict[str, Reach] = {}
     for symbol in sorted({*view.positions, *buy, *sell}):
         held = view.positions.get(symbol, Held()).quantity
@@ -40,12 +45,12 @@ def reach_by_symbol(view: AccountView, extra: Iterable[LiveOrder], terms: Terms 
     return reach
 
 
-def only_reduces(view: AccountView, extra: Iterable[LiveOrder], terms: Terms) -> bool:
+def only_reduces(view: AccountView, extra: Iterable[LiveOrder], terms: Terms, counted: int = 0) -> bool:
     """Return whether the order, with all others on its side filled before it, still only closes what is held."""
     held = view.positions.get(terms.symbol, Held()).quantity
     if held * int(terms.side) >= 0:
         return False
-    reach = reach_by_symbol(view, extra, terms)[terms.symbol]
+    reach = reach_by_symbol(view, extra, terms, counted)[terms.symbol]
     return reach.short >= 0 if held > 0 else reach.long <= 0
 
 

@@ -35,29 +35,48 @@ class Switches:
     trading_enabled: bool
     risk_enabled: bool
     """Off means that no limit holds, so that nothing but a reduction may pass."""
+    system_state: str
+    """Name of the state of the system, for example `ONLINE`."""
+
+    @property
+    def running(self) -> bool:
+        """Return whether the system is in a state in which positions may grow."""
+        return self.system_state in ("ONLINE", "DEGRADED")
 
 
-_LEAST_ONE = (
-    "max_order_quantity",
-    "max_position",
-    "max_open_positions",
-    "max_exposure_e9",
-    "max_daily_loss_e9",
-    "max_drawdown_e9",
-    "price_collar_ticks",
-    "max_price_age_ns",
-    "max_orders_per_minute",
-)
+MOST_MONEY_E9 = 1_000_000_000 * E9
+
+_MOST = {
+    "max_order_quantity": 10_000,
+    "max_position": 100_000,
+    "max_open_positions": 1_000,
+    "max_exposure_e9": MOST_MONEY_E9,
+    "max_daily_loss_e9": MOST_MONEY_E9,
+    "max_drawdown_e9": MOST_MONEY_E9,
+    "price_collar_ticks": 1_000_000,
+    "max_price_age_ns": 86_400 * SECOND_NS,
+    "max_orders_per_minute": 100_000,
+}
+_SHOWN = {"max_price_age_ns": "max_price_age"}
+"""Names of the contract that are not the names here."""
 
 
 def check_limits(limits: RiskLimits) -> RiskLimits:
-    """Return the limits, or raise InvalidField for one that would allow nothing or contradicts another."""
-    for name in _LEAST_ONE:
+    """Return the limits, or raise InvalidField for one that would allow nothing or is beyond all reason."""
+    for name, most in _MOST.items():
         value = getattr(limits, name)
+        shown = f"limits.{_SHOWN.get(name, name)}"
         if value < 1:
-            seen = f"{format_e9(value)}" if name.endswith("_e9") else str(value)
-            raise InvalidField(f"limits.{name}", seen, "above 0; switch trading off with trading_enabled")
+            raise InvalidField(shown, _told(name, value), "above 0; switch trading off with trading_enabled")
+        if value > most:
+            raise InvalidField(shown, _told(name, value), f"at most {_told(name, most)}")
     return limits
+
+
+def _told(name: str, value: int) -> str:
+    if name.endswith("_ns"):
+        return f"{format_e9(value, at_least=0)} s"
+    return format_e9(value) if name.endswith("_e9") else str(value)
 
 
 BREAKER_PERCENT = 120

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from minhos_mesh.matching import trading_day
 from minhos_mesh.risk_manager.domain.breaker import Breaker
-from minhos_mesh.risk_manager.domain.daily import unrealized_e9
+from minhos_mesh.risk_manager.domain.daily import bounded_e9, unrealized_e9
 from minhos_mesh.risk_manager.domain.desk import RiskDesk
 from minhos_mesh.risk_manager.domain.exposure import value_e9
 from minhos_mesh.risk_manager.domain.limits import RiskLimits
@@ -42,16 +41,19 @@ def measure(desk: RiskDesk, stage: Stage, now_ns: int) -> Metrics:
         for symbol, held in view.positions.items()
     ]
     reserved: dict[str, int] = {}
-    for reservation in desk.reservations.open():
+    reservations = desk.reservations.open(now_ns)
+    for reservation in reservations:
         reserved[reservation.symbol] = reserved.get(reservation.symbol, 0) + reservation.quantity
+    day = desk.day(stage, now_ns)
+    realized_e9 = desk.projection.realized_on_e9(day)
     return Metrics(
-        exposure_e9=sum(value for value in values if value is not None),
-        realized_today_e9=desk.projection.realized_today_e9,
-        unrealized_e9=open_e9 if unknown is None else None,
-        drawdown_e9=desk.drawdown_e9(stage, trading_day(now_ns), desk.projection.realized_today_e9 + open_e9),
+        exposure_e9=bounded_e9(sum(value for value in values if value is not None)),
+        realized_today_e9=bounded_e9(realized_e9),
+        unrealized_e9=bounded_e9(open_e9) if unknown is None else None,
+        drawdown_e9=bounded_e9(desk.drawdown_e9(stage, day, realized_e9 + open_e9)),
         positions={symbol: held.quantity for symbol, held in view.positions.items()},
         breaker=desk.breaker,
-        open_reservations=len(desk.reservations),
+        open_reservations=len(reservations),
         reserved=reserved,
         checks=desk.tally.checks,
         refusals=desk.tally.refusals,

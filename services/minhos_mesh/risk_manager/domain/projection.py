@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
-from minhos_mesh.matching import Side, trading_day
+from minhos_mesh.matching import Side
+from minhos_mesh.risk_manager.domain.daily import day_of
 from minhos_mesh.risk_manager.domain.question import AccountView, Held
+from minhos_mesh.runtime.money import format_e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,7 @@ class OrderFact:
     """Approved and not done: its contracts may still be filled."""
     done: bool
     version: int
+    filled_quantity: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +50,7 @@ class LiveOrder:
     side: Side
     quantity: int
     version: int
+    filled_quantity: int = 0
 
 
 @dataclass(slots=True)
@@ -60,12 +64,24 @@ class Projection:
     day: date | None = None
     realized_today_e9: int = 0
 
+    def copy(self) -> Projection:
+        """Return the same state, to be changed apart from this one."""
+        return replace(
+            self,
+            positions=dict(self.positions),
+            position_versions=dict(self.position_versions),
+            live_orders=dict(self.live_orders),
+        )
+
     def book_trade(self, fact: TradeFact) -> None:
         """Take in a trade; one that is older than what is known of its symbol changes nothing."""
         if fact.version <= self.position_versions.get(fact.symbol, 0):
             return
-        self.begin_day(trading_day(fact.time_ns))
-        self.realized_today_e9 += fact.realized_e9 - fact.commission_e9
+        day = day_of(fact.time_ns)
+        if self.day is None or day > self.day:
+            self.day, self.realized_today_e9 = day, 0
+        if day == self.day:
+            self.realized_today_e9 += fact.realized_e9 - fact.commission_e9
         self.position_versions[fact.symbol] = fact.version
         self.version = max(self.version, fact.version)
         if fact.held.quantity == 0:
@@ -80,15 +96,14 @@ class Projection:
             return
         if fact.live and fact.leaves_quantity > 0:
             self.live_orders[fact.order_id] = LiveOrder(
-                fact.order_id, fact.symbol, fact.side, fact.leaves_quantity, fact.version
+                fact.order_id, fact.symbol, fact.side, fact.leaves_quantity, fact.version, fact.filled_quantity
             )
         else:
             self.live_orders.pop(fact.order_id, None)
 
-    def begin_day(self, day: date) -> None:
-        """Forget the profit of an earlier day."""
-        if self.day is None or day > self.day:
-            self.day, self.realized_today_e9 = day, 0
+    def realized_on_e9(self, day: date) -> int:
+        """Return what was realized on a day less commission; that of an earlier day is over."""
+        return self.realized_today_e9 if self.day is None or day <= self.day else 0
 
     def view(self) -> AccountView:
         """Return the account as it is known here."""
@@ -114,7 +129,7 @@ def working_by_symbol(orders: Iterable[LiveOrder]) -> tuple[dict[str, int], dict
 
 
 def contradiction(asker: AccountView, known: Projection) -> str | None:
-    """Say how an asker's view contradicts the published facts, or None.
+    """Say how an asker's view contradicts the published facts, or None: it is older, or holds something else at the same version.
 
     An asker that knows of more fills than have arrived here contradicts nothing: those events are on their way.
     """
@@ -123,10 +138,13 @@ def contradiction(asker: AccountView, known: Projection) -> str | None:
     if asker.version > known.version:
         return None
     for symbol in sorted({*asker.positions, *known.positions}):
-        theirs = asker.positions.get(symbol, Held()).quantity
-        ours = known.positions.get(symbol, Held()).quantity
-        if theirs != ours:
-            return (
-                f"at version {asker.version} the asker holds {theirs} of {symbol}, by the published facts it is {ours}"
-            )
+        theirs = asker.positions.get(symbol, Held())
+        ours = known.positions.get(symbol, Held())
+        if (theirs.quantity, theirs.cost_e9) != (ours.quantity, ours.cost_e9):
+            return f"at version {asker.version} the asker holds {_shown(theirs)} of {symbol}, by the published facts it is {_shown(ours)}"
     return None
+
+
+def _shown(held: Held) -> str:
+    """Contracts, and their cost, which is 1e-9 units of price times contracts."""
+    return f"{held.quantity} at a cost of {format_e9(held.cost_e9)}" if held.quantity or held.cost_e9 else "0"

@@ -114,6 +114,8 @@ class Question:
     account: AccountView | None
     evidence: Evidence | None
     decision_time_ns: int | None
+    replaces: bool = False
+    """Whether the order works already and this is how it would become, with what is filled."""
 
 
 @dataclass(frozen=True, slots=True)

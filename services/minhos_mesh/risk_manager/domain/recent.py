@@ -29,6 +29,7 @@ class Approval:
     terms: Terms
     time_ns: int
     stage: Stage
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,9 @@ class Repetition:
     order_known: bool
     """True when the order's id was let through under another request id."""
     last_minute: int
-    """Orders let through in the last 60 seconds."""
+    """Orders and replacements let through in the last 60 seconds."""
+    smallest: int = 0
+    """Smallest quantity that the order of this id was let through with; 0 when it was not."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,9 @@ class _Line:
     times: list[int] = field(default_factory=list)
     approvals: list[Approval] = field(default_factory=list)
     requests: dict[str, str] = field(default_factory=dict)
+    """Request id of each new order, by order id."""
+    smallest: dict[str, int] = field(default_factory=dict)
+    """Smallest quantity of each order, by order id."""
 
 
 class RecentApprovals:
@@ -62,10 +68,14 @@ class RecentApprovals:
         at = bisect_right(line.times, approval.time_ns)
         line.times.insert(at, approval.time_ns)
         line.approvals.insert(at, approval)
-        line.requests[approval.order_id] = approval.request_id
+        if not approval.replaces:
+            line.requests[approval.order_id] = approval.request_id
+        quantity = approval.terms.quantity
+        line.smallest[approval.order_id] = min(line.smallest.get(approval.order_id, quantity), quantity)
         if len(line.times) > KEPT:
             for old in line.approvals[: KEPT // 2]:
                 line.requests.pop(old.order_id, None)
+                line.smallest.pop(old.order_id, None)
             del line.times[: KEPT // 2], line.approvals[: KEPT // 2]
 
     def before(self, question: Question, stage: Stage, now_ns: int) -> Repetition:
@@ -78,8 +88,11 @@ class RecentApprovals:
             age_ns = now_ns - line.times[index]
             if age_ns >= DUPLICATE_WINDOW_NS:
                 break
-            if line.approvals[index].terms == question.terms:
+            if line.approvals[index].terms == question.terms and not line.approvals[index].replaces:
                 identical = age_ns
                 break
         known = line.requests.get(question.order_id, question.request_id) != question.request_id
-        return Repetition(identical, known, count)
+        smallest = line.smallest.get(question.order_id, 0)
+        if question.replaces:
+            return Repetition(None, False, count, smallest)
+        return Repetition(identical, known, count, smallest)

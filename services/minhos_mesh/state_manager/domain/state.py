@@ -131,7 +131,9 @@ def _check_system_state(state: State, patch: Patch) -> None:
         return
     shown = f"system_state is {before.value}"
     if wanted in _FOUND:
-        raise StateConflict(f"system_state {wanted.value}", shown, "it is found and never set by hand: OFFLINE or ONLINE")
+        raise StateConflict(
+            f"system_state {wanted.value}", shown, "it is found and never set by hand: OFFLINE or ONLINE"
+        )
     if wanted is SystemState.EMERGENCY_STOP:
         raise StateConflict(
             "system_state EMERGENCY_STOP",

@@ -26,6 +26,10 @@ class Violation:
     """The price that was probably meant, when the scale is wrong."""
     tick_e9: int | None = None
     """The tick that was missed, when the price is off it."""
+    seen: str = ""
+    """What was given, as the description shows it."""
+    allowed: str = ""
+    """What would be taken, as the description shows it."""
 
 
 class InvalidOrder(TradingError):
@@ -51,19 +55,34 @@ class UnknownOrder(TradingError):
         super().__init__(f"order {order_id} is not known", order_id=order_id)
 
 
+class UnknownRequest(TradingError):
+    """Expected: no order was made of this request."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"no order was made of request {request_id}", request_id=request_id)
+
+
 class OrderIsClosed(TradingError):
     """Expected: the order has ended and cannot change."""
 
-    def __init__(self, order_id: str, state: str) -> None:
-        super().__init__(f"order {order_id} has ended as {state}", order_id=order_id, state=state)
+    def __init__(self, order_id: str, state: str, wanted: str) -> None:
+        super().__init__(
+            f"order {order_id} has ended as {state}: {wanted} is not possible",
+            order_id=order_id,
+            state=state,
+            wanted=wanted,
+        )
 
 
 class ImpossibleTransition(TradingError):
     """Expected when a caller asks for it: the order's state does not allow this step now."""
 
-    def __init__(self, order_id: str, state: str, step: str) -> None:
+    def __init__(self, order_id: str, state: str, wanted: str) -> None:
         super().__init__(
-            f"order {order_id} is {state}: {step} is not possible now", order_id=order_id, state=state, step=step
+            f"order {order_id} is {state}: {wanted} is not possible now",
+            order_id=order_id,
+            state=state,
+            wanted=wanted,
         )
 
 
@@ -76,6 +95,22 @@ class RequestIdReused(TradingError):
 
 class TradingHalted(TradingError):
     """Expected: trading control does not let this through. Cancels always pass."""
+
+
+class NotReducing(TradingError):
+    """Expected: a reduce-only order would do more than reduce; says the quantity and what is allowed."""
+
+
+class VersionMismatch(TradingError):
+    """Expected: a decision was made from another version of trading control than the current one."""
+
+    def __init__(self, expected: int, current: int) -> None:
+        text = f"expected version {expected}, the current one is {current}: read again and decide anew"
+        super().__init__(text, expected=str(expected), current=str(current))
+
+
+class SignalOutOfTime(TradingError):
+    """Expected: a signal, or the quote that it stands on, is too old or in the future."""
 
 
 class EmergencyStopped(TradingError):
@@ -105,10 +140,6 @@ class AutomaticModeForbidden(TradingError):
     """Expected: this venue and this data do not allow the automatic mode without a person's word."""
 
 
-class PageTokenInvalid(TradingError):
-    """Expected: a page token was not made by this service."""
-
-
 class StorageFailed(TradingError):
     """Unexpected: the disk did not take a step, so nothing new is accepted until a restart."""
 
@@ -122,6 +153,10 @@ class RiskRefused(TradingError):
 
 class RiskUnavailable(TradingError):
     """Expected: the risk manager did not answer. Nothing is traded."""
+
+
+class RiskConflict(TradingError):
+    """Unexpected: the risk manager knows the id of a question with other content."""
 
 
 class StateUnavailable(TradingError):

@@ -198,6 +198,7 @@ def decode_order(body: str) -> Order:
         **{
             **values,
             "terms": terms_from_json(values["terms"]),
+            "first_terms": None if (first := values.get("first_terms")) is None else terms_from_json(first),
             "origin": origin_from_json(values["origin"]),
             "state": OrderState(values["state"]),
             "reason": Reason(values["reason"]),

@@ -62,11 +62,11 @@ def _step(order: Order, event: OrderEvent) -> Order:
         case CancelRequested():
             return _cancel(order, event)
         case CancelRefused():
-            return _refused(order, S.PENDING_CANCEL, event.message)
+            return _refused(order, S.PENDING_CANCEL, f"the venue refused the cancel: {event.message}")
         case ReplaceRequested():
             return _ask_replace(order, event)
         case ReplaceRefused():
-            return _refused(order, S.PENDING_REPLACE, event.message)
+            return _refused(order, S.PENDING_REPLACE, f"the venue refused the change: {event.message}")
         case OutcomeUnknown():
             if order.state is not S.SUBMITTING:
                 return order
@@ -98,21 +98,24 @@ def _decided(order: Order, event: RiskApproved | Denied) -> Order:
 
 def _cancel(order: Order, event: CancelRequested) -> Order:
     if order.state.is_terminal:
-        raise OrderIsClosed(order.order_id, order.state.value)
+        raise OrderIsClosed(order.order_id, order.state.value, "cancel")
+    told: dict[str, Any] = {"cancel_requested": True}
+    if not order.cancel_requested:  # who wanted it first is what is told
+        told |= {"reason": event.reason, "message": f"cancelled by {event.actor}"}
     if order.state is S.NEW:
-        return replace(order, state=S.CANCELED, reason=event.reason, cancel_requested=True)
+        return replace(order, state=S.CANCELED, **told)
     if order.state in (S.SUBMITTING, S.UNKNOWN):
-        return order if order.cancel_requested else replace(order, cancel_requested=True, reason=event.reason)
+        return order if order.cancel_requested else replace(order, **told)
     if order.state is S.PENDING_CANCEL:
         return order
-    return replace(order, state=S.PENDING_CANCEL, reason=event.reason, cancel_requested=True)
+    return replace(order, state=S.PENDING_CANCEL, **told)
 
 
 def _ask_replace(order: Order, event: ReplaceRequested) -> Order:
     if order.state.is_terminal:
-        raise OrderIsClosed(order.order_id, order.state.value)
+        raise OrderIsClosed(order.order_id, order.state.value, "replace")
     if order.state not in (S.WORKING, S.PARTIALLY_FILLED):
-        raise ImpossibleTransition(order.order_id, order.state.value, "ReplaceRequested")
+        raise ImpossibleTransition(order.order_id, order.state.value, "replace")
     return replace(
         order,
         state=S.PENDING_REPLACE,
@@ -194,10 +197,10 @@ def _end(order: Order, event: VenueReported) -> Order:
     state = event.state
     if state is S.REJECTED and max(order.filled_quantity, event.filled_quantity) > 0:
         state = S.CANCELED
-    reason = event.reason
+    reason, message = event.reason, event.message
     if state is S.CANCELED and order.cancel_requested and order.reason is not Reason.NONE:
-        reason = order.reason
-    return replace(_with_terms(order, event), state=state, reason=reason, message=event.message, given_up=False)
+        reason, message = order.reason, order.message or message
+    return replace(_with_terms(order, event), state=state, reason=reason, message=message, given_up=False)
 
 
 def _still_working(order: Order, seen: Order, event: VenueReported) -> Order:
@@ -222,7 +225,9 @@ def _with_terms(order: Order, event: VenueReported) -> Order:
         for name in ("quantity", "limit_price_e9", "stop_price_e9")
         if (told := getattr(event, name)) is not None and told != getattr(terms, name)
     }
-    return replace(order, terms=replace(terms, **news)) if news else order
+    if not news:
+        return order
+    return replace(order, terms=replace(terms, **news), first_terms=order.asked_terms)
 
 
 def _working(order: Order) -> Order:
@@ -231,12 +236,12 @@ def _working(order: Order) -> Order:
         state = S.FILLED
     else:
         state = S.PARTIALLY_FILLED if order.filled_quantity else S.WORKING
-    kept = Reason.NONE if not order.cancel_requested else order.reason
+    wanted = order.cancel_requested
     return replace(
         order,
         state=state,
-        reason=kept,
-        message="",
+        reason=order.reason if wanted else Reason.NONE,
+        message=order.message if wanted else "",
         given_up=False,
         replace_quantity=None,
         replace_limit_price_e9=None,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from minhos_mesh.runtime.money import divide_half_even
+
+MAX_QUANTITY: Final = 10_000
+"""The most contracts of one order, as the contract says; whatever the limits of risk are."""
 
 
 class Side(enum.Enum):
@@ -111,6 +115,7 @@ class Reason(enum.Enum):
     TIME_IN_FORCE = "TIME_IN_FORCE"
     PROVENANCE = "PROVENANCE"
     VENUE_UNAVAILABLE = "VENUE_UNAVAILABLE"
+    NOT_REDUCING = "NOT_REDUCING"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +206,13 @@ class Order:
     replace_quantity: int | None = None
     replace_limit_price_e9: int | None = None
     replace_stop_price_e9: int | None = None
+    first_terms: OrderTerms | None = None
+    """What its request asked for, once that was replaced; None while the terms are still those."""
+
+    @property
+    def asked_terms(self) -> OrderTerms:
+        """What the request that led to it asked for."""
+        return self.first_terms or self.terms
 
     @property
     def remaining(self) -> int:

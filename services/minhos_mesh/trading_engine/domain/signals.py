@@ -6,7 +6,8 @@ import enum
 from dataclasses import dataclass, replace
 
 from minhos_mesh.trading_engine.domain.control import Control, TradingMode
-from minhos_mesh.trading_engine.domain.orders import Provenance, Side
+from minhos_mesh.trading_engine.domain.errors import SignalOutOfTime
+from minhos_mesh.trading_engine.domain.orders import MAX_QUANTITY, Provenance, Side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +141,29 @@ def leave(signal: Signal, *, control: Control, policy: SignalPolicy, now_ns: int
     return None if stale is None else _nothing(stale)
 
 
+AHEAD_NS = 1_000_000_000
+"""How far in the future the time of a signal that somebody asks to act on may lie: clocks differ."""
+
+
+def check_time(signal: Signal, *, now_ns: int, max_age_ns: int) -> None:
+    """Refuse a signal that says nothing of the market of now. Raises SignalOutOfTime.
+
+    Not looked at in a replay: its time is the time.
+    """
+    if signal.provenance is Provenance.REPLAY:
+        return
+    for field, at_ns in (("signal.decision_time", signal.at_ns), ("signal.quote.event_time", signal.quote_ns)):
+        age_ns = now_ns - at_ns
+        if -AHEAD_NS <= age_ns <= max_age_ns:
+            continue
+        age = f"{age_ns / 1e9:.1f} s"
+        allowed = f"-{AHEAD_NS / 1e9:g} s to {max_age_ns / 1e9:g} s"
+        how = f"{age} old" if age_ns > 0 else f"{-age_ns / 1e9:.1f} s in the future"
+        raise SignalOutOfTime(
+            f"{field} is {how}: an age of {allowed} is allowed", field=field, age=age, allowed=allowed
+        )
+
+
 def _stale(signal: Signal, policy: SignalPolicy, now_ns: int) -> str | None:
     """Say why a signal comes too late, or None. Replayed data is never late: its time is the time."""
     if signal.provenance is Provenance.REPLAY:
@@ -162,13 +186,15 @@ def _against(side: Side, opposed: int, policy: SignalPolicy) -> SignalDecision:
     if policy.opposite is OppositePolicy.CLOSE:
         return _reduce_only(side, opposed)
     entry = min(policy.quantity, policy.max_quantity)
+    quantity = min(opposed + entry, MAX_QUANTITY)
     return SignalDecision(
-        action=SignalAction.REVERSE, why=f"{opposed} held the other way", side=side, quantity=opposed + entry
+        action=SignalAction.REVERSE, why=f"{opposed} held the other way", side=side, quantity=quantity
     )
 
 
 def _reduce_only(side: Side, opposed: int) -> SignalDecision:
-    return SignalDecision(action=SignalAction.CLOSE, why=f"{opposed} held the other way", side=side, quantity=opposed)
+    quantity = min(opposed, MAX_QUANTITY)
+    return SignalDecision(action=SignalAction.CLOSE, why=f"{opposed} held the other way", side=side, quantity=quantity)
 
 
 def _nothing(why: str) -> SignalDecision:
