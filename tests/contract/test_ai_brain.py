@@ -265,9 +265,7 @@ async def test_a_watch_begins_with_the_newest_of_each_symbol_and_goes_on_with_ea
     new = [signal.signal_id for signal in served.brain.held][len(both) :]
     told = await read(call, len(new))
     assert [message.signal.signal_id for message in told] == new
-    assert [message.revision for message in told] == list(
-        range(first.revision + 1, first.revision + 1 + len(new))
-    )
+    assert [message.revision for message in told] == list(range(first.revision + 1, first.revision + 1 + len(new)))
     call.cancel()
 
 

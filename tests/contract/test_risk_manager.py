@@ -510,7 +510,8 @@ async def test_failed_write_raises_leaves_memory_as_it_was_and_is_a_condition_wh
     risk.heard.fails = True
     for number in range(3):
         assert "RISK_STEPS_FAIL" not in risk.conditions.held()
-        assert (await refused(risk.ask(f"q-{number}", quantity=3)))[0] is grpc.StatusCode.INTERNAL
+        with pytest.raises(OverflowError):
+            await risk.manager.check(question_from_proto(risk.question(f"q-{number}", quantity=3)))
         assert (await risk.stub.GetRiskMetrics(pb.GetRiskMetricsRequest())).metrics == before
     assert "3 steps in a row" in risk.conditions.held()["RISK_STEPS_FAIL"]
     risk.heard.fails = False

@@ -434,9 +434,7 @@ async def test_watch_that_resumes_and_missed_nothing_is_told_so_at_once(mesh: Me
 
 
 @pytest.mark.parametrize("revision", [-1, 1, 99])
-async def test_watch_behind_a_revision_that_is_not_held_is_out_of_range_with_what_is(
-    mesh: Mesh, revision: int
-) -> None:
+async def test_watch_behind_a_revision_that_is_not_held_is_out_of_range_with_what_is(mesh: Mesh, revision: int) -> None:
     await mesh.restart()
     call = mesh.stub.WatchState(pb.WatchStateRequest(after_revision=revision))
     told = await refusal(call.read())

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.contract.trading_engine_peers import E9, PRICE_E9, REPLAY, SYMBOL, Peers, Stubs, signal, terms, until
+from tests.contract.trading_engine_peers import E9, PRICE_E9, REPLAY, SYMBOL, Peers, Stubs, quote, signal, terms, until
 
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.order.v1 import order_terms_pb2
@@ -278,7 +278,7 @@ async def test_prices_that_no_market_has_are_refused_by_rule(engine: Stubs, fiel
 
 
 async def test_the_largest_order_there_is_goes_all_the_way_or_is_refused_by_rule(peers: Peers, engine: Stubs) -> None:
-    peers.market.quote.last_price_e9 = 10**15
+    peers.market.quote = quote(1, price_e9=10**15)
     told = await refusal(place(engine, quantity=10_000))
     assert (told.reason, told.metadata["field"]) == ("ERROR_REASON_INVALID_FIELD", "terms.quantity")
     most = int(told.metadata["allowed"].removeprefix("1 to "))
@@ -384,7 +384,7 @@ async def test_a_signal_on_other_data_than_the_markets_is_refused(peers: Peers, 
 
 async def test_in_a_replay_the_age_of_a_signal_is_not_judged(peers: Peers) -> None:
     peers.venue.provenance = REPLAY
-    peers.market.quote.provenance = REPLAY
+    peers.market.quote = quote(1, provenance=REPLAY)
     async with peers.engine(provenance="REPLAY") as engine:
         request = execution(provenance=REPLAY, seconds=1_600_000_100)
         assert (await engine.trading.ExecuteTrade(request)).order.state != DENIED

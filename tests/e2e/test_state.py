@@ -55,7 +55,7 @@ def test_auto_trade_off_is_shown_with_the_mode_and_trading_off_denies_an_order_b
     finally:
         mesh.ok("state", "set", "trading_enabled", "true", "--reason", "back")
         mesh.ok("state", "set", "auto_trade_enabled", "true", "--reason", "back")
-    until(lambda: mesh.json("mode")["reason"] == "", "signals are acted on again")
+    until(lambda: mesh.json("mode")["signals_off_reason"] == "", "signals are acted on again")
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,6 @@ SILENCE_S: Final = 15.0
 CONDITION: Final = "STATE_AWAY"
 """Held until the state manager is heard, and again while it cannot be reached."""
 
-IN_USE: Final = frozenset({"ONLINE", "DEGRADED"})
-"""System states in which positions may be opened; in any other nothing but reductions passes."""
-
 STARTING: Final = "STARTING"
 """System state in which the state manager has not settled yet what a first start begins with."""
 
@@ -56,11 +53,6 @@ class StateView:
     def settled(self) -> bool:
         """Whether the state manager has come up; before that nothing is traded automatically."""
         return self.system_state != STARTING
-
-    @property
-    def in_use(self) -> bool:
-        """Whether the system state lets more than reductions through; the switches are asked besides."""
-        return self.system_state in IN_USE
 
 
 class StateFollower:

@@ -36,7 +36,9 @@ ERRORS: Final[ErrorTable] = {
     errors.SignalOutOfTime: ErrorRow(
         _Code.FAILED_PRECONDITION, reason.ERROR_REASON_DATA_INSUFFICIENT, ("field", "age", "allowed")
     ),
-    errors.StateConflict: ErrorRow(_Code.FAILED_PRECONDITION, reason.ERROR_REASON_STATE_CONFLICT, ("wanted", "state")),
+    errors.StateConflict: ErrorRow(
+        _Code.FAILED_PRECONDITION, reason.ERROR_REASON_STATE_CONFLICT, ("wanted", "state", "because")
+    ),
     errors.ActorMissing: ErrorRow(_Code.INVALID_ARGUMENT, reason.ERROR_REASON_INVALID_FIELD, ("field",), field="field"),
     errors.WrongProvenance: ErrorRow(_Code.FAILED_PRECONDITION, reason.ERROR_REASON_PROVENANCE_REFUSED, _PROVENANCE),
     errors.AutomaticModeForbidden: ErrorRow(

@@ -151,7 +151,7 @@ REFUSALS: list[tuple[str, str, dict[str, Any], str, str]] = [
     (ORDERS, "WatchOrders", {"after_revision": 1}, "OUT_OF_RANGE", "POSITION_LOST"),
     (BUS, "ListEvents", {"page_size": -1}, "INVALID_ARGUMENT", "INVALID_FIELD"),
     (BUS, "Subscribe", {"ack": {"sequences": [1]}}, "INVALID_ARGUMENT", "INVALID_FIELD"),
-    (RISK, "ResetBreaker", {"actor": "ann", "reason": "test"}, "FAILED_PRECONDITION", "STATE_CONFLICT"),
+    (RISK, "ResetBreaker", {"request_id": "r", "actor": "ann", "reason": "test"}, "FAILED_PRECONDITION", "STATE_CONFLICT"),
 ]  # fmt: skip
 
 

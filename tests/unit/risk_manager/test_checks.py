@@ -174,7 +174,10 @@ def test_order_that_only_reduces_passes_what_holds_for_new_risk(
 
 
 OFF = (
-    (Switches(trading_enabled=False, risk_enabled=True, system_state="ONLINE"), "trading_enabled of the state is false"),
+    (
+        Switches(trading_enabled=False, risk_enabled=True, system_state="ONLINE"),
+        "trading_enabled of the state is false",
+    ),
     (Switches(trading_enabled=True, risk_enabled=False, system_state="ONLINE"), "risk_enabled of the state is false"),
     (None, "the state manager has never been heard"),
 )

@@ -454,8 +454,7 @@ Global___GetPortfolioResponse: _TypeAlias = GetPortfolioResponse  # noqa: Y015
 class DailyPnl(_message.Message):
     """Profit and loss of one day.
 
-    A day begins at 00:00 UTC, as in the trading engine's own figures, and a fill belongs to the day of its fill time (event time in a replay).
-    The risk manager's daily loss alone counts by the trading day of the exchange, which begins at 17:00 in Chicago.
+    A day begins at 00:00 UTC, as for all daily figures and limits of the mesh, and a fill belongs to the day of its fill time (event time in a replay).
     """
 
     DESCRIPTOR: _descriptor.Descriptor

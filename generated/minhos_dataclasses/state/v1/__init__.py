@@ -259,8 +259,7 @@ class DailyPnl(betterproto.Message):
     """
     Profit and loss of one day.
 
-     A day begins at 00:00 UTC, as in the trading engine's own figures, and a fill belongs to the day of its fill time (event time in a replay).
-     The risk manager's daily loss alone counts by the trading day of the exchange, which begins at 17:00 in Chicago.
+     A day begins at 00:00 UTC, as for all daily figures and limits of the mesh, and a fill belongs to the day of its fill time (event time in a replay).
     """
 
     date: str = betterproto.string_field(1)

@@ -150,7 +150,7 @@ def clear_emergency(control: Control, *, actor: str, reason: str, at_ns: int) ->
     _need(actor)
     _need_reason(reason)
     if control.emergency is None:
-        raise StateConflict("clear emergency stop", control.state.value)
+        raise StateConflict("clear emergency stop", control.state.value, "it is not latched")
     why = f"emergency stop cleared, not resumed yet: {reason}"
     return _changed(control, emergency=None, state_reason=why, state_actor=actor, state_ns=at_ns)
 
@@ -218,7 +218,9 @@ def forbid_automatic(venue_is_live: bool, provenance: Provenance | None, mode: T
     """Refuse FULL_AUTO and SEMI_AUTO at a live venue unless the data is LIVE. Raises AutomaticModeForbidden."""
     if mode is not TradingMode.MANUAL and venue_is_live and provenance is not Provenance.LIVE:
         seen = "unknown" if provenance is None else provenance.value
-        raise AutomaticModeForbidden(f"{mode.value} at a live venue needs LIVE data, and it is {seen}", seen=seen, allowed=Provenance.LIVE.value)
+        raise AutomaticModeForbidden(
+            f"{mode.value} at a live venue needs LIVE data, and it is {seen}", seen=seen, allowed=Provenance.LIVE.value
+        )
 
 
 def _changed(control: Control, **values: Any) -> Control:

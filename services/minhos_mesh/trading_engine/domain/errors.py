@@ -120,8 +120,13 @@ class EmergencyStopped(TradingError):
 class StateConflict(TradingError):
     """Expected: a change needs a state that does not hold."""
 
-    def __init__(self, wanted: str, state: str) -> None:
-        super().__init__(f"{wanted} is not possible: the state is {state}", wanted=wanted, state=state)
+    def __init__(self, wanted: str, state: str, because: str) -> None:
+        super().__init__(
+            f"{wanted} is not possible: {because}, and the state is {state}",
+            wanted=wanted,
+            state=state,
+            because=because,
+        )
 
 
 class ActorMissing(TradingError):
