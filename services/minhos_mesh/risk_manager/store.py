@@ -171,14 +171,19 @@ def find_answer(connection: Connection, request_id: str) -> tuple[str, Verdict] 
 def projection_body(projection: Projection) -> str:
     """Return a projection as text for the disk."""
     values = {
-        "positions": {symbol: asdict(held) for symbol, held in projection.positions.items()},
+        "positions": {symbol: _flat(held) for symbol, held in projection.positions.items()},
         "position_versions": projection.position_versions,
-        "live_orders": {order_id: asdict(order) for order_id, order in projection.live_orders.items()},
+        "live_orders": {order_id: _flat(order) for order_id, order in projection.live_orders.items()},
         "version": projection.version,
         "day": projection.day.isoformat() if projection.day is not None else None,
         "realized_today_e9": projection.realized_today_e9,
     }
     return json.dumps(values, separators=(",", ":"))
+
+
+def _flat(value: Held | LiveOrder) -> dict[str, Any]:
+    """The fields of a value without further ones inside; `asdict` copies deeply, and this runs for every event."""
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def save_projection(connection: Connection, body: str, released: Iterable[str]) -> None:
