@@ -6,6 +6,8 @@ Retries and routes come from the registry with the resolution; only methods whos
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ from typing import Any, Final, TypeVar, cast
 import grpc
 
 from minhos_mesh.runtime import channel_options
-from minhos_mesh.runtime.contracts import Contract, Method, contract
+from minhos_mesh.runtime.contracts import Contract, Method, contract, contract_of
 from minhos_mesh.runtime.streams import cancelled_from_outside, cut
 
 BOOTSTRAP_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
@@ -77,35 +79,41 @@ class Clients:
 
 _REGISTRY_PACKAGES: Final = ("minhos_api.registry.", "minhos_api.health.")
 
-_DIRECT_RETRY: Final = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [
-                    {"service": "minhos_api.registry.v1.RegistryService", "method": method}
-                    for method in ("Resolve", "ListServices", "GetDependencyGraph")
-                ]
-                + [
-                    {"service": "minhos_api.health.v1.HealthMonitorService", "method": method}
-                    for method in ("GetMeshHealth", "GetServiceHealth", "ListHealthChanges")
-                ],
-                "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.05s",
-                    "maxBackoff": "0.5s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
+_DIRECT_CONTRACTS: Final = (
+    "minhos_api.registry.v1.registry_service_pb2",
+    "minhos_api.health.v1.health_monitor_service_pb2",
 )
+"""Modules of the contracts that are asked without xDS and hence bring their own retries."""
+
+
+@functools.cache
+def _direct_retry() -> str:
+    """Service config that sends again what the contracts of the registry say may be sent again."""
+    services = [
+        service
+        for module in _DIRECT_CONTRACTS
+        for service in importlib.import_module(module).DESCRIPTOR.services_by_name.values()
+    ]
+    safe = [
+        {"service": described.name, "method": method.name}
+        for described in map(contract_of, services)
+        for method in described.methods.values()
+        if method.retry_safe and not method.request_streaming and not method.response_streaming
+    ]
+    policy = {
+        "maxAttempts": 5,
+        "initialBackoff": "0.05s",
+        "maxBackoff": "0.5s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    return json.dumps({"methodConfig": [{"name": safe, "retryPolicy": policy}]})
 
 
 def _options(target: str) -> channel_options.Options:
     if target.startswith("xds:"):
         return channel_options.CHANNEL
-    return (*channel_options.CHANNEL, ("grpc.service_config", _DIRECT_RETRY))
+    return (*channel_options.CHANNEL, ("grpc.service_config", _direct_retry()))
 
 
 class _ContractStub:
@@ -132,13 +140,6 @@ def _call(multicallable: Any, method: Method) -> Any:
     def call(
         request: Any = None, *, timeout: float | None = None, wait_for_ready: bool | None = None, **rest: Any
     ) -> Any:
-        if method.request_streaming:
-            return multicallable(
-                request,
-                timeout=timeout,
-                wait_for_ready=waits if wait_for_ready is None else wait_for_ready,
-                **rest,
-            )
         return start(
             request,
             timeout=default_s if timeout is None else timeout,
