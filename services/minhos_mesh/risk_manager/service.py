@@ -150,8 +150,8 @@ class RiskManager:
     async def _answer(self, question: Question, content: str) -> tuple[str, Verdict]:
         request_id = question.request_id
         try:
-            stored = await self._database.read(lambda c: store.find_answer(c, request_id))
-            known = stored if stored is not None else (content, await self._step(self._decide(question, content)))
+            stored = self._database.glance(lambda c: store.find_answer(c, request_id))
+            known = stored if stored is not None else (content, await self._alone(self._decide(question, content)))
             self._answers[request_id] = known
             if len(self._answers) > ANSWERS_KEPT:
                 self._answers.popitem(last=False)

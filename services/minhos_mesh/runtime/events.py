@@ -81,17 +81,21 @@ class EventClient:
         )
 
     async def publish(
-        self, events: Sequence[event_pb2.Event], *, timeout_s: float | None = PUBLISH_TIMEOUT_S
+        self,
+        events: Sequence[event_pb2.Event],
+        *,
+        timeout_s: float | None = PUBLISH_TIMEOUT_S,
+        checked: bool = False,
     ) -> list[int]:
         """Stores the events, all or none, and returns their sequences once they are on disk; calls keep their order.
 
-        Raises EventInvalid (nothing was sent), EventsRefused (nothing was stored), EventsUnacknowledged (not known:
+        Events that are `checked` are not checked here again. Raises EventInvalid (nothing was sent), EventsRefused (nothing was stored), EventsUnacknowledged (not known:
         publish the same events again, the bus stores each id once).
         """
         if not self._publishing:
             self._publishing = True
             self._context.tasks.start(self._publisher.run(), "events-publish")
-        return await self._publisher.publish(events, timeout_s=timeout_s)
+        return await self._publisher.publish(events, timeout_s=timeout_s, checked=checked)
 
     def subscribe(
         self, handlers: Mapping[type[Message], PayloadHandler], reading: Reading | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from minhos_api.events.v1 import event_pb2
@@ -28,8 +29,20 @@ OUTBOX_SCHEMA: Final = """
 
 BATCH_EVENTS: Final = 256
 BATCH_BYTES: Final = 4 * 1024 * 1024
+TURNS_LEFT: Final = 8
+"""Turns of the event loop left to those who waited for a commit: their answers go out before its events are relayed."""
+
+BATCHES_IN_FLIGHT: Final = 8
 
 _LOG: Final = get_logger("runtime.outbox")
+_Row = tuple[int, bytes]
+"""Position and encoded envelope."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    rows: list[_Row]
+    answer: asyncio.Future[list[int]]
 
 
 class Outbox:
@@ -77,37 +90,63 @@ class Outbox:
             self._wake.set()
 
     async def _relay(self) -> None:
+        """Sends batches behind each other without waiting for their answers, which are settled in the same order."""
+        sent: asyncio.Queue[_Batch] = asyncio.Queue(BATCHES_IN_FLIGHT)
         try:
-            while True:
-                self._wake.clear()
-                if not await self._relay_some():
-                    await self._wake.wait()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._settle(sent), name="outbox-settle")
+                await self._send(sent)
         finally:
+            while not sent.empty():
+                sent.get_nowait().answer.cancel()
             with contextlib.suppress(StorageClosed):
                 await self._database.write(self._delete_acknowledged)
 
-    async def _relay_some(self) -> bool:
-        sql = "SELECT position, envelope FROM outbox WHERE position > ? AND rejected IS NULL ORDER BY position LIMIT ?"
-        after = self._acknowledged
-        rows = self._database.glance(lambda c: c.execute(sql, (after, BATCH_EVENTS)).fetchall())
-        if not rows:
-            return False
-        count = _within(BATCH_BYTES, [len(envelope) for _, envelope in rows])
-        more, rows = count < len(rows) or len(rows) == BATCH_EVENTS, rows[:count]
-        events = [event_pb2.Event.FromString(envelope) for _, envelope in rows]
-        try:
-            await self._events.publish(events, timeout_s=None)
-        except EventsRefused as error:
-            await self._set_aside(
-                [(rows[refusal.index][0], events[refusal.index], refusal) for refusal in error.refusals]
-            )
-            return True
-        self._acknowledged = rows[-1][0]
-        return more
+    async def _send(self, sent: asyncio.Queue[_Batch]) -> None:
+        through = self._acknowledged
+        while True:
+            self._wake.clear()
+            rows = self._next(through)
+            if rows:
+                through = rows[-1][0]
+                await sent.put(_Batch(rows, asyncio.ensure_future(self._publish(rows))))
+                continue
+            await self._wake.wait()
+            for _ in range(TURNS_LEFT):
+                await asyncio.sleep(0)
 
-    async def _set_aside(self, refused: list[tuple[int, event_pb2.Event, Refusal]]) -> None:
-        """Keeps what the bus will never take, and lets the rest go on."""
-        for position, event, refusal in refused:
+    def _next(self, after: int) -> list[_Row]:
+        sql = "SELECT position, envelope FROM outbox WHERE position > ? AND rejected IS NULL ORDER BY position LIMIT ?"
+        rows = self._database.glance(lambda c: c.execute(sql, (after, BATCH_EVENTS)).fetchall())
+        return rows[: _within(BATCH_BYTES, [len(envelope) for _, envelope in rows])]
+
+    async def _publish(self, rows: list[_Row]) -> list[int]:
+        events = [event_pb2.Event.FromString(envelope) for _, envelope in rows]
+        return await self._events.publish(events, timeout_s=None, checked=True)
+
+    async def _settle(self, sent: asyncio.Queue[_Batch]) -> None:
+        while True:
+            batch = await sent.get()
+            rows, answer = batch.rows, batch.answer
+            try:
+                while rows:
+                    try:
+                        await answer
+                        break
+                    except EventsRefused as error:
+                        # What the bus takes of this batch now comes behind the batches that were on their way already.
+                        rows = await self._set_aside(rows, error.refusals)
+                        answer = asyncio.ensure_future(self._publish(rows))
+            finally:
+                answer.cancel()
+            self._acknowledged = batch.rows[-1][0]
+
+    async def _set_aside(self, rows: list[_Row], refusals: Sequence[Refusal]) -> list[_Row]:
+        """Keeps what the bus will never take, and gives the rest."""
+        refused: list[tuple[str, int]] = []
+        for refusal in refusals:
+            position, envelope = rows[refusal.index]
+            event = event_pb2.Event.FromString(envelope)
             self.rejected += 1
             _LOG.error(
                 "outbox.rejected",
@@ -117,8 +156,11 @@ class Outbox:
                 reason=refusal.reason,
                 because=refusal.message,
             )
-        rows = [(f"{refusal.reason}: {refusal.message}", position) for position, _, refusal in refused]
-        await self._database.write(lambda c: c.executemany("UPDATE outbox SET rejected = ? WHERE position = ?", rows))
+            refused.append((f"{refusal.reason}: {refusal.message}", position))
+        sql = "UPDATE outbox SET rejected = ? WHERE position = ?"
+        await self._database.write(lambda c: c.executemany(sql, refused))
+        gone = {position for _, position in refused}
+        return [row for row in rows if row[0] not in gone]
 
     def _delete_acknowledged(self, connection: Connection) -> None:
         """Removes what the bus has; a crash before it only publishes the same ids again, which the bus knows."""

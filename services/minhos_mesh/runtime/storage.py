@@ -175,7 +175,7 @@ class Database:
         return self._run_read(fn)
 
     def on_commit(self, listener: Callable[[], None]) -> None:
-        """Calls `listener` on the event loop after every commit, once per group, before the callers resume."""
+        """Calls `listener` on the event loop after every commit, once per group, behind the callers who waited for it."""
         self._listeners.append(listener)
 
     def _require_open(self) -> None:
@@ -264,13 +264,13 @@ class Database:
                 self.counters.failed_writes += 1
             elif outcome.job.then is not None:
                 self._loop.call_soon(outcome.job.then, outcome.value)
-        for listener in self._listeners:
-            self._loop.call_soon(listener)
         for outcome in outcomes:
             if outcome.error is not None:
                 _fail_future(outcome.job.future, outcome.error)
             elif not outcome.job.future.done():
                 outcome.job.future.set_result(outcome.value)
+        for listener in self._listeners:
+            self._loop.call_soon(listener)
 
     # The reader threads.
 

@@ -36,6 +36,7 @@ from minhos_mesh.trading_engine.domain.orders import (
     OrderState,
     OrderTerms,
     Origin,
+    Provenance,
     Reason,
     Side,
 )
@@ -52,6 +53,9 @@ from minhos_mesh.trading_engine.ports import (
     VenueRefused,
 )
 from minhos_mesh.trading_engine.store import Changes, Store
+
+ANSWER_PATIENCE_S: Final = 0.02
+"""How long the venue's answer to an order is left to its stream to tell."""
 
 _LOG: Final = get_logger("trading_engine.desk")
 _ORDER_IDS: Final = uuid.UUID("6f0a2b0e-5d3c-5b61-9a52-3b8f0f3f7a11")
@@ -216,13 +220,15 @@ class Desk:
     ) -> Order:
         created_ns = self._ledger.now_ns(origin.provenance, origin.decision_ns)
         created = OrderCreated(at_ns=created_ns, order_id=order_id, terms=terms, origin=origin)
-        if not await self._ledger.create(created, changes):
-            order = await self.find(order_id)
-            asked_of(terms, origin).check(order, origin.request_id)
-            return order
+        creating = self._start(self._ledger.create(created, changes), f"create-{order_id}")
         async with self.risk_turn:
+            # Risk thinks while the order is being written; both are done before anything is sent.
             event = await self._ask_risk(order_id, terms, origin, evidence)
+            is_new = await asyncio.shield(creating)
             order = await self.find(order_id)
+            if not is_new:
+                asked_of(terms, origin).check(order, origin.request_id)
+                return order
             if order.state is not OrderState.NEW:  # cancelled while risk was thinking
                 return order
             _, written = self._ledger.apply(order_id, event)
@@ -330,6 +336,9 @@ class Desk:
             )
             await self._ledger.settle(order_id, rejected)
         else:
+            if order.origin.provenance is not Provenance.REPLAY:
+                # The venue's stream tells the same, with the fills before it: taken from there it is one step, not two.
+                await asyncio.sleep(ANSWER_PATIENCE_S)
             await self.take_report(order_id, view.report)
 
     def _reason_not_to_send(self, order: Order) -> Reason | None:

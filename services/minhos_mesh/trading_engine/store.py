@@ -187,13 +187,13 @@ class Store:
     async def signal(self, signal_id: str) -> HandledSignal | None:
         """Read what was done about a signal."""
         sql = "SELECT signal_id, action, why, order_id, at_ns FROM signals WHERE signal_id = ?"
-        row = await self._database.read(lambda c: c.execute(sql, (signal_id,)).fetchone())
+        row = self._database.glance(lambda c: c.execute(sql, (signal_id,)).fetchone())
         return None if row is None else HandledSignal(**dict(zip(HandledSignal.__slots__, row, strict=True)))
 
     async def answer(self, kind: str, request_id: str) -> Answered | None:
         """Read the first answer to a request of a kind."""
         sql = "SELECT kind, request_id, content, answer FROM answers WHERE kind = ? AND request_id = ?"
-        row = await self._database.read(lambda c: c.execute(sql, (kind, request_id)).fetchone())
+        row = self._database.glance(lambda c: c.execute(sql, (kind, request_id)).fetchone())
         return None if row is None else Answered(**dict(zip(Answered.__slots__, row, strict=True)))
 
     async def events(self, order_id: str) -> list[OrderEvent]:
@@ -241,7 +241,7 @@ class Store:
         return [decode_fill(body) for (body,) in rows]
 
     async def _one(self, sql: str, value: str) -> Order | None:
-        row = await self._database.read(lambda c: c.execute(sql, (value,)).fetchone())
+        row = self._database.glance(lambda c: c.execute(sql, (value,)).fetchone())
         return None if row is None else decode_order(row[0])
 
 

@@ -109,12 +109,14 @@ async def test_a_cancelled_caller_still_has_its_write_announced(tmp_path: Path) 
         assert announced == [1, 2]
 
 
-async def test_commit_listeners_hear_of_a_commit_before_the_caller_resumes(tmp_path: Path) -> None:
+async def test_commit_listeners_hear_of_a_commit_right_behind_the_caller_who_waited(tmp_path: Path) -> None:
     async with Database(tmp_path / "a.db", migrations=[SCHEMA]) as db:
         heard: list[str] = []
         db.on_commit(lambda: heard.append("commit"))
         await db.write(put("one"))
-        assert heard == ["commit"]
+        heard.append("caller")
+        await asyncio.sleep(0)
+        assert heard == ["caller", "commit"]
 
 
 async def test_a_full_queue_makes_the_caller_wait_and_loses_nothing(tmp_path: Path) -> None:
