@@ -53,6 +53,40 @@ PROGRAM = textwrap.dedent(
     """
 )
 
+READER = textwrap.dedent(
+    """
+    import asyncio, sys
+    from pathlib import Path
+    from minhos_mesh.runtime.clients import Clients
+    from minhos_mesh.runtime.config import MeshConfig
+    from minhos_mesh.runtime.context import ServiceContext
+    from minhos_mesh.runtime.events import EventClient, Reading
+    from minhos_mesh.runtime.paths import MeshPaths
+
+    async def never(event):
+        print("handling", flush=True)
+        await asyncio.Event().wait()
+
+    async def main(contract, address, folder):
+        context = ServiceContext("x", "x-1", MeshConfig(), MeshPaths(Path(folder)), Clients({contract: address}))
+        EventClient(context).subscribe_types([], never, Reading(durable="c", from_beginning=True, max_attempts=3))
+        await asyncio.Event().wait()
+
+    asyncio.run(main(*sys.argv[1:]))
+    """
+)
+
+
+async def program_that_says(line: bytes, program: str, *arguments: str) -> asyncio.subprocess.Process:
+    """A process of its own, once it has said that line."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "GRPC_VERBOSITY": "NONE"}
+    command = (sys.executable, "-c", program, *arguments)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=environment)
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        assert await process.stdout.readline() == line
+    return process
+
 
 class BusProcess:
     """A real bus process that is killed and started again at the same port."""
@@ -65,12 +99,7 @@ class BusProcess:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "GRPC_VERBOSITY": "NONE"}
-        command = (sys.executable, "-c", PROGRAM, str(self._folder), str(self.port))
-        self._process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=environment)
-        assert self._process.stdout is not None
-        async with asyncio.timeout(20):
-            assert await self._process.stdout.readline() == b"serving\n"
+        self._process = await program_that_says(b"serving\n", PROGRAM, str(self._folder), str(self.port))
 
     async def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -227,3 +256,28 @@ async def test_a_reader_that_stands_still_slows_nobody_else(bus: BusProcess, con
     lag = {consumer.name: consumer.lag for consumer in stats.consumers}
     assert lag["slow"] == 1000
     release.set()
+
+
+@pytest.mark.timeout(120)
+async def test_what_a_killed_reader_held_is_free_at_once_and_an_event_that_kills_its_readers_ends_as_a_dead_letter(
+    bus: BusProcess, context: ServiceContext, tmp_path: Path
+) -> None:
+    client = EventClient(context)
+    made = [client.event(ServiceStarted(service=name, instance_id="i"), subject=name) for name in ("deadly", "other")]
+    await client.publish(made, timeout_s=10)
+    for _ in range(3):
+        address = f"127.0.0.1:{bus.port}"
+        reader = await program_that_says(b"handling\n", READER, CONTRACT, address, str(tmp_path / "reader"))
+        reader.kill()
+        await reader.wait()
+    heard: list[str] = []
+
+    async def handle(event: event_pb2.Event) -> None:
+        heard.append(event.subject)
+
+    client.subscribe_types([], handle, Reading(durable="c", max_attempts=3))
+    async with asyncio.timeout(2):
+        while heard != ["other"]:
+            await asyncio.sleep(0.005)
+    stats = await context.clients.stub(EventBusServiceStub).GetStats(pb.GetStatsRequest())
+    assert (stats.dead_letters, stats.failed, stats.consumers[0].members) == (1, 3, 1)

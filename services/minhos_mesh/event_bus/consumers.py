@@ -118,7 +118,7 @@ class RunningConsumer:
             raise _other_selection(self.name, current.selection, connected=bool(self.readers))
         if self.readers:
             return
-        held = self.machine.held()
+        before = self.machine
         self._build(
             replace(
                 current,
@@ -126,8 +126,9 @@ class RunningConsumer:
                 max_attempts=state.max_attempts,
                 ack_deadline_ns=state.ack_deadline_ns,
             ),
-            held,
+            before.held(),
         )
+        self.machine.go_on_from(before)
 
     def join(self, member: str, credit: int) -> MemberReader:
         """Connects a member. Raises ConsumerConflict when one of that name is connected."""
@@ -266,7 +267,13 @@ class MemberReader:
     def interrupt(self) -> None:
         """See Reader."""
         self._interrupted = True
+        self._retire()
+        self._consumer.step()
         self._wakeup.set()
+
+    def _retire(self) -> None:
+        unsent, self._outbox = self._outbox, {}
+        self._consumer.machine.retire(self._member, unsent)
 
     def _pack(self) -> Output:
         """Takes one message's worth; what is out of one subject goes in one message, see the state machine."""
@@ -284,4 +291,5 @@ class MemberReader:
 
     def close(self, *, clean: bool) -> None:
         """See Reader."""
+        self._retire()
         self._consumer.leave(self._member, clean=clean)

@@ -51,7 +51,7 @@ class Reader(Protocol):
         """What goes out next, as soon as there is something; None when there was nothing for so long."""
 
     def interrupt(self) -> None:
-        """Makes `next_output` return at once, now and from now on, when it has nothing."""
+        """Gives the reader nothing more that is to be settled; `next_output` returns at once when it has nothing."""
 
     def close(self, *, clean: bool) -> None:
         """Ends the subscription; `clean` when the reader said goodbye and did not vanish."""

@@ -190,10 +190,10 @@ class EventBus:
         )
 
     def _on_append(self) -> None:
-        for reader in self._ephemeral:
-            reader.wakeup.set()
         for consumer in self._consumers.values():
             consumer.step()
+        for reader in self._ephemeral:
+            reader.wakeup.set()
 
     async def _position(self, start: Start) -> int:
         """Sequence behind which a subscription with this start begins."""

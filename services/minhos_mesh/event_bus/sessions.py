@@ -57,9 +57,11 @@ class PublishSession:
         try:
             async for request in self._requests:
                 await self._answers.put((request.batch_id, self._store(request)))
-        finally:
-            # Room for the end: what is full is being read, or nobody reads any more and this is cancelled.
+        except Exception:
             await self._answers.put(None)
+            raise
+        # Not when this is cancelled: nobody reads the answers any more then, and there may never be room for the end.
+        await self._answers.put(None)
 
     def _store(self, request: pb.PublishStreamRequest) -> _Answer:
         if not request.events or not request.batch_id or len(request.events) > 1000:
@@ -89,12 +91,12 @@ class SubscribeSession:
         self._bus = bus
         self._requests = requests
         self._stopping = stopping
-        self._said_goodbye = False
 
     async def responses(self) -> AsyncIterator[pb.SubscribeResponse]:
         """Delivers until the reader leaves. Raises BusError."""
         opening = await self._first()
         reader = await self._open(opening)
+        said_goodbye = False
         listening = asyncio.create_task(self._listen(reader, opening), name="event_bus-subscribe-listen")
         try:
             yield pb.SubscribeResponse(
@@ -107,12 +109,18 @@ class SubscribeSession:
                         yield response
                     self._bus.note_delivered(len(output.events))
                 elif not self._over(listening, opening):
-                    heartbeat = pb.SubscribeHeartbeat(newest_sequence=self._bus.bounds.newest)
-                    yield pb.SubscribeResponse(heartbeat=heartbeat)
+                    yield self._heartbeat()
+            # The requests of a reader that vanished end as those of one that says goodbye; only the latter can be told more.
+            yield self._heartbeat()
+            said_goodbye = True
         finally:
             listening.cancel()
+            # Before anything is awaited: a call that is cancelled meanwhile would leave its reader connected for ever.
+            self._bus.close_reader(reader, clean=said_goodbye or self._stopping.is_set())
             await asyncio.gather(listening, return_exceptions=True)
-            self._bus.close_reader(reader, clean=self._said_goodbye or self._stopping.is_set())
+
+    def _heartbeat(self) -> pb.SubscribeResponse:
+        return pb.SubscribeResponse(heartbeat=pb.SubscribeHeartbeat(newest_sequence=self._bus.bounds.newest))
 
     async def _first(self) -> pb.SubscribeOpen:
         async for request in self._requests:
@@ -136,7 +144,6 @@ class SubscribeSession:
             async for request in self._requests:
                 _apply(reader, request)
             if opening.WhichOneof("reader") == "durable":
-                self._said_goodbye = True
                 reader.interrupt()
         except Exception:
             reader.interrupt()

@@ -20,6 +20,8 @@ from minhos_mesh.runtime.state import StateFollower, StateView
 from minhos_mesh.runtime.storage import Connection
 
 CONSUMER = "risk_manager"
+ATTEMPTS = 100
+"""How often a fact is tried: a projection must not lose one because the service died over it a few times."""
 ACCOUNT = "account"
 """Subject of events about the whole account."""
 
@@ -70,7 +72,7 @@ def follow_account(risk: RiskManager, events: EventClient) -> None:
         trading_events_pb2.OrderUpdated: updated,
         trading_events_pb2.TradeExecuted: executed,
     }
-    events.subscribe(handlers, Reading(durable=CONSUMER, from_beginning=True, max_attempts=10))
+    events.subscribe(handlers, Reading(durable=CONSUMER, from_beginning=True, max_attempts=ATTEMPTS))
 
 
 async def follow_prices(risk: RiskManager, market: MarketClient, symbols: tuple[str, ...]) -> None:

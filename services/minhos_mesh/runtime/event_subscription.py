@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +20,7 @@ from minhos_mesh.runtime.errors import read as read_error
 from minhos_mesh.runtime.event_envelope import payload_of
 from minhos_mesh.runtime.event_publisher import SILENCE_S, STREAM_LOST
 from minhos_mesh.runtime.log import get_logger
-from minhos_mesh.runtime.streams import read
+from minhos_mesh.runtime.streams import cancelled_from_outside, cut, read
 
 _LOG: Final = get_logger("runtime.events")
 _BACKOFF: Final = Backoff(first=0.05, factor=2.0, limit=1.0)
@@ -79,6 +80,15 @@ def by_payload(handlers: Mapping[type[Message], PayloadHandler]) -> tuple[tuple[
     return tuple(sorted(functions)), handle
 
 
+class _At(enum.Enum):
+    """What a stream is doing right now."""
+
+    OPENING = enum.auto()
+    READING = enum.auto()
+    HANDLING = enum.auto()
+    ANSWERING = enum.auto()
+
+
 class Subscription:
     """One reader. `run` is its background task; `handled` counts events whose handler returned."""
 
@@ -92,6 +102,8 @@ class Subscription:
         self._handle = handle
         self._from_beginning = reading.from_beginning
         self._owed = 0
+        self._at = _At.OPENING
+        self._leaving = False
 
     async def wait_open(self, timeout_s: float) -> None:
         """Returns once the bus has accepted the subscription. Raises TimeoutError."""
@@ -103,28 +115,63 @@ class Subscription:
         failures = 0
         while True:
             call = self._stub.Subscribe(wait_for_ready=True)
+            # A task of its own, for gRPC cancels a call when the one who waits for its next message is cancelled.
+            stream = asyncio.create_task(self._stream(call), name="events-stream")
             try:
-                await call.write(self._open_request())
-                await self._read(call)
+                await asyncio.shield(stream)
                 failures = 0
             except STREAM_LOST as error:
                 failures = 1 if self.opened.is_set() else failures + 1
                 self._note_lost(error)
             except asyncio.CancelledError:
-                await _say_goodbye(call)
+                await self._leave(call, stream)
                 raise
             finally:
                 self.opened.clear()
                 call.cancel()
+                stream.cancel()
+                await asyncio.gather(stream, return_exceptions=True)
             await asyncio.sleep(_BACKOFF.delay(max(failures, 1)))
+
+    async def _stream(self, call: Any) -> None:
+        """One stream from its opening to its end."""
+        self._at = _At.OPENING
+        try:
+            await call.write(self._open_request())
+            await self._read(call)
+        except asyncio.CancelledError:
+            if cancelled_from_outside():
+                raise
+            raise cut() from None
+
+    async def _leave(self, call: Any, stream: asyncio.Task[None]) -> None:
+        """Ends the stream as a durable reader that leaves: it acknowledges what it has handled, the rest counts as no attempt."""
+        if self._reading.durable is None or self._at is _At.OPENING:
+            return
+        self._leaving = True
+        try:
+            async with asyncio.timeout(_GOODBYE_S):
+                if self._at is _At.HANDLING:
+                    stream.cancel()  # ends the handler alone, see `_deliver`
+                elif self._at is _At.READING:
+                    await call.done_writing()
+                await stream
+        except (*STREAM_LOST, asyncio.CancelledError):
+            return  # the bus is away or slow; it takes the reader for vanished, which costs one attempt
 
     async def _read(self, call: Any) -> None:
         self._owed = 0
         while True:
+            if self._leaving:
+                await call.done_writing()
+            self._at = _At.READING
             async with asyncio.timeout(SILENCE_S):
                 response = await read(call)
+            self._at = _At.ANSWERING
             if response is grpc.aio.EOF:
                 return
+            if self._leaving:
+                continue
             kind = response.WhichOneof("message")
             if kind == "delivery":
                 await self._deliver(call, response.delivery.events)
@@ -143,7 +190,12 @@ class Subscription:
             event = item.event
             if event.subject in left:
                 continue
-            error = await self._handled(event, item.attempt)
+            try:
+                error = await self._handled(event, item.attempt)
+            except asyncio.CancelledError:
+                if not self._goes_on():
+                    raise
+                break
             if self._reading.durable is None:
                 self.position = event.sequence
             elif error is None:
@@ -152,17 +204,25 @@ class Subscription:
                 left.add(event.subject)
                 nack = bus_pb2.SubscribeNack(sequence=event.sequence, error=error[:_LONGEST_ERROR])
                 await call.write(bus_pb2.SubscribeRequest(nack=nack))
+            if self._leaving:
+                break
         if done:
             await call.write(bus_pb2.SubscribeRequest(ack=bus_pb2.SubscribeAck(sequences=done)))
+        if self._leaving:
+            return
         self._owed += len(delivered)
         if self._owed * 2 >= self._reading.credit:
             await call.write(bus_pb2.SubscribeRequest(credit=bus_pb2.SubscribeCredit(count=self._owed)))
             self._owed = 0
 
     async def _handled(self, event: event_pb2.Event, attempt: int) -> str | None:
+        self._at = _At.HANDLING
         try:
             await self._handle(event)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is told to the bus and logged
+        except (Exception, asyncio.CancelledError) as error:
+            # Whatever a handler raises is told to the bus and logged, a call of its own that was cancelled too.
+            if cancelled_from_outside():
+                raise asyncio.CancelledError from error  # what it raises on its way out is no failure
             self.failed += 1
             _LOG.error(
                 "events.handler_failed",
@@ -173,8 +233,18 @@ class Subscription:
                 exc_info=error,
             )
             return f"{type(error).__name__}: {error}"
+        finally:
+            self._at = _At.ANSWERING
         self.handled += 1
         return None
+
+    def _goes_on(self) -> bool:
+        """Whether a cancellation was meant for the handler alone, since the reader leaves; then it is over."""
+        task = asyncio.current_task()
+        if not self._leaving or task is None:
+            return False
+        task.uncancel()
+        return True
 
     def _open_request(self) -> bus_pb2.SubscribeRequest:
         reading = self._reading
@@ -216,14 +286,3 @@ class Subscription:
         if told.reason == _POSITION_LOST:
             self._tell_gap(Gap(self.position or 0, 0, 0))
             self.position, self._from_beginning = None, True
-
-
-async def _say_goodbye(call: Any) -> None:
-    """Ends the stream as a reader that leaves, so that what is out at it counts as no attempt."""
-    try:
-        async with asyncio.timeout(_GOODBYE_S):
-            await call.done_writing()
-            while await read(call) is not grpc.aio.EOF:
-                pass
-    except (*STREAM_LOST, asyncio.CancelledError):
-        return  # the bus is away or slow; it takes the reader for vanished, which costs one attempt

@@ -20,6 +20,8 @@ from minhos_mesh.state_manager.service import StateManager
 from minhos_mesh.state_manager.servicer import ERRORS, StateManagerServicer
 from minhos_mesh.state_manager.store import MIGRATIONS
 
+ATTEMPTS: Final = 100
+"""How often a fact is tried: a projection must not lose one because the service died over it a few times."""
 BUS_WAIT_S: Final = 5.0
 """How long the start waits for the bus before the service serves without it, DEGRADED."""
 BUS_AWAY: Final = "EVENT_BUS_AWAY"
@@ -54,7 +56,8 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
 
         async def start() -> None:
             outbox.start(context.tasks)
-            subscription = events.subscribe(inbound.handlers(), Reading(durable=CONSUMER, from_beginning=True))
+            reading = Reading(durable=CONSUMER, from_beginning=True, max_attempts=ATTEMPTS)
+            subscription = events.subscribe(inbound.handlers(), reading)
             beginning = context.tasks.start(begin(subscription), "state-begin")
             done, _ = await asyncio.wait({beginning}, timeout=BUS_WAIT_S)
             if not done:

@@ -63,6 +63,12 @@ class RawReader:
             pass
         return response
 
+    async def ended(self) -> None:
+        """Returns once the bus has ended the stream."""
+        async with asyncio.timeout(10):
+            while await self.call.read() is not grpc.aio.EOF:
+                pass
+
     async def events(self, count: int) -> list[pb.DeliveredEvent]:
         found: list[pb.DeliveredEvent] = []
         while len(found) < count:
@@ -79,8 +85,11 @@ class RawReader:
         await self.send(ack=pb.SubscribeAck(sequences=sequences))
 
 
-def durable(name: str = "c", member: str = "m", credit: int = 100, **more: Any) -> pb.SubscribeOpen:
-    return pb.SubscribeOpen(credit=credit, durable=pb.DurableReader(name=name, member=member, **more))
+def durable(
+    name: str = "c", member: str = "m", credit: int = 100, *, start_at_beginning: bool = False, **more: Any
+) -> pb.SubscribeOpen:
+    start = pb.SubscribeStart(beginning=True) if start_at_beginning else None
+    return pb.SubscribeOpen(credit=credit, start=start, durable=pb.DurableReader(name=name, member=member, **more))
 
 
 async def code_and_reason(call: Awaitable[Any]) -> tuple[str, str]:
@@ -432,6 +441,28 @@ async def test_what_a_vanished_member_held_goes_to_the_other(stub: Any) -> None:
     two.call.cancel()
 
 
+@pytest.mark.parametrize(("says_goodbye", "attempt"), [(True, 1), (False, 2)])
+async def test_what_a_reader_held_that_left_is_free_at_once_and_counts_unless_it_said_goodbye(
+    stub: Any, says_goodbye: bool, attempt: int
+) -> None:
+    for number in range(10):
+        await stub.Publish(pb.PublishRequest(events=[event(f"{number}-{n}") for n in range(3)]))
+        reader = RawReader(stub, durable(f"c{number}", start_at_beginning=True))
+        await reader.open()
+        first, *rest = await reader.sequences(3 * number + 3)
+        if says_goodbye:
+            await reader.call.done_writing()
+            await reader.ended()
+        else:
+            reader.call.cancel()
+        reader = RawReader(stub, durable(f"c{number}", member="next"))
+        await reader.open()
+        async with asyncio.timeout(1):
+            again = {item.event.sequence: item.attempt for item in await reader.events(len(rest) + 1)}
+        assert again == {first: attempt} | dict.fromkeys(rest, 1)
+        reader.call.cancel()
+
+
 async def test_one_member_name_cannot_be_connected_twice(stub: Any) -> None:
     reader = RawReader(stub, durable())
     await reader.open()
@@ -449,8 +480,7 @@ async def test_a_durable_reader_goes_on_behind_what_it_acknowledged(stub: Any, b
     assert await reader.sequences(4) == [1, 2, 3, 4]
     await reader.ack(1, 3)
     await reader.call.done_writing()
-    async with asyncio.timeout(10):
-        assert await reader.call.read() is grpc.aio.EOF
+    await reader.ended()
     await bus.stop()
     await bus.start()
     reader = RawReader(stub, durable())

@@ -11,6 +11,8 @@ import pytest
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
 from minhos_api.registry.v1.registry_events_pb2 import ServiceStarted, ServiceStopped
+from minhos_mesh.event_bus.readers import Reader
+from minhos_mesh.event_bus.service import EventBus
 from minhos_mesh.runtime.context import ServiceContext
 from minhos_mesh.runtime.events import EventClient, EventsRefused, EventsUnacknowledged, Gap, Reading, make_event
 
@@ -145,6 +147,66 @@ async def test_a_service_that_ends_in_order_costs_no_attempt(context: ServiceCon
 
     await until(left)
     assert (await stub.GetStats(pb.GetStatsRequest())).failed == 0
+
+
+async def test_a_reader_that_waits_for_events_says_goodbye_when_it_ends(
+    context: ServiceContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[bool] = []
+    close_reader = EventBus.close_reader
+
+    def recorded(bus: EventBus, reader: Reader, *, clean: bool) -> None:
+        ends.append(clean)
+        close_reader(bus, reader, clean=clean)
+
+    async def handle(_: event_pb2.Event) -> None: ...
+
+    monkeypatch.setattr(EventBus, "close_reader", recorded)
+    subscription = EventClient(context).subscribe_types([], handle, Reading(durable="c"))
+    await subscription.wait_open(5)
+    await context.tasks.close()
+    await until(lambda: ends == [True])
+
+
+async def test_a_reader_that_ends_acknowledges_what_it_has_handled(context: ServiceContext, stub: Any) -> None:
+    client = EventClient(context)
+    seen: list[int] = []
+
+    async def handle(item: event_pb2.Event) -> None:
+        seen.append(item.sequence)
+        if item.sequence == 3:
+            await asyncio.Event().wait()
+
+    subscription = client.subscribe_types([], handle, Reading(durable="c"))
+    await subscription.wait_open(5)
+    await client.publish([event(f"s{n}") for n in range(5)])
+    await until(lambda: seen == [1, 2, 3])
+    await context.tasks.close()
+
+    async def freed() -> bool:
+        (consumer,) = (await stub.GetStats(pb.GetStatsRequest())).consumers
+        return (consumer.members, consumer.in_flight, consumer.lag) == (0, 0, 3)
+
+    await until(freed)
+    assert (await stub.GetStats(pb.GetStatsRequest())).failed == 0
+
+
+async def test_a_call_of_a_handler_that_is_cancelled_is_its_failure_and_not_the_end(
+    context: ServiceContext, stub: Any
+) -> None:
+    client = EventClient(context)
+    attempts: list[int] = []
+
+    async def handle(item: event_pb2.Event) -> None:
+        attempts.append(item.sequence)
+        if len(attempts) == 1:
+            raise asyncio.CancelledError
+
+    subscription = client.subscribe_types([], handle, Reading(durable="c"))
+    await subscription.wait_open(5)
+    await client.publish([event()])
+    await until(lambda: attempts == [1, 1])
+    assert (subscription.failed, (await stub.GetStats(pb.GetStatsRequest())).failed) == (1, 1)
 
 
 async def test_a_refused_batch_names_the_event(context: ServiceContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,6 +207,22 @@ async def test_two_members_share_and_a_vanished_ones_work_goes_to_the_other(
         two.ack(second)
         bus.close_reader(one, clean=False)
         assert sorted(await got(two, 5)) == sorted(first)
+
+
+async def test_a_dead_letter_is_kept_though_the_next_member_comes_at_once(
+    bus: EventBus, engine: SqliteEngine, make_event: MakeEvent
+) -> None:
+    reader = await bus.open_durable(ALL, Start(), 10, Durable("c", "one", max_attempts=1))
+    await bus.publish([make_event()])
+    assert await got(reader, 1) == [1]
+    reader.nack(1, "broken", None)
+    bus.close_reader(reader, clean=True)
+    await bus.open_durable(ALL, Start(), 10, Durable("c", "two", max_attempts=1))
+    stats = await bus.stats()
+    assert (stats.failed, stats.consumers[0].dead_letters) == (1, 1)
+    async with asyncio.timeout(5):
+        while [letter.event.sequence for _, letter in await engine.list_dead_letters("c", 0, 10)] != [1]:
+            await asyncio.sleep(0.005)
 
 
 async def test_lag_counts_what_was_not_read_yet(bus: EventBus, make_event: MakeEvent) -> None:

@@ -191,6 +191,21 @@ def test_a_member_that_vanished_is_blamed_for_the_oldest_event_only() -> None:
     assert [(d.event.sequence, d.attempt) for d in consumer.take(TENTH)] == [(1, 2), (2, 1)]
 
 
+def test_a_member_that_retires_gets_nothing_more_and_only_what_it_was_sent_counts() -> None:
+    consumer = joined(make_consumer(), "a")
+    for sequence, subject in ((1, "NQ"), (2, "NQ"), (3, "ES"), (4, "ES")):
+        consumer.offer(event(sequence, subject))
+    consumer.take(0)
+    consumer.retire("a", [1, 2])
+    consumer.offer(event(5, "YM"))
+    assert consumer.take(0) == []
+    joined(consumer, "b")
+    assert [(d.member, d.event.sequence, d.attempt) for d in consumer.take(0)] == [("b", n, 1) for n in (1, 2, 5)]
+    consumer.leave("a", 0, clean=False)
+    assert [(d.event.sequence, d.attempt) for d in consumer.take(TENTH)] == [(3, 2), (4, 1)]
+    assert consumer.failed == 1
+
+
 def test_a_second_member_of_one_name_is_refused() -> None:
     consumer = joined(make_consumer(), "a")
     with pytest.raises(ConsumerConflict, match="a of consumer c is connected already"):

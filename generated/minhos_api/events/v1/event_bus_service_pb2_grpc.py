@@ -100,6 +100,7 @@ class EventBusServiceServicer:
         The first message must be `open`, later ones `credit`, `ack` or `nack`. The first answer is `opened`. Without credit nothing is delivered.
         An ephemeral reader gets every event from its start on, or is told exactly what it missed; a durable one gets each at least once, in order per subject,
         again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter. A durable reader is for services: it changes what the bus remembers.
+        A durable reader leaves by ending its requests: what it holds goes to others at once. A call that is cancelled or breaks costs the oldest event that it held an attempt.
         OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue;
         ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is remembered with another selection, also while nobody reads it, or the member is taken;
         INVALID_ARGUMENT/NOT_DELIVERED for an acknowledgement of something that was not delivered.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,6 +52,7 @@ class Member:
     """One connected reader: how many more events it takes, and the sequences that are out at it in order."""
 
     credit: int = 0
+    is_leaving: bool = False
     in_flight: dict[int, Lane] = field(default_factory=dict)
 
 
@@ -118,6 +119,15 @@ class Consumer:
     def grant(self, name: str, credit: int) -> None:
         """Lets that many more events go to the member."""
         self.members[name].credit += credit
+
+    def retire(self, name: str, unsent: Iterable[int]) -> None:
+        """Gives a member nothing more; what was meant for it and not sent goes to others and counts as no attempt."""
+        member = self.members[name]
+        member.is_leaving = True
+        for sequence in unsent:
+            lane = member.in_flight.get(sequence)
+            if lane is not None:
+                self._withdraw(lane, self._index_of(lane, sequence))
 
     def leave(self, name: str, now_ns: int, *, clean: bool) -> None:
         """Takes a member away; what was out at it goes to others.
@@ -216,6 +226,11 @@ class Consumer:
         dead, self._dead = self._dead, []
         return dead
 
+    def go_on_from(self, before: Consumer) -> None:
+        """Takes over what a state machine has besides its state: dead letters not yet written down, and its counts."""
+        self._dead = before.take_dead()
+        self.failed, self.delivered, self.late = before.failed, before.delivered, before.late
+
     @property
     def unsettled(self) -> int:
         """Events held and not acknowledged."""
@@ -237,7 +252,11 @@ class Consumer:
     # Inside.
 
     def _freest(self) -> str | None:
-        free = [(len(member.in_flight), name) for name, member in self.members.items() if member.credit > 0]
+        free = [
+            (len(member.in_flight), name)
+            for name, member in self.members.items()
+            if member.credit > 0 and not member.is_leaving
+        ]
         return min(free)[1] if free else None
 
     def _send(self, name: str, lane: Lane, now_ns: int) -> list[Delivery]:

@@ -1,0 +1,105 @@
+"""How a long stream ends: whatever moment its call is cut at, nothing of it stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from minhos_api.events.v1 import event_bus_service_pb2 as pb
+from minhos_mesh.event_bus.domain.patterns import ALL
+from minhos_mesh.event_bus.domain.records import NewEvent
+from minhos_mesh.event_bus.service import Durable, EventBus, Start
+from minhos_mesh.event_bus.sessions import BATCHES_IN_FLIGHT, PublishSession, SubscribeSession
+
+MakeEvent = Callable[..., NewEvent]
+TURNS = 12
+"""Turns of the event loop that a goodbye takes at the most."""
+
+
+class Talk:
+    """A durable reader by hand, up to its goodbye."""
+
+    def __init__(self) -> None:
+        self.answers: list[str | None] = []
+        self.leaves = asyncio.Event()
+
+    async def requests(self) -> AsyncIterator[pb.SubscribeRequest]:
+        durable = pb.DurableReader(name="c", member="one")
+        yield pb.SubscribeRequest(open=pb.SubscribeOpen(credit=10, durable=durable))
+        await self.leaves.wait()
+
+    async def hold(self, bus: EventBus) -> None:
+        async for answer in SubscribeSession(bus, self.requests(), asyncio.Event()).responses():
+            self.answers.append(answer.WhichOneof("message"))
+
+    async def heard(self, count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.answers) < count:
+                await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("turns", range(TURNS))
+async def test_a_reader_whose_call_is_cut_while_it_leaves_is_gone(
+    bus: EventBus, make_event: MakeEvent, turns: int
+) -> None:
+    talk = Talk()
+    call = asyncio.create_task(talk.hold(bus))
+    await talk.heard(1)
+    talk.leaves.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait([call], timeout=5)
+    await bus.publish([make_event()])
+    (consumer,) = (await bus.stats()).consumers
+    assert (consumer.members, consumer.in_flight, consumer.lag) == (0, 0, 1)
+    reader = await bus.open_durable(ALL, Start(), 10, Durable("c", "two"))
+    output = await reader.next_output(5)
+    assert output is not None
+    assert [(event.sequence, attempt) for event, attempt in output.events] == [(1, 1)]
+
+
+async def test_a_goodbye_is_over_before_the_last_turn_that_is_tried(bus: EventBus) -> None:
+    talk = Talk()
+    call = asyncio.create_task(talk.hold(bus))
+    await talk.heard(1)
+    talk.leaves.set()
+    for _ in range(TURNS - 1):
+        await asyncio.sleep(0)
+    assert call.done()
+    assert talk.answers == ["opened", "heartbeat"]
+
+
+async def test_what_is_stored_while_a_reader_leaves_is_not_given_to_it(bus: EventBus, make_event: MakeEvent) -> None:
+    leaving = await bus.open_durable(ALL, Start(), 10, Durable("c", "one"))
+    staying = await bus.open_durable(ALL, Start(), 10, Durable("c", "two"))
+    leaving.interrupt()
+    await bus.publish([make_event(subject=f"S{n}") for n in range(4)])
+    assert await leaving.next_output(0) is None
+    output = await staying.next_output(5)
+    assert output is not None
+    assert len(output.events) == 4
+
+
+async def test_what_was_not_sent_to_a_vanished_reader_counts_as_no_attempt(
+    bus: EventBus, make_event: MakeEvent
+) -> None:
+    reader = await bus.open_durable(ALL, Start(), 10, Durable("c", "one"))
+    await bus.publish([make_event()])
+    bus.close_reader(reader, clean=False)
+    assert (await bus.stats()).failed == 0
+
+
+async def test_a_publisher_that_vanishes_with_every_place_taken_leaves_nothing_behind(bus: EventBus) -> None:
+    async def requests() -> AsyncIterator[pb.PublishStreamRequest]:
+        for number in range(2 * BATCHES_IN_FLIGHT):
+            yield pb.PublishStreamRequest(batch_id=number + 1)
+
+    responses = PublishSession(bus, requests()).responses()
+    async with asyncio.timeout(5):
+        await anext(responses)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        await responses.aclose()  # type: ignore[attr-defined] # an async generator, promised as an iterator only
