@@ -65,7 +65,8 @@ def run(options: KeeperOptions) -> int:
 
 def load_common() -> Entry:
     """Loads what all services share and returns what runs one. Raises PreloadFailed."""
-    preload_common(catalogue.bootstrap_module(catalogue.REGISTRY))
+    modules = map(catalogue.bootstrap_module, catalogue.service_names())
+    preload_common(catalogue.bootstrap_module(catalogue.REGISTRY), modules)
     host = importlib.import_module("minhos_mesh.runtime.host")
     return cast("Entry", host.run_service)
 
