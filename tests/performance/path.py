@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from tests.performance.bare import BareServer, bare_servers, time_of_calls
+from tests.performance.bare_chain import Chain, bare_chain, trips_ms
 from tests.performance.mesh_run import MeshFailed, running_mesh
 from tests.performance.path_market import TurningMarket, history
 from tests.performance.path_probe import STAGES, Probe, Way, probing
@@ -28,7 +30,9 @@ STEP_S: Final = 60 / 115
 ROUND_S: Final = 27.0
 WARM_S: Final = 6.0
 CALLS: Final = 1_000
+TRIPS: Final = 20
 REFERENCE: Final = "one raw grpc.aio unary call"
+CHAIN: Final = "a bare chain: as many messages and commits, at the same pace"
 SHARE: Final = 0.8
 """A round in which fewer of the turning ticks led to a fill is no measurement."""
 CONFIG: Final = f"""
@@ -52,21 +56,33 @@ initial_cash = "1000000000"
 
 async def run(settings: Settings) -> Sequence[Metric]:
     """Alternates ticks through the mesh and calls to a bare server; a first round of each does not count."""
-    rounds: list[list[Way]] = []
-    raw: list[list[float]] = []
+    seen = _Seen()
     data_dir = settings.folder / "mesh"
     _write_empty_file(data_dir)
-    async with bare_servers(1) as (bare,), running_mesh(data_dir, CONFIG) as mesh:
+    async with (
+        bare_servers(1) as (bare,),
+        bare_chain(settings.folder) as chain,
+        running_mesh(data_dir, CONFIG) as mesh,
+    ):
         await mesh.stop("sierra_client")
         config = load_saved(mesh.paths.config_file)
         clients = Clients(await mesh.addresses())
         context = ServiceContext("benchmark", "benchmark-1", config, mesh.paths, clients)
         try:
             async with probing(context, config.primary()) as probe:
-                await _measure(probe, bare, settings, rounds, raw)
+                await _measure(probe, bare, chain, settings, seen)
         finally:
             await clients.close()
-    return _metrics(rounds, raw)
+    return _metrics(seen)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What each round gave; times in ms."""
+
+    ways: list[list[Way]] = field(default_factory=list)
+    raw: list[list[float]] = field(default_factory=list)
+    trips: list[list[float]] = field(default_factory=list)
 
 
 def _write_empty_file(data_dir: Path) -> None:
@@ -77,9 +93,7 @@ def _write_empty_file(data_dir: Path) -> None:
     ScidWriter.create(paths.sierra_dir / f"{symbol}{SUFFIX}").close()
 
 
-async def _measure(
-    probe: Probe, bare: BareServer, settings: Settings, rounds: list[list[Way]], raw: list[list[float]]
-) -> None:
+async def _measure(probe: Probe, bare: BareServer, chain: Chain, settings: Settings, seen: _Seen) -> None:
     market = TurningMarket(round(STEP_S * 1e9))
     await probe.send(history(time.time_ns()), [])
     for number in range(settings.rounds + 1):
@@ -87,6 +101,7 @@ async def _measure(
         await probe.run(market, TICKS_PER_S, ROUND_S if number else WARM_S)
         await probe.settle()
         calls = before + await time_of_calls(bare, CALLS // 2)
+        trips = await trips_ms(chain, TRIPS, STEP_S)
         turned, ways = len(probe.ways), probe.take_done()
         if not ways or (number and len(ways) < SHARE * turned):
             raise MeshFailed(
@@ -97,14 +112,16 @@ async def _measure(
         settings.say(
             f"{f'round {number}' if number else 'warm up'}: {len(ways)} fills of {turned} turns,"
             f" p50 {percentile(totals, 0.5):.2f} ms, p99 {percentile(totals, 0.99):.2f} ms;"
-            f" raw call {percentile(calls, 0.5):.3f} ms"
+            f" raw call {percentile(calls, 0.5):.3f} ms, bare chain {percentile(trips, 0.5):.2f} ms"
         )
         if number:
-            rounds.append(ways)
-            raw.append(calls)
+            seen.ways.append(ways)
+            seen.raw.append(calls)
+            seen.trips.append(trips)
 
 
-def _metrics(rounds: Sequence[Sequence[Way]], raw: Sequence[Sequence[float]]) -> list[Metric]:
+def _metrics(seen: _Seen) -> list[Metric]:
+    rounds, raw, trips = seen.ways, seen.raw, seen.trips
     totals = [[way.total_ms for way in ways] for ways in rounds]
     halves = [percentile(calls, 0.5) for calls in raw]
     metrics = [
@@ -126,10 +143,26 @@ def _metrics(rounds: Sequence[Sequence[Way]], raw: Sequence[Sequence[float]]) ->
             over_all=percentile([one for of in totals for one in of], 0.99),
             reference_over_all=percentile([one for calls in raw for one in calls], 0.99),
         ),
+        Metric(
+            "the same beside the least that is possible, p50",
+            "ms",
+            [percentile(of, 0.5) for of in totals],
+            f"{CHAIN}, p50",
+            [percentile(of, 0.5) for of in trips],
+        ),
+        Metric(
+            "the same beside the least that is possible, p99 of all rounds",
+            "ms",
+            [percentile(of, 0.99) for of in totals],
+            f"{CHAIN}, p99 of all rounds",
+            [percentile(of, 0.99) for of in trips],
+            over_all=percentile([one for of in totals for one in of], 0.99),
+            reference_over_all=percentile([one for of in trips for one in of], 0.99),
+        ),
     ]
-    seen = [[stages for way in ways if (stages := way.stages_ms()) is not None] for ways in rounds]
+    stages_of = [[stages for way in ways if (stages := way.stages_ms()) is not None] for ways in rounds]
     for index, name in enumerate(STAGES):
-        values = [statistics.median(stages[index] for stages in of) for of in seen if of]
+        values = [statistics.median(stages[index] for stages in of) for of in stages_of if of]
         if values:
             metrics.append(Metric(f"  {name}, p50", "ms", values, f"{REFERENCE}, p50", halves))
     return metrics
