@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from minhos_api.events.v1 import event_admin_service_pb2 as admin_pb
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
+from minhos_api.events.v1.event_admin_service_pb2_grpc import EventAdminServiceStub
 from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
 from minhos_api.registry.v1.registry_events_pb2 import ServiceStarted
 from minhos_mesh.runtime.clients import Clients
@@ -28,6 +30,7 @@ from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.storage import Database
 
 CONTRACT = "minhos_api.events.v1.EventBusService"
+ADMIN = "minhos_api.events.v1.EventAdminService"
 KILLS = 4
 SUBJECTS = 5
 
@@ -117,7 +120,7 @@ async def bus(tmp_path: Path) -> AsyncIterator[BusProcess]:
 
 @pytest.fixture
 async def context(bus: BusProcess, tmp_path: Path) -> AsyncIterator[ServiceContext]:
-    clients = Clients({CONTRACT: f"127.0.0.1:{bus.port}"})
+    clients = Clients({contract: f"127.0.0.1:{bus.port}" for contract in (CONTRACT, ADMIN)})
     context = ServiceContext("tester", "tester-1", MeshConfig(), MeshPaths(tmp_path / "tester"), clients)
     yield context
     await context.tasks.close()
@@ -252,7 +255,7 @@ async def test_a_reader_that_stands_still_slows_nobody_else(bus: BusProcess, con
     async with asyncio.timeout(10):
         while len(seen) < 1000:
             await asyncio.sleep(0.005)
-    stats = await context.clients.stub(EventBusServiceStub).GetStats(pb.GetStatsRequest())
+    stats = await context.clients.stub(EventAdminServiceStub).GetStats(admin_pb.GetStatsRequest())
     lag = {consumer.name: consumer.lag for consumer in stats.consumers}
     assert lag["slow"] == 1000
     release.set()
@@ -279,5 +282,5 @@ async def test_what_a_killed_reader_held_is_free_at_once_and_an_event_that_kills
     async with asyncio.timeout(2):
         while heard != ["other"]:
             await asyncio.sleep(0.005)
-    stats = await context.clients.stub(EventBusServiceStub).GetStats(pb.GetStatsRequest())
+    stats = await context.clients.stub(EventAdminServiceStub).GetStats(admin_pb.GetStatsRequest())
     assert (stats.dead_letters, stats.failed, stats.consumers[0].members) == (1, 3, 1)

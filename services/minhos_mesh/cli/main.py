@@ -7,8 +7,11 @@ from typing import Annotated, Final
 
 import typer
 
+from minhos_mesh.cli.contract import contract_app
 from minhos_mesh.cli.failure import CommandFailed, fail
-from minhos_mesh.runtime.paths import DEFAULT_DATA_DIR, MeshPaths
+from minhos_mesh.cli.options import DataDir, Json, paths_of
+from minhos_mesh.cli.route import route_app
+from minhos_mesh.runtime.paths import DEFAULT_DATA_DIR
 
 app: Final = typer.Typer(
     name="minhos",
@@ -22,18 +25,10 @@ order_app: Final = typer.Typer(help="Place and cancel orders.", no_args_is_help=
 app.add_typer(order_app, name="order")
 state_app: Final = typer.Typer(help="Show or change the state of the system.", invoke_without_command=True)
 app.add_typer(state_app, name="state")
+app.add_typer(contract_app, name="contract")
+app.add_typer(route_app, name="route")
 
-DataDir = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="MINHOS_DATA_DIR", help="Folder of the mesh; another folder is another mesh."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the change.")]
-
-
-def paths_of(data_dir: Path) -> MeshPaths:
-    """The data folder with `~` and relative parts resolved."""
-    return MeshPaths(data_dir.expanduser().absolute())
 
 
 def app_entry() -> None:
@@ -93,6 +88,36 @@ def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     run.take_down(paths_of(data_dir))
 
 
+ServiceName = Annotated[str, typer.Argument(help="Name of a service as `minhos status` shows it.")]
+
+
+@app.command("start")
+def start_service(service: ServiceName, data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+    """Start one service of a running mesh with all it requires; what was stopped by hand comes back so."""
+    from minhos_mesh.cli import supervise
+    from minhos_mesh.cli.mesh import execute
+
+    execute(supervise.start_service(paths_of(data_dir), service, as_json=json))
+
+
+@app.command("stop")
+def stop_service(service: ServiceName, data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+    """Stop one service; it stays stopped until `minhos start`, its dependents go on without it."""
+    from minhos_mesh.cli import supervise
+    from minhos_mesh.cli.mesh import execute
+
+    execute(supervise.stop_service(paths_of(data_dir), service, as_json=json))
+
+
+@app.command("restart")
+def restart_service(service: ServiceName, data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
+    """Put a new process in the place of the present one; callers wait for a moment, no call fails."""
+    from minhos_mesh.cli import supervise
+    from minhos_mesh.cli.mesh import execute
+
+    execute(supervise.restart_service(paths_of(data_dir), service, as_json=json))
+
+
 @app.command()
 def status(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
     """Show all services with their state."""
@@ -128,12 +153,33 @@ def ports(
 
 
 @app.command()
-def graph(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
-    """Show who needs whom, in the order of the start."""
+def graph(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+    dot: Annotated[bool, typer.Option("--dot", help="Print it for Graphviz.")] = False,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print it for Mermaid.")] = False,
+) -> None:
+    """Show who needs whom and how each is, in the order of the start."""
     from minhos_mesh.cli import status as commands
     from minhos_mesh.cli.mesh import execute
 
-    execute(commands.graph(paths_of(data_dir), as_json=json))
+    if json + dot + mermaid > 1:
+        fail("--json, --dot and --mermaid do not go together: each is another form of the same")
+    form = "json" if json else "dot" if dot else "mermaid" if mermaid else "terminal"
+    execute(commands.graph(paths_of(data_dir), commands.GraphForm(form)))
+
+
+@app.command()
+def top(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+    sort: Annotated[str, typer.Option(help="name, cpu, memory or calls.")] = "name",
+) -> None:
+    """Show what each service does and uses, renewed every second; q ends it."""
+    from minhos_mesh.cli import top as commands
+    from minhos_mesh.cli.mesh import execute
+
+    execute(commands.top(paths_of(data_dir), once=once, sort=sort))
 
 
 @app.command()

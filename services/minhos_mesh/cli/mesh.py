@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 import grpc
 import typer
 
+from minhos_api.health.v1 import health_monitor_service_pb2 as health
+from minhos_api.health.v1.health_monitor_service_pb2_grpc import HealthMonitorServiceStub
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_mesh.cli import loop
@@ -51,6 +53,12 @@ class Link:
         """All services as the registry sees them."""
         return await self.clients.stub(RegistryServiceStub).ListServices(
             registry.ListServicesRequest(), timeout=ANSWER_S
+        )
+
+    async def health(self) -> health.GetMeshHealthResponse:
+        """The health of all services."""
+        return await self.clients.stub(HealthMonitorServiceStub).GetMeshHealth(
+            health.GetMeshHealthRequest(), timeout=ANSWER_S
         )
 
 

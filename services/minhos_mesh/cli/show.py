@@ -73,6 +73,18 @@ def age(seconds: float) -> str:
     return f"{whole}s"
 
 
+def percent(value: float | None) -> str:
+    """A share of a core; a dash when it is not known."""
+    return "-" if value is None else f"{value:.1f}%"
+
+
+def size(count: int | None) -> str:
+    """Bytes in MB or GB of powers of ten; a dash when they are not known."""
+    if count is None:
+        return "-"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
 def enum_name(message: Message, field: str) -> str:
     """Name of an enum value without the prefix of its enum."""
     descriptor = message.DESCRIPTOR.fields_by_name[field].enum_type

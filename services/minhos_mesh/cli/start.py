@@ -11,7 +11,7 @@ import grpc
 
 from minhos_api.health.v1 import health_monitor_service_pb2 as health
 from minhos_api.health.v1.health_monitor_service_pb2_grpc import HealthMonitorServiceStub
-from minhos_api.health.v1.service_health_pb2 import SERVICE_STATE_HEALTHY
+from minhos_api.health.v1.service_health_pb2 import SERVICE_STATE_HEALTHY, SERVICE_STATE_STOPPED
 from minhos_api.registry.v1 import supervisor_service_pb2 as supervisor
 from minhos_api.registry.v1.registry_service_pb2 import ListServicesRequest
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
@@ -21,6 +21,7 @@ from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.ignition import orphans
 from minhos_mesh.cli.mesh import NotRunning
 from minhos_mesh.cli.show import age, state_name
+from minhos_mesh.runtime.catalogue import REGISTRY
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.keeper_client import KeeperClient, KeeperUnavailable, keeper_state, start_keeper
 from minhos_mesh.runtime.paths import MeshPaths, registry_address
@@ -73,7 +74,7 @@ async def start_all(address: str, say: Say) -> None:
 
 
 async def all_healthy(address: str, timeout_s: float) -> float:
-    """Waits until every service is HEALTHY; returns how long it took. Raises CommandFailed naming those that are not."""
+    """Waits until every service that should run is HEALTHY; returns how long it took. Raises CommandFailed naming those that are not."""
     began = time.monotonic()
     clients = Clients(registry=address)
     unhealthy: dict[str, str] = {"the mesh": "nothing was heard of it"}
@@ -93,10 +94,12 @@ async def all_healthy(address: str, timeout_s: float) -> float:
 
 async def _not_healthy(clients: Clients) -> dict[str, str]:
     mesh = await clients.stub(HealthMonitorServiceStub).GetMeshHealth(health.GetMeshHealthRequest())
+    if all(item.state == SERVICE_STATE_STOPPED for item in mesh.services if item.service != REGISTRY):
+        return {"the mesh": "not started yet"}
     return {
         item.service: " ".join([state_name(item.state), *(f"({reason.message})" for reason in item.reasons)])
         for item in mesh.services
-        if item.state != SERVICE_STATE_HEALTHY
+        if item.state not in (SERVICE_STATE_HEALTHY, SERVICE_STATE_STOPPED)
     }
 
 

@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
+import typer
 from rich.text import Text
-from rich.tree import Tree
 
-from minhos_api.mesh.v1.contract_options_pb2 import DEPENDENCY_KIND_OPTIONAL
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
-from minhos_mesh.cli import show, start
+from minhos_mesh.cli import graph as drawing
+from minhos_mesh.cli import routing, seen, show, start
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected, running_registry
 from minhos_mesh.runtime.keeper_client import keeper_state
 from minhos_mesh.runtime.paths import MeshPaths
 
+NOT_WELL: Final = 3
+"""Exit code of `status` when a service is neither HEALTHY nor stopped on purpose."""
+
 
 async def status(paths: MeshPaths, *, as_json: bool) -> None:
-    """All services with state, address, age and what is wrong."""
+    """All services with what they use, what is wrong and what to do; ends with NOT_WELL when something is wrong."""
     async with connected(paths) as link:
-        listed = await link.services()
+        listed, health, notes = await asyncio.gather(link.services(), link.health(), routing.notes(link))
     if keeper_state(paths.data_dir) is None:
         show.err.print("the keeper is gone, so nothing restarts a service that ends: `minhos up` takes them back")
+    services = seen.join(listed, health)
     if as_json:
-        show.as_json({"services": [service_dict(service) for service in listed.services]})
-        return
-    show.out.print(services_table(listed))
+        show.as_json(
+            {
+                "state": show.state_name(health.state),
+                "services": [seen.service_dict(service) for service in services],
+                "routes": notes,
+            }
+        )
+    else:
+        show.out.print(seen.table(services, show.out.width))
+        if (faults := seen.faults(services)) is not None:
+            show.out.print()
+            show.out.print(faults, soft_wrap=False)
+        for note in notes:
+            show.out.print(f"\n{note}")
+    if any(service.state not in seen.FINE for service in services):
+        raise typer.Exit(NOT_WELL)
 
 
 async def ports(paths: MeshPaths, service: str | None, *, as_json: bool) -> None:
@@ -49,14 +67,30 @@ async def ports(paths: MeshPaths, service: str | None, *, as_json: bool) -> None
         show.out.print(show.table(("SERVICE", "ADDRESS"), rows))
 
 
-async def graph(paths: MeshPaths, *, as_json: bool) -> None:
-    """Who needs whom, level by level."""
+class GraphForm(Enum):
+    """How the graph is told."""
+
+    TERMINAL = "terminal"
+    JSON = "json"
+    DOT = "dot"
+    MERMAID = "mermaid"
+
+
+async def graph(paths: MeshPaths, form: GraphForm) -> None:
+    """Who needs whom, in the order of the start."""
     async with connected(paths) as link:
         found = await link.clients.stub(RegistryServiceStub).GetDependencyGraph(registry.GetDependencyGraphRequest())
-    if as_json:
+    if form is GraphForm.JSON:
         show.as_json(show.message_dict(found))
         return
-    show.out.print(graph_tree(found), crop=False, no_wrap=True, overflow="ignore")
+    services = drawing.services_of(found)
+    match form:
+        case GraphForm.DOT:
+            print(drawing.dot(services))
+        case GraphForm.MERMAID:
+            print(drawing.mermaid(services))
+        case _:
+            show.out.print(drawing.terminal(services, show.out.width), crop=False, no_wrap=True, overflow="ignore")
 
 
 async def wait(paths: MeshPaths, timeout_s: float) -> None:
@@ -76,67 +110,26 @@ async def _registry(paths: MeshPaths, deadline: float) -> str:
         await asyncio.sleep(0.05)
 
 
-def service_dict(service: registry.Service) -> dict[str, Any]:
-    """One service as `status --json` has it."""
-    return {
-        "name": service.name,
-        "state": show.state_name(service.state),
-        "reasons": list(service.reasons),
-        "instances": [
-            {
-                "id": instance.instance_id,
-                "address": instance.address,
-                "pid": show.optional(instance, "pid"),
-                "in_rotation": instance.in_rotation,
-                "fencing_token": instance.fencing_token,
-            }
-            for instance in service.instances
-        ],
-        "contracts": list(service.contracts),
-        "depends_on": list(service.depends_on_services),
-        "restarts": service.restarts,
-        "errors": list(service.errors),
-    }
-
-
 def services_table(listed: registry.ListServicesResponse) -> Any:
-    """All services as a table."""
+    """All services as a table with their reasons, for a screen that is renewed."""
+    now = time.time()
     return show.table(
-        ("SERVICE", "STATE", "UPTIME", "ADDRESS", "PID", "RESTARTS", "REASON"),
-        [_row(service) for service in listed.services],
-        right=("UPTIME", "PID", "RESTARTS"),
+        ("SERVICE", "STATE", "UPTIME", "CPU", "MEMORY", "ADDRESS", "PID", "RESTARTS", "REASON"),
+        [_row(service, now) for service in seen.join(listed)],
+        right=("UPTIME", "CPU", "MEMORY", "PID", "RESTARTS"),
     )
 
 
-def _row(service: registry.Service) -> tuple[str | Text, ...]:
-    running = list(service.instances)
-    began = service.start_time.seconds if service.HasField("start_time") else 0
+def _row(service: seen.SeenService, now: float) -> tuple[str | Text, ...]:
+    running = [instance.listed for instance in service.instances]
     return (
         service.name,
-        show.state_text(show.state_name(service.state)),
-        start.uptime(began),
+        show.state_text(service.state),
+        service.uptime(now),
+        show.percent(service.cpu_percent),
+        show.size(service.memory_bytes),
         ", ".join(instance.address for instance in running) or "-",
         ", ".join(str(instance.pid) for instance in running if instance.HasField("pid")) or "-",
-        str(service.restarts),
-        "; ".join(service.reasons),
+        str(service.listed.restarts),
+        "; ".join(service.listed.reasons),
     )
-
-
-def graph_tree(found: registry.GetDependencyGraphResponse) -> Tree:
-    """Levels of the start, each service with what it needs."""
-    needs: dict[str, list[str]] = {}
-    for edge in found.edges:
-        optional = " (optional)" if edge.kind == DEPENDENCY_KIND_OPTIONAL else ""
-        name = f"{edge.to_service}{optional}"
-        if name not in needs.setdefault(edge.from_service, []):
-            needs[edge.from_service].append(name)
-    tree = Tree("start order")
-    for level in sorted({node.level for node in found.nodes}):
-        branch = tree.add(f"level {level}")
-        for node in sorted((n for n in found.nodes if n.level == level), key=lambda n: n.name):
-            state = show.state_name(node.state)
-            line = Text.assemble((node.name, show.COLOURS.get(state, "")), f"  {state.lower()}")
-            if needs.get(node.name):
-                line.append(f"  needs {', '.join(needs[node.name])}", style="dim")
-            branch.add(line)
-    return tree

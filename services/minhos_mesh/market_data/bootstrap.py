@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from minhos_mesh.market_data.announcer import BusAnnouncer
 from minhos_mesh.market_data.domain.validation import Rules
@@ -14,6 +15,9 @@ from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.events import EventClient
 
+CATCH_UP_S: Final = 0.5
+"""Less than a question may take; the source needs some tens of milliseconds."""
+
 
 def settings_of(config: MeshConfig) -> Settings:
     """What the configuration asks of market data. Raises SymbolError or InstrumentError."""
@@ -22,6 +26,7 @@ def settings_of(config: MeshConfig) -> Settings:
         primary=config.primary(),
         ring_ticks=config.market_data.ring_ticks,
         max_tick_age_s=config.market_data.max_tick_age_s,
+        catch_up_s=CATCH_UP_S,
     )
 
 

@@ -223,7 +223,7 @@ class Keeper:
             lived_s=round(lived_s, 3),
         )
         if info.root and self._root is not None:
-            self._root.ended(lived_s, time.monotonic())
+            self._root.ended(lived_s, time.monotonic(), in_order=ended.code == 0)
         self._exits.add(exited)
         try:
             self._save()

@@ -10,6 +10,9 @@ from minhos_mesh.runtime.backoff import Backoff
 GOOD_RUN_S: Final = 30.0
 """A run of this length makes the failures before it forgotten."""
 
+TOO_SOON_S: Final = 0.5
+"""A run that is shorter than this has failed, however it ended."""
+
 
 @dataclass(slots=True)
 class RootPolicy:
@@ -25,7 +28,13 @@ class RootPolicy:
         """It runs: nothing is planned."""
         self.retry_at = None
 
-    def ended(self, lived_s: float, now: float) -> None:
-        """Plans the next start: after one failure at once, after more with growing delay."""
+    def ended(self, lived_s: float, now: float, *, in_order: bool = False) -> None:
+        """Plans the next start: after one failure at once, after more with growing delay.
+
+        An end in order, as when it is restarted on purpose, is no failure, unless it came so soon that nobody can have asked.
+        """
+        if in_order and lived_s >= TOO_SOON_S:
+            self.retry_at = now
+            return
         self.failures = 1 if lived_s >= GOOD_RUN_S else self.failures + 1
         self.retry_at = now + self.backoff.delay(self.failures - 1)

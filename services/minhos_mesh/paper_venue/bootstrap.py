@@ -50,7 +50,8 @@ async def watch_disk(venue: PaperVenue) -> None:
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Build the venue of one mesh. Raises StorageError when its file cannot be used."""
     config = context.config
-    async with Database(context.paths.store_file(context.service), migrations=MIGRATIONS) as database:
+    path = context.paths.store_file(context.service)
+    async with Database(path, migrations=MIGRATIONS, guard=context.fence()) as database:
         exchange = exchange_of(config)
         venue = PaperVenue(exchange, database, context.clock)
         await venue.recover()

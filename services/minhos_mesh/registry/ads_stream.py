@@ -15,6 +15,14 @@ from minhos_mesh.registry.xds_resources import CDS, LDS, PUSH_ORDER, RDS, Resour
 MAX_NAMES = 2_000
 """Names one stream may subscribe to, per type."""
 MAX_NAME_LENGTH = 512
+MAX_NAME_CHARACTERS = 256 * 1024
+"""Characters of all names that one stream may subscribe to."""
+MAX_UNKNOWN = 64
+"""Names nobody knows that one stream may subscribe to, per type; each costs an answer of its own."""
+MAX_TEXT = 500
+"""Characters of a client's reason that are kept."""
+_READ_TEXT = 16 * 1024
+"""Characters of it that are searched for names."""
 _MAX_REFUSED = 256
 _WHOLE_STATE_TYPES = frozenset({LDS, CDS})
 """Types whose every response lists all resources, because a missing one means that it is gone."""
@@ -66,6 +74,17 @@ class Refusal:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A resource that a client does not take as it is now, so that it works with an older one or none."""
+
+    name: str
+    text: str
+    """The client's reason."""
+    older: bool
+    """Whether it has an older one."""
+
+
 @dataclass(slots=True)
 class _Subscription:
     names: frozenset[str] = frozenset()
@@ -77,7 +96,9 @@ class _Subscription:
     sent: dict[str, bytes] = field(default_factory=dict)
     accepted: dict[str, PackedResource] = field(default_factory=dict)
     pending: dict[str, PackedResource] = field(default_factory=dict)
-    refused: dict[tuple[str, bytes], None] = field(default_factory=dict)
+    unknown: dict[str, PackedResource | None] = field(default_factory=dict)
+    refused: dict[tuple[str, bytes], str] = field(default_factory=dict)
+    """What was refused, with the reason."""
 
 
 class DiscoveryStream:
@@ -94,7 +115,7 @@ class DiscoveryStream:
         """Takes one request in; returns the refusal when it is one. Raises TooManyNames."""
         if request.type_url not in PUSH_ORDER:
             return None
-        _check_names(request.names)
+        self._check_names(request)
         subscription = self._subscriptions.get(request.type_url)
         if subscription is None:
             subscription = _Subscription(wildcard=not request.names and request.type_url in _WHOLE_STATE_TYPES)
@@ -120,16 +141,20 @@ class DiscoveryStream:
         """Whether the client has acknowledged or refused all that it was sent."""
         return all(subscription.acknowledged for subscription in self._subscriptions.values())
 
-    def withheld(self, snapshot: Snapshot) -> tuple[str, ...]:
-        """Names of resources that the client refused as they are now, so that it works with older ones or none."""
-        return tuple(
-            sorted(
-                name
-                for type_url, subscription in self._subscriptions.items()
-                for name, value in subscription.refused
-                if name in subscription.names and _is(snapshot.resources.get(type_url, {}).get(name), value)
-            )
-        )
+    @property
+    def proven(self) -> bool:
+        """Whether the client has answered a response, as every working one does."""
+        return self.accepted > 0 or any(s.refused for s in self._subscriptions.values())
+
+    def withheld(self, snapshot: Snapshot) -> tuple[Withheld, ...]:
+        """The resources that the client refused as they are now, by name."""
+        found = [
+            Withheld(name, text, name in subscription.accepted)
+            for type_url, subscription in self._subscriptions.items()
+            for (name, value), text in subscription.refused.items()
+            if name in subscription.names and _is(snapshot.resources.get(type_url, {}).get(name), value)
+        ]
+        return tuple(sorted(found, key=lambda each: each.name))
 
     def subscribed(self, type_url: str) -> frozenset[str]:
         """The names the client asked for, of one type."""
@@ -140,7 +165,7 @@ class DiscoveryStream:
         """An answer to an older response is not acted on, but a refusal in it is still worth telling."""
         if request.error is None:
             return None
-        return Refusal(request.type_url, "", (), request.error)
+        return Refusal(request.type_url, "", (), readable(request.error, MAX_TEXT))
 
     def _judge(self, request: Request, subscription: _Subscription) -> Refusal | None:
         if not request.nonce:
@@ -151,16 +176,17 @@ class DiscoveryStream:
             subscription.accepted.update(pending)
             self.accepted += 1
             return None
-        at_fault = _at_fault(request.error, pending, subscription)
+        text = readable(request.error, MAX_TEXT)
+        at_fault = _at_fault(request.error[:_READ_TEXT], pending, subscription)
         for name in at_fault:
-            subscription.refused[(name, pending[name].value)] = None
+            subscription.refused[name, pending[name].value] = text
         while len(subscription.refused) > _MAX_REFUSED:
             subscription.refused.pop(next(iter(subscription.refused)))
         if at_fault:  # what was right in the refused response has to be sent again without the rest
             for name in pending:
                 subscription.sent.pop(name, None)
             subscription.answer_due = request.type_url in _WHOLE_STATE_TYPES
-        return Refusal(request.type_url, subscription.version, tuple(sorted(at_fault)), request.error)
+        return Refusal(request.type_url, subscription.version, tuple(sorted(at_fault)), text)
 
     def _subscribe(self, subscription: _Subscription, names: frozenset[str]) -> None:
         if names:
@@ -168,7 +194,7 @@ class DiscoveryStream:
         if names - subscription.names:
             subscription.answer_due = True
         for name in subscription.names - names:
-            for kept in (subscription.sent, subscription.accepted, subscription.pending):
+            for kept in (subscription.sent, subscription.accepted, subscription.pending, subscription.unknown):
                 kept.pop(name, None)
         subscription.names = names
 
@@ -194,15 +220,27 @@ class DiscoveryStream:
         known: Mapping[str, PackedResource] = snapshot.resources.get(type_url, {})
         names: Iterable[str] = known if subscription.wildcard else sorted(subscription.names)
         wanted: dict[str, PackedResource] = {}
+        unknown = 0
         for name in names:
-            resource = known.get(name) or self._fallback(type_url, name)
+            resource = known.get(name)
+            if resource is None:
+                unknown += 1
+                resource = self._unknown(type_url, subscription, name) if unknown <= MAX_UNKNOWN else None
             if resource is None and linger and name in subscription.sent:
                 resource = subscription.accepted.get(name)
             if resource is not None and (name, resource.value) in subscription.refused:
                 resource = subscription.accepted.get(name)
             if resource is not None:
                 wanted[name] = resource
+        if unknown > MAX_UNKNOWN:
+            raise TooManyNames(f"resource_names: {unknown} names that nobody knows, allowed are {MAX_UNKNOWN}")
         return wanted
+
+    def _unknown(self, type_url: str, subscription: _Subscription, name: str) -> PackedResource | None:
+        """What is said about a name nobody knows; made once, since every push asks for it again."""
+        if name not in subscription.unknown:
+            subscription.unknown[name] = self._fallback(type_url, name)
+        return subscription.unknown[name]
 
     def _send(
         self, type_url: str, subscription: _Subscription, version: str, resources: Mapping[str, PackedResource]
@@ -217,26 +255,42 @@ class DiscoveryStream:
         subscription.sent.update({name: resource.value for name, resource in resources.items()})
         return Response(type_url, version, subscription.nonce, tuple(resources.values()))
 
+    def _check_names(self, request: Request) -> None:
+        names = request.names
+        if len(names) > MAX_NAMES:
+            raise TooManyNames(f"resource_names: {len(names)} names, allowed are {MAX_NAMES}")
+        for name in names:
+            if len(name) > MAX_NAME_LENGTH:
+                raise TooManyNames(f"resource_names: a name of {len(name)} characters, allowed are {MAX_NAME_LENGTH}")
+        others = (s.names for type_url, s in self._subscriptions.items() if type_url != request.type_url)
+        characters = sum(map(len, names)) + sum(len(name) for names_of in others for name in names_of)
+        if characters > MAX_NAME_CHARACTERS:
+            raise TooManyNames(f"resource_names: {characters} characters in all, allowed are {MAX_NAME_CHARACTERS}")
+
     def _routes_settled(self) -> bool:
         routes = self._subscriptions.get(RDS)
         return routes is None or routes.acknowledged
+
+
+def readable(text: str, longest: int) -> str:
+    """What a client says as people may see it: cut, and without what would drive a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text[:longest])
 
 
 def _is(resource: PackedResource | None, value: bytes) -> bool:
     return resource is not None and resource.value == value
 
 
-def _check_names(names: tuple[str, ...]) -> None:
-    if len(names) > MAX_NAMES:
-        raise TooManyNames(f"resource_names: {len(names)} names, allowed are {MAX_NAMES}")
-    for name in names:
-        if len(name) > MAX_NAME_LENGTH:
-            raise TooManyNames(f"resource_names: a name of {len(name)} characters, allowed are {MAX_NAME_LENGTH}")
-
-
 def _at_fault(text: str, pending: Mapping[str, PackedResource], subscription: _Subscription) -> list[str]:
-    """The resources a refusal speaks of: those it names, else all that are new to the client."""
-    named = [name for name in pending if name in text]
+    """The resources a refusal speaks of: those it names, else all that are new to the client.
+
+    The name of a contract is also how the names of its subsets begin, so the longest names are looked for first.
+    """
+    named = []
+    for name in sorted(pending, key=len, reverse=True):
+        if name in text:
+            named.append(name)
+            text = text.replace(name, "")
     if named:
         return named
     return [name for name, r in pending.items() if subscription.accepted.get(name) != r]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Final
 
+from minhos_mesh.registry.attach_limits import HELLO_SECONDS, AttachLimits, SilentStream
 from minhos_mesh.registry.attachment import Answer, Attachment, Beat, BeatTaken, Claim, Goodbye, Granted, Said
 from minhos_mesh.registry.service import Registry
-
-HELLO_SECONDS: Final = 5.0
-"""How long a stream may be open before it says hello."""
 
 
 class MessageOutOfPlace(Exception):
@@ -26,9 +23,9 @@ class MessageOutOfPlace(Exception):
 async def hold(registry: Registry, said: AsyncIterator[Said], heartbeat_seconds: float) -> AsyncGenerator[Answer, None]:
     """Holds the lease of one instance for as long as its stream lives.
 
-    Raises MessageOutOfPlace, ContractViolation, InstanceHeld or StaleToken.
+    Raises MessageOutOfPlace, ContractViolation, TooMuch, InstanceHeld or StaleToken.
     """
-    claim = await _first(said)
+    claim = await _first(registry.limits, said)
     attachment = await registry.attach(claim)
     reader = asyncio.create_task(_read(registry, attachment, said), name="attach-reader")
     try:
@@ -41,11 +38,15 @@ async def hold(registry: Registry, said: AsyncIterator[Said], heartbeat_seconds:
         registry.instances.detach(attachment)
 
 
-async def _first(said: AsyncIterator[Said]) -> Claim:
+async def _first(limits: AttachLimits, said: AsyncIterator[Said]) -> Claim:
+    stream: SilentStream | None = None
     try:
-        async with asyncio.timeout(HELLO_SECONDS):
-            first = await anext(said, None)
+        async with asyncio.timeout(HELLO_SECONDS) as deadline:
+            with limits.silence(deadline) as stream:
+                first = await anext(said, None)
     except TimeoutError:
+        if stream is not None and stream.gave_way:
+            raise stream.too_many() from None
         raise MessageOutOfPlace("message", f"nothing for {HELLO_SECONDS:g} s", "a hello at once") from None
     if not isinstance(first, Claim):
         raise MessageOutOfPlace("message", _name(first), "hello as the first message")
@@ -54,9 +55,11 @@ async def _first(said: AsyncIterator[Said]) -> Claim:
 
 async def _read(registry: Registry, attachment: Attachment, said: AsyncIterator[Said]) -> None:
     """Takes in what the instance says until its stream ends, and ends the attachment with the reason."""
+    beats = registry.limits.beats()
     try:
         async for message in said:
             if isinstance(message, Beat):
+                registry.limits.check_beat(beats)
                 attachment.answer(BeatTaken(registry.instances.beat(attachment, message)))
             elif isinstance(message, Goodbye):
                 await registry.leave(attachment, message.reason)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from minhos_mesh.compatibility.descriptors import ContractSet
 from minhos_mesh.registry.domain.contract_gate import ContractShape
 from minhos_mesh.registry.domain.health import Condition
 from minhos_mesh.registry.domain.leases import InstanceKey
@@ -29,9 +31,17 @@ class Claim:
     needs: tuple[Need, ...] = ()
     version: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    zone: str = ""
+    priority: int = 0
     pid: int | None = None
     presented: int | None = None
     """Token of the lease that it held before; None for a new process."""
+    single_owner: bool = False
+    """Whether no other instance of its service may hold the lease at the same time."""
+    store_token: int = 0
+    """Highest token that its own store has seen; it is granted a higher one."""
+    built: ContractSet | None = None
+    """All that it was built with: what it serves, what it needs, the events that it tells and hears."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,7 @@ class Beat:
     serving: bool
     conditions: tuple[Condition, ...] = ()
     internal_errors: int = 0
+    calls_in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +97,19 @@ class Attachment:
         self.lease_id = lease_id
         self.token = token
         self.said_goodbye = False
-        self._outgoing: asyncio.Queue[Answer] = asyncio.Queue(_OUTGOING)
+        self._outgoing: deque[Answer] = deque()
+        self._waiting: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def answer(self, answer: Answer) -> None:
         """Sends an answer, unless the instance does not read."""
-        if not self._outgoing.full():
-            self._outgoing.put_nowait(answer)
+        if len(self._outgoing) < _OUTGOING:
+            self._outgoing.append(answer)
+            self._wake()
 
     def drain(self, reason: str) -> bool:
         """Tells the instance to leave; False when it does not read what it is told."""
-        taken = not self._outgoing.full()
+        taken = len(self._outgoing) < _OUTGOING
         self.answer(DrainCommand(reason))
         return taken
 
@@ -109,17 +122,21 @@ class Attachment:
         else:
             self._ended.set_exception(error)
             self._ended.exception()  # an instance that is gone will not come to read it
+        self._wake()
 
     async def next_answer(self) -> Answer | None:
         """The next thing to send; None at the end. Raises what the stream was ended with."""
-        if not self._outgoing.empty():
-            return self._outgoing.get_nowait()
-        waiting = asyncio.ensure_future(self._outgoing.get())
-        try:
-            await asyncio.wait((waiting, self._ended), return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                return waiting.result()
-            self._ended.result()
-            return None
-        finally:
-            waiting.cancel()
+        while not self._outgoing:
+            if self._ended.done():
+                self._ended.result()
+                return None
+            self._waiting = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+        return self._outgoing.popleft()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)

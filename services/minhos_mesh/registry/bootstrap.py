@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from google.protobuf import descriptor_pb2
-
+from minhos_mesh.compatibility.descriptors import resolve
 from minhos_mesh.registry import translate
-from minhos_mesh.registry.ads import AggregatedDiscovery
-from minhos_mesh.registry.domain.contract_gate import ContractShape
+from minhos_mesh.registry.attach_limits import Bounds
+from minhos_mesh.registry.contract_directory import ContractDirectory
+from minhos_mesh.registry.contract_gate import ContractGate
+from minhos_mesh.registry.contract_servicer import CONTRACT_ERRORS, ContractServicer
 from minhos_mesh.registry.domain.directory import Present
 from minhos_mesh.registry.domain.health import Condition, Serving
 from minhos_mesh.registry.domain.leases import InstanceKey
-from minhos_mesh.registry.domain.supervision import SupervisionPolicy
-from minhos_mesh.registry.envoy import EnvoyMessages
+from minhos_mesh.registry.domain.supervision import Unit
 from minhos_mesh.registry.health_servicer import HealthMonitorServicer
+from minhos_mesh.registry.launches import rules_of
 from minhos_mesh.registry.liveness import Liveness
 from minhos_mesh.registry.log_tail import LogTails
+from minhos_mesh.registry.mesh_addresses import MeshAddresses, port_before
 from minhos_mesh.registry.mesh_services import EVERYWHERE, planned_services, specs_of
 from minhos_mesh.registry.monitor import HealthMonitor
+from minhos_mesh.registry.neighbours import MeshNeighbours
 from minhos_mesh.registry.outbox import Outbox
 from minhos_mesh.registry.plan import make_plan
-from minhos_mesh.registry.procfs import connects, start_ticks
+from minhos_mesh.registry.procfs import connects, start_ticks, started_ns
 from minhos_mesh.registry.publisher import EventPublisher
 from minhos_mesh.registry.readiness import ReadinessBoard
+from minhos_mesh.registry.resource_use import ResourceSampler
+from minhos_mesh.registry.route_control import RouteControl
+from minhos_mesh.registry.route_servicer import ROUTE_ERRORS, RouteServicer
 from minhos_mesh.registry.service import FactMakers, Registry
 from minhos_mesh.registry.servicer import ERRORS, RegistryServicer
-from minhos_mesh.registry.store import MIGRATIONS, InstanceRecord, RegistryStore
+from minhos_mesh.registry.store import InstanceRecord, RegistryStore
+from minhos_mesh.registry.stores.choice import open_store
+from minhos_mesh.registry.stores.local import MIGRATIONS
 from minhos_mesh.registry.supervisor import Supervisor
 from minhos_mesh.registry.supervisor_servicer import SupervisorServicer
+from minhos_mesh.registry.traffic import Traffic
 from minhos_mesh.registry.unit_notes import UnitNotes
 from minhos_mesh.registry.wishes import StoredWishes
-from minhos_mesh.registry.xds_resources import build_resources
 from minhos_mesh.runtime.attach import PROGRAM_VERSION, versions
 from minhos_mesh.runtime.catalogue import REGISTRY
+from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
-from minhos_mesh.runtime.contracts import all_contracts, descriptor_set
+from minhos_mesh.runtime.contracts import whole_set
 from minhos_mesh.runtime.keeper_client import AsyncKeeperClient
-from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.storage import Database
 
 PROBE_S: Final = 0.3
@@ -52,34 +60,45 @@ PROBE_S: Final = 0.3
 @dataclass(slots=True)
 class _Parts:
     registry: Registry
-    discovery: AggregatedDiscovery
+    gate: ContractGate
+    traffic: Traffic
+    clock: Clock
     supervisor: Supervisor
     publisher: EventPublisher
+    sampler: ResourceSampler
 
 
 @asynccontextmanager
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Builds the registry of one data folder; what an earlier life left is loaded and probed when it is entered."""
     database = Database(context.paths.store_file(REGISTRY), migrations=MIGRATIONS)
-    async with database, AsyncExitStack() as supervision:
-        parts = _wire(context, database)
+    async with database, open_store(context.config.registry, database) as store, AsyncExitStack() as supervision:
+        parts = _wire(context, database, store)
+        addresses = MeshAddresses(context.paths, context.config.registry.peers)
+        await parts.traffic.routes.load(parts.registry.changed)
         await parts.registry.recover(_still_there)
 
         async def start() -> None:
+            _collect_seldom()
+            neighbours = MeshNeighbours(parts.registry, context.conditions, addresses.others_are)
+            context.tasks.start(store.follow(neighbours), "registry-store")
+            await store.announce(addresses.own)
             context.tasks.start(parts.registry.keep_time(), "registry-time")
             context.tasks.start(parts.publisher.run(), "registry-publisher")
-            parts.discovery.open()
+            context.tasks.start(parts.sampler.run(), "registry-resources")
+            parts.traffic.discovery.open()
             await supervision.enter_async_context(parts.supervisor)
             context.tasks.start(_liveness(context, parts).run(), "registry-liveness")
 
         async def drain() -> None:
             await supervision.aclose()
+            await parts.registry.end_in_order()
             parts.registry.close()
-            parts.discovery.close()
+            parts.traffic.discovery.close()
 
         def bound(address: str) -> None:
-            _note_address(context.paths, address)
-            parts.registry.add_self(_own_instance(context, address))
+            addresses.own_is(address)
+            parts.registry.add_unleased(_own_instance(context, address))
 
         settings = context.config.registry
         yield ServiceParts(
@@ -87,62 +106,75 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
                 RegistryServicer(parts.registry, heartbeat_s=settings.heartbeat_s),
                 SupervisorServicer(parts.supervisor),
                 HealthMonitorServicer(parts.registry),
+                RouteServicer(_route_control(parts)),
+                ContractServicer(ContractDirectory(parts.registry, parts.gate)),
             ],
-            errors=ERRORS,
+            errors={**ERRORS, **ROUTE_ERRORS, **CONTRACT_ERRORS},
             start=start,
             drain=drain,
-            port=fixed_port(context),
-            handlers=[parts.discovery.handler()],
+            port=context.config.mesh.port or port_before(context.paths),
+            handlers=[parts.traffic.discovery.handler()],
             attach=False,
             bound=bound,
         )
 
 
+def _collect_seldom() -> None:
+    """A full collection over a thousand instances would stop all heartbeats for a fifth of a second: what is here now
+    stays for good, and the few cycles that come later may wait.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 def _liveness(context: ServiceContext, parts: _Parts) -> Liveness:
-    deadline_s = context.config.registry.liveness_deadline_s
+    def deadline_s(service: str) -> float:
+        return parts.supervisor.policy_of(service).liveness_deadline
+
     return Liveness(parts.registry.instances.of_service, parts.supervisor, context.clock, deadline_s=deadline_s)
 
 
-def fixed_port(context: ServiceContext) -> int:
-    """The port of the registry: the configured one, else the one of an earlier life of this mesh, else any."""
-    if context.config.mesh.port:
-        return context.config.mesh.port
-    try:
-        address = json.loads(context.paths.mesh_file.read_text(encoding="utf-8"))["address"]
-        return int(str(address).rpartition(":")[2])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+def _route_control(parts: _Parts) -> RouteControl:
+    return RouteControl(parts.registry, parts.traffic.routes, parts.clock, parts.traffic.discovery.settled)
 
 
-def _wire(context: ServiceContext, database: Database) -> _Parts:
+def _wire(context: ServiceContext, database: Database, store: RegistryStore) -> _Parts:
     settings, clock = context.config.registry, context.clock
-    messages = EnvoyMessages.from_file()
-    discovery = AggregatedDiscovery(
-        messages,
-        generation=f"{clock.wall_ns() // 1_000_000}",
-        on_withheld=lambda withheld: _note_withheld(context, withheld),
-    )
-    store, outbox, board = RegistryStore(database), Outbox(database), ReadinessBoard()
-    specs = specs_of(planned_services(context.config))
+    outbox, board = Outbox(database), ReadinessBoard()
+    traffic = Traffic(store.documents, context.conditions, clock, context.config.routing)
+    specs, rules = specs_of(planned_services(context.config), context.config), rules_of(context.config, context.paths)
+    gate = ContractGate(resolve(whole_set()), PROGRAM_VERSION)
     registry = Registry(
         store=store,
         outbox=outbox,
         clock=clock,
-        contracts=_mesh_contracts(),
+        contracts=translate.shapes_of(gate.mesh),
+        shapes=translate.shapes_of,
+        gate=gate,
         specs=specs,
         facts=FactMakers(translate.health_facts, translate.started_fact, translate.stopped_fact),
-        publish=lambda view: discovery.publish(build_resources(messages, view)),
+        publish=traffic.publish,
+        routes=traffic.routes.rules,
         board=board,
         tasks=context.tasks,
-        settled=discovery.settled,
+        settled=traffic.discovery.settled,
         lease_seconds=settings.lease_s,
         own_service=REGISTRY,
+        bounds=Bounds(settings.max_instances_of_service, settings.max_silent_streams),
     )
     own_key = InstanceKey(REGISTRY, context.instance_id)
     context.conditions.listen(
         lambda: registry.instances.note(own_key, 0, conditions=_conditions(context.conditions.held()))
     )
+    sampler = ResourceSampler(registry.instances.present.values, clock)
+    registry.uses = sampler.uses
     HealthMonitor(registry, context.tasks, check_s=settings.check_s, own_key=own_key)
+    notes = UnitNotes(registry, lambda service: rules.policies[service].watched_only is not None)
+
+    def on_change(unit: Unit) -> None:
+        notes.note(unit)
+        registry.turns.look()
+
     supervisor = Supervisor(
         plan=make_plan(specs),
         processes=AsyncKeeperClient(context.paths.data_dir),
@@ -150,16 +182,14 @@ def _wire(context: ServiceContext, database: Database) -> _Parts:
         wishes=StoredWishes(store),
         logs=LogTails(context.paths.data_dir),
         clock=clock,
-        policy=SupervisionPolicy(ready_deadline=settings.ready_deadline_s, stop_deadline=settings.stop_deadline_s),
+        policies=rules.policies,
+        instances=rules.instances,
+        launches=rules.launches,
         external=(REGISTRY,),
-        on_change=UnitNotes(registry).note,
+        on_change=on_change,
     )
-    return _Parts(registry, discovery, supervisor, EventPublisher(registry, outbox, REGISTRY))
-
-
-def _mesh_contracts() -> Mapping[str, ContractShape]:
-    known = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set(all_contracts()))
-    return translate.shapes_of(known)
+    registry.turns.processes = supervisor.instances_with_process
+    return _Parts(registry, gate, traffic, clock, supervisor, EventPublisher(registry, outbox, REGISTRY), sampler)
 
 
 async def _still_there(record: InstanceRecord) -> bool:
@@ -176,6 +206,7 @@ async def _still_there(record: InstanceRecord) -> bool:
 def _own_instance(context: ServiceContext, address: str) -> Present:
     host, _, port = address.rpartition(":")
     specs = specs_of((REGISTRY,))
+    ticks = start_ticks(os.getpid())
     return Present(
         key=InstanceKey(REGISTRY, context.instance_id),
         host=host,
@@ -187,26 +218,12 @@ def _own_instance(context: ServiceContext, address: str) -> Present:
         versions=versions(),
         attached_ns=context.clock.wall_ns(),
         pid=os.getpid(),
+        process_started=ticks,
+        started_ns=None if ticks is None else started_ns(ticks),
         serving=Serving.SERVING,
         ever_ready=True,
     )
 
 
-def _note_withheld(context: ServiceContext, withheld: Mapping[str, tuple[str, ...]]) -> None:
-    """A client that does not take what it is told works with an older view of the mesh; people should see that."""
-    if not withheld:
-        context.conditions.clear("DISCOVERY_REFUSED")
-        return
-    told = "; ".join(f"{client} does not take {', '.join(names)}" for client, names in sorted(withheld.items()))
-    context.conditions.set("DISCOVERY_REFUSED", told)
-
-
 def _conditions(held: Mapping[str, str]) -> tuple[Condition, ...]:
     return tuple(Condition(code, text) for code, text in sorted(held.items()))
-
-
-def _note_address(paths: MeshPaths, address: str) -> None:
-    """Names the registry's address for everyone who looks for this mesh; replaced in one step."""
-    new = paths.mesh_file.with_suffix(".new")
-    new.write_text(json.dumps({"address": address, "pid": os.getpid()}) + "\n", encoding="utf-8")
-    new.replace(paths.mesh_file)

@@ -59,10 +59,14 @@ class HealthMonitorServicer(rpc.HealthMonitorServiceServicer):
         """See the contract."""
         size = page_size(request, default=DEFAULT_PAGE, largest=LARGEST_PAGE)
         begins = read_token(request)
-        before = None if begins is None else int(begins[0])
         service = request.service if request.HasField("service") else None
-        since_ns = request.since_time.ToNanoseconds() if request.HasField("since_time") else None
-        found = await self._registry.list_changes(service, since_ns, before, size + 1)
+        found = await self._registry.list_changes(
+            service,
+            since_ns=request.since_time.ToNanoseconds() if request.HasField("since_time") else None,
+            until_ns=request.until_time.ToNanoseconds() if request.HasField("until_time") else None,
+            before_revision=None if begins is None else int(begins[0]),
+            limit=size + 1,
+        )
         token = make_token(request, [found[size - 1].revision]) if len(found) > size else ""
         changes = [translate.change_to(change) for change in found[:size]]
         newest = self._registry.health.newest

@@ -21,8 +21,8 @@ class Units(Protocol):
         """Every supervised service."""
         ...
 
-    def condemn(self, service: str, reason: str) -> None:
-        """Kills a service, so that it is started again."""
+    def condemn(self, name: str, reason: str) -> None:
+        """Kills the process of a unit, so that it is started again."""
         ...
 
 
@@ -34,9 +34,14 @@ class Liveness:
     """
 
     def __init__(
-        self, instances: Callable[[str], Iterable[Present]], units: Units, clock: Clock, *, deadline_s: float
+        self,
+        instances: Callable[[str], Iterable[Present]],
+        units: Units,
+        clock: Clock,
+        *,
+        deadline_s: Callable[[str], float],
     ) -> None:
-        """`instances` gives what is known of a service's instances, gone ones among them."""
+        """`instances` gives what is known of a service's instances, gone ones among them; `deadline_s` how long it may be silent."""
         self._instances, self._units, self._clock, self._deadline_s = instances, units, clock, deadline_s
 
     async def run(self) -> None:
@@ -51,9 +56,9 @@ class Liveness:
         for unit in self._units.units():
             if unit.wanted and unit.has_process and unit.kill_at is None:
                 silent = self._silent_s(unit, now)
-                if silent is not None and silent > self._deadline_s:
+                if silent is not None and silent > self._deadline_s(unit.service):
                     reason = f"process {unit.pid} has been silent for {silent:.0f} s and is killed"
-                    self._units.condemn(unit.service, reason)
+                    self._units.condemn(unit.name, reason)
 
     def _silent_s(self, unit: Unit, now: float) -> float | None:
         for present in self._instances(unit.service):

@@ -29,15 +29,18 @@ class LogTails:
         for path in self._files(service):
             self._marks[path] = _size(path)
 
-    async def tail(self, service: str) -> tuple[str, ...]:
-        """The last lines of the log and of the crash output since the mark, at most so many of each."""
-        return await asyncio.to_thread(self._read, service)
+    async def tail(self, service: str, instance_id: str | None = None) -> tuple[str, ...]:
+        """The last lines of the log and of the crash output since the mark, at most so many of each.
 
-    def _read(self, service: str) -> tuple[str, ...]:
+        With an instance, lines that name another instance are left out: all instances of a service share its log.
+        """
+        return await asyncio.to_thread(self._read, service, instance_id)
+
+    def _read(self, service: str, instance_id: str | None) -> tuple[str, ...]:
         return tuple(
             _readable(line)
             for path in self._files(service)
-            for line in _last_lines(path, self._marks.get(path, 0), self._lines)
+            for line in _last_lines(path, self._marks.get(path, 0), self._lines, instance_id)
         )
 
     def _files(self, service: str) -> tuple[Path, Path]:
@@ -51,7 +54,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _last_lines(path: Path, mark: int, count: int) -> list[str]:
+def _last_lines(path: Path, mark: int, count: int, instance_id: str | None) -> list[str]:
     size = _size(path)
     start = max(mark if mark <= size else 0, size - _READ_BYTES)
     try:
@@ -60,7 +63,14 @@ def _last_lines(path: Path, mark: int, count: int) -> list[str]:
             lines = file.read(_READ_BYTES).decode(errors="replace").splitlines()
     except OSError:
         return []
-    return [line for line in lines if line.strip()][-count:]
+    return [line for line in lines if line.strip() and _may_be_of(instance_id, line)][-count:]
+
+
+def _may_be_of(instance_id: str | None, line: str) -> bool:
+    """Whether a line was written by this instance, as far as the line says."""
+    if instance_id is None or '"instance":' not in line:
+        return True
+    return f'"instance": "{instance_id}"' in line or f'"instance":"{instance_id}"' in line
 
 
 def _readable(line: str) -> str:

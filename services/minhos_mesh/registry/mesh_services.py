@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from minhos_mesh.registry.plan import Need, ServiceSpec
-from minhos_mesh.runtime.catalogue import service_names
+from minhos_mesh.runtime import catalogue
 from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.contracts import ROOT_PACKAGE, all_contracts
 
@@ -16,19 +16,13 @@ EVERYWHERE: Final = f"{ROOT_PACKAGE}mesh.v1.ServiceControlService"
 
 SERVES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "registry": ("registry.v1.RegistryService", "registry.v1.SupervisorService", "health.v1.HealthMonitorService"),
-        "event_bus": ("events.v1.EventBusService",),
-        "state_manager": ("state.v1.StateManagerService",),
-        "market_data": ("market.v1.MarketDataProviderService", "market.v1.MarketDataIngestService"),
-        "sierra_simulator": ("sierra.v1.SierraSimulatorService",),
-        "sierra_client": ("sierra.v1.SierraClientService",),
-        "paper_venue": ("venue.v1.VenueService",),
-        "risk_manager": ("risk.v1.RiskManagerService",),
-        "ai_brain": ("brain.v1.AIBrainService",),
-        "trading_engine": (
-            "trading.v1.TradingEngineService",
-            "trading.v1.OrderService",
-            "trading.v1.TradingControlService",
+        **{name: catalogue.entry(name).serves for name in catalogue.service_names()},
+        "registry": (
+            "registry.v1.RegistryService",
+            "registry.v1.SupervisorService",
+            "registry.v1.RouteService",
+            "registry.v1.ContractService",
+            "health.v1.HealthMonitorService",
         ),
     }
 )
@@ -36,13 +30,21 @@ SERVES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 
 def planned_services(config: MeshConfig) -> tuple[str, ...]:
-    """The services that this configuration asks for."""
-    return tuple(name for name in service_names() if name != "sierra_simulator" or config.feed.kind != "none")
+    """The services that this configuration asks for: those of the program, then programs of its own."""
+    ours = tuple(name for name in catalogue.service_names() if name != "sierra_simulator" or config.feed.kind != "none")
+    return (*ours, *(name for name, section in sorted(config.services.items()) if section.command))
 
 
-def specs_of(services: tuple[str, ...]) -> tuple[ServiceSpec, ...]:
-    """What the plan must know of these services, read from their contracts."""
-    return tuple(_spec(name) for name in services)
+def specs_of(services: tuple[str, ...], config: MeshConfig | None = None) -> tuple[ServiceSpec, ...]:
+    """What the plan must know of these services: read from their contracts, or from the configuration where a program of
+    its own is started, whose contracts are known only when it attaches.
+    """
+    return tuple(_spec(name) if name in SERVES else _configured(name, config) for name in services)
+
+
+def _configured(service: str, config: MeshConfig | None) -> ServiceSpec:
+    needs = () if config is None else config.services[service].needs
+    return ServiceSpec(service, frozenset((EVERYWHERE,)), tuple(Need(EVERYWHERE, provider=name) for name in needs))
 
 
 def _spec(service: str) -> ServiceSpec:

@@ -1,4 +1,4 @@
-"""Decides how instances are looked at from outside: standard health watched and asked, memory and CPU measured."""
+"""Decides how instances are looked at from outside: their standard health is watched and asked."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from minhos_mesh.registry.domain.directory import Present
-from minhos_mesh.registry.domain.health import Serving
+from minhos_mesh.registry.domain.health import CHECK_FAILURES_UNTIL_UNHEALTHY, Serving
 from minhos_mesh.registry.domain.leases import InstanceKey
-from minhos_mesh.registry.procfs import usage
 from minhos_mesh.registry.service import Registry
 from minhos_mesh.runtime import channel_options
 from minhos_mesh.runtime.log import get_logger
@@ -35,33 +34,28 @@ class HealthMonitor:
     ) -> None:
         """Checks come every `check_s` seconds, twice as often after an error; the registry asks itself nothing."""
         self._registry, self._tasks, self._check_s, self._own_key = registry, tasks, check_s, own_key
-        self._watching: dict[tuple[InstanceKey, int], asyncio.Task[None]] = {}
+        self._watching: dict[InstanceKey, tuple[int, asyncio.Task[None]]] = {}
         registry.on_arrival(self._on_arrival)
 
     def _on_arrival(self, present: Present, here: bool) -> None:
-        identity = (present.key, present.token)
-        if here:
-            # A new token replaces the watch of the stream before it.
-            for other in [known for known in self._watching if known[0] == present.key and known != identity]:
-                self._watching.pop(other).cancel()
-            if identity not in self._watching:
-                self._watching[identity] = self._tasks.start(self._look(present), f"monitor-{present.key}")
-        elif (task := self._watching.pop(identity, None)) is not None:
+        token, task = self._watching.get(present.key, (None, None))
+        if here and token != present.token:
+            if task is not None:  # a new token replaces the watch of the stream before it
+                task.cancel()
+            looking = self._tasks.start(self._look(present), f"monitor-{present.key}")
+            self._watching[present.key] = (present.token, looking)
+        elif not here and task is not None and token == present.token:
+            del self._watching[present.key]
             task.cancel()
 
     async def _look(self, present: Present) -> None:
-        if present.key == self._own_key:
-            await self._measure_for_ever(present)
+        if present.key == self._own_key or not present.port:
+            return  # a process that is only watched listens nowhere
         async with grpc.aio.insecure_channel(present.address, options=channel_options.CHANNEL) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stub names no methods
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch(stub, present))
                 group.create_task(self._check_for_ever(stub, present))
-
-    async def _measure_for_ever(self, present: Present) -> None:
-        while True:
-            await self._measure(present)
-            await asyncio.sleep(self._check_s)
 
     async def _check_for_ever(self, stub: Any, present: Present) -> None:
         failures = 0
@@ -74,9 +68,9 @@ class HealthMonitor:
                 if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                     failures += 1
                     text = f"{error.code().name} {error.details()}"
-                    _log.warning("check.failed", instance_key=str(present.key), failures=failures, error=text)
+                    if failures <= CHECK_FAILURES_UNTIL_UNHEALTHY:  # what goes on for hours is said when it begins
+                        _log.warning("check.failed", instance_key=str(present.key), failures=failures, error=text)
                     self._note(present, check_failures=failures, check_error=text)
-            await self._measure(present)
             await asyncio.sleep(self._check_s / 2 if failures else self._check_s)
 
     async def _watch(self, stub: Any, present: Present) -> None:
@@ -90,13 +84,6 @@ class HealthMonitor:
                     return
             self._note(present, watched=Serving.UNKNOWN)
             await asyncio.sleep(WATCH_RETRY_S)
-
-    async def _measure(self, present: Present) -> None:
-        if present.pid is None:
-            return
-        used = await asyncio.to_thread(usage, present.pid)
-        if used is not None:
-            self._note(present, memory_bytes=used.memory_bytes, cpu_seconds=used.cpu_seconds)
 
     def _note(self, present: Present, **changes: object) -> None:
         self._registry.instances.note(present.key, present.token, **changes)

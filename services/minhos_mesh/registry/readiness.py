@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from minhos_mesh.registry.domain.leases import InstanceKey
 
@@ -12,12 +12,17 @@ class ReadinessBoard:
 
     def __init__(self) -> None:
         self._serving: dict[str, set[str]] = {}
+        self._standing_by: set[InstanceKey] = set()
         self._listeners: list[Callable[[], None]] = []
 
     def is_serving(self, service: str, instance_id: str | None = None) -> bool:
         """Whether this instance, or any instance when None, serves."""
         instances = self._serving.get(service, set())
         return bool(instances) if instance_id is None else instance_id in instances
+
+    def stands_by(self, service: str, instance_id: str) -> bool:
+        """Whether this instance waits only for what another instance of its service still holds."""
+        return InstanceKey(service, instance_id) in self._standing_by
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls `listener` after each change; the result ends that."""
@@ -33,16 +38,23 @@ class ReadinessBoard:
             instances.add(instance_id)
         else:
             instances.remove(instance_id)
-        for listener in list(self._listeners):
-            listener()
+        self._tell()
 
-    def replace(self, serving: set[InstanceKey]) -> None:
-        """Says at once which instances serve; all others do not."""
-        instances: dict[str, set[str]] = {}
-        for key in serving:
-            instances.setdefault(key.service, set()).add(key.instance_id)
-        if instances == {service: held for service, held in self._serving.items() if held}:
+    def set_standing_by(self, key: InstanceKey, stands_by: bool) -> None:
+        """Says whether an instance stands by."""
+        if stands_by == (key in self._standing_by):
             return
-        self._serving = instances
+        (self._standing_by.add if stands_by else self._standing_by.discard)(key)
+        self._tell()
+
+    def serving_are(self, service: str, instance_ids: Collection[str]) -> None:
+        """Says at once which instances of a service serve; its others do not."""
+        before = self._serving.get(service, set())
+        if before == set(instance_ids):
+            return
+        self._serving[service] = set(instance_ids)
+        self._tell()
+
+    def _tell(self) -> None:
         for listener in list(self._listeners):
             listener()

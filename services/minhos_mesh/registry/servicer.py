@@ -11,14 +11,17 @@ from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_api.registry.v1 import registry_service_pb2 as pb
 from minhos_api.registry.v1 import registry_service_pb2_grpc as rpc
 from minhos_mesh.registry import translate
+from minhos_mesh.registry.attach_limits import TooMuch
 from minhos_mesh.registry.attach_session import MessageOutOfPlace, hold
-from minhos_mesh.registry.domain.contract_gate import ContractViolation
 from minhos_mesh.registry.domain.graph import graph_of
 from minhos_mesh.registry.domain.leases import InstanceHeld, StaleToken
 from minhos_mesh.registry.instances import TooManyInstances
 from minhos_mesh.registry.plan import UnknownService
 from minhos_mesh.registry.service import Registry, ServiceUnknown
-from minhos_mesh.registry.supervision_ports import NotSupervised, StartFailed, StopFailed
+from minhos_mesh.registry.store import StoreRefused, StoreUnavailable
+from minhos_mesh.registry.supervision_ports import NotReplaceable, NotSupervised, StartFailed, StopFailed
+from minhos_mesh.registry.told_once import AskedOften, ToldOnce
+from minhos_mesh.registry.turns import OwnerReplaced, TooManyWait
 from minhos_mesh.runtime.contracts import contract
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.keeper_client import KeeperRefused, KeeperUnavailable
@@ -31,11 +34,6 @@ ERRORS: Final[ErrorTable] = {
         attributes=("field", "seen", "allowed"),
         field="field",
     ),
-    ContractViolation: ErrorRow(
-        grpc.StatusCode.FAILED_PRECONDITION,
-        reasons.ERROR_REASON_CONTRACT_VIOLATION,
-        attributes=("contract", "missing", "different"),
-    ),
     InstanceHeld: ErrorRow(
         grpc.StatusCode.ALREADY_EXISTS,
         reasons.ERROR_REASON_INSTANCE_TAKEN,
@@ -47,6 +45,22 @@ ERRORS: Final[ErrorTable] = {
         reasons.ERROR_REASON_LEASE_STALE,
         attributes=("instance_id", "fencing_token", "newest"),
     ),
+    TooMuch: ErrorRow(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reasons.ERROR_REASON_LIMIT_REACHED,
+        attributes=("limit", "seen", "allowed"),
+        retry_after_s=1.0,
+    ),
+    OwnerReplaced: ErrorRow(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        reasons.ERROR_REASON_OWNER_REPLACED,
+        attributes=("service", "instance_id", "owner"),
+    ),
+    TooManyWait: ErrorRow(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        reasons.ERROR_REASON_LIMIT_REACHED,
+        attributes=("limit", "seen", "allowed"),
+    ),
     TooManyInstances: ErrorRow(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         reasons.ERROR_REASON_LIMIT_REACHED,
@@ -57,6 +71,9 @@ ERRORS: Final[ErrorTable] = {
     ),
     UnknownService: ErrorRow(
         grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SERVICE_UNKNOWN, attributes=("service", "nearest", "known")
+    ),
+    NotReplaceable: ErrorRow(
+        grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT, attributes=("service", "state")
     ),
     NotSupervised: ErrorRow(
         grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT, attributes=("service", "state")
@@ -71,6 +88,10 @@ ERRORS: Final[ErrorTable] = {
         grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_DEPENDENCY_UNAVAILABLE, retry_after_s=1.0
     ),
     KeeperRefused: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT),
+    StoreUnavailable: ErrorRow(
+        grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_DEPENDENCY_UNAVAILABLE, retry_after_s=1.0
+    ),
+    StoreRefused: ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_DEPENDENCY_UNAVAILABLE, retry_after_s=5.0),
     StorageClosed: ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_NOT_SERVING, retry_after_s=0.5),
 }
 """How the registry's exceptions are told."""
@@ -88,6 +109,8 @@ class RegistryServicer(rpc.RegistryServiceServicer):
         """Instances are told to send a heartbeat every `heartbeat_s` seconds."""
         self._registry, self._heartbeat_s = registry, heartbeat_s
         self._watch_s = heartbeat_seconds("minhos_api.registry.v1.RegistryService", "WatchServices")
+        self._resolved = AskedOften()
+        self._told = ToldOnce(translate.service_to)
 
     async def Attach(
         self, requests: AsyncIterator[pb.AttachRequest], _context: Any
@@ -103,8 +126,11 @@ class RegistryServicer(rpc.RegistryServiceServicer):
 
     async def Resolve(self, request: pb.ResolveRequest, _context: Any) -> pb.ResolveResponse:
         """See the contract."""
-        found = self._registry.resolve(request.name)
-        instances = [translate.instance_to(present) for present in found]
+        return self._resolved.of(request.name, self._registry.edition, lambda: self._resolve(request.name))
+
+    def _resolve(self, name: str) -> pb.ResolveResponse:
+        found = self._registry.resolve(name)
+        instances = [translate.instance_to(present, self._registry.uses) for present in found]
         return pb.ResolveResponse(instances=instances, revision=self._registry.changes.newest)
 
     async def ListServices(self, _request: pb.ListServicesRequest, _context: Any) -> pb.ListServicesResponse:
@@ -123,7 +149,7 @@ class RegistryServicer(rpc.RegistryServiceServicer):
             if view is None:
                 yield pb.WatchServicesResponse(heartbeat=pb.WatchHeartbeat(), revision=revision)
             else:
-                yield pb.WatchServicesResponse(changed=translate.service_to(view), revision=revision)
+                yield self._told.of(revision, view)
 
     async def GetDependencyGraph(
         self, _request: pb.GetDependencyGraphRequest, _context: Any

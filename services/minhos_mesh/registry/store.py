@@ -1,51 +1,39 @@
-"""Decides what the registry keeps on disk: instances with their tokens, what should run, and the health history.
+"""Decides what the registry keeps, and what every engine that keeps it must promise.
 
-Everything is committed with synchronous=FULL: tokens must never be granted twice, not even after a loss of power,
-since other stores remember them. The token of an instance is checked inside each transaction that changes it.
+Instances with their fencing tokens, what each service serves, and documents (routes, contract sets) belong to the mesh:
+all its registries see the same. What should run here, the history of health and the waiting events belong to one
+machine. Engines: `stores.sqlite` for one machine, `stores.etcd` beyond it.
 """
 
 from __future__ import annotations
 
 import enum
-import json
-import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
-from minhos_mesh.registry.domain.health import Assessment, Cause, Reason, State
-from minhos_mesh.registry.domain.history import KEPT_PER_SERVICE, HealthChange
-from minhos_mesh.registry.domain.leases import InstanceKey, StaleToken
-from minhos_mesh.registry.outbox import MIGRATION as OUTBOX
+from minhos_mesh.registry.domain.health import Condition, Serving
+from minhos_mesh.registry.domain.history import HealthChange
+from minhos_mesh.registry.domain.leases import InstanceKey
+from minhos_mesh.registry.outbox import Fact
 from minhos_mesh.registry.plan import Need
-from minhos_mesh.runtime.storage import Connection, Database
 
-KEPT_TOKENS = 1_000
-"""Instances whose last token is remembered; the oldest are forgotten, and their owners count as new."""
 
-MIGRATIONS: Sequence[str] = (
-    """
-    CREATE TABLE fencing (id INTEGER PRIMARY KEY CHECK (id = 1), last_token INTEGER NOT NULL);
-    INSERT INTO fencing VALUES (1, 0);
-    CREATE TABLE tokens (
-        service TEXT NOT NULL, instance_id TEXT NOT NULL, token INTEGER NOT NULL, PRIMARY KEY (service, instance_id)
-    ) WITHOUT ROWID;
-    CREATE TABLE instances (
-        service TEXT NOT NULL, instance_id TEXT NOT NULL, lease_id TEXT NOT NULL, token INTEGER NOT NULL,
-        host TEXT NOT NULL, port INTEGER NOT NULL, pid INTEGER, process_started INTEGER, version TEXT NOT NULL,
-        contracts TEXT NOT NULL, needs TEXT NOT NULL, ever_ready INTEGER NOT NULL, attached_ns INTEGER NOT NULL,
-        PRIMARY KEY (service, instance_id)
-    ) WITHOUT ROWID;
-    CREATE TABLE services (
-        service TEXT PRIMARY KEY, desired TEXT, contracts TEXT NOT NULL, needs TEXT NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE health_changes (
-        revision INTEGER PRIMARY KEY, service TEXT NOT NULL, before TEXT NOT NULL, after TEXT NOT NULL, reasons TEXT NOT NULL,
-        time_ns INTEGER NOT NULL
-    );
-    CREATE INDEX health_changes_of_service ON health_changes (service, revision);
-    """
-    + OUTBOX,
-)
+class StoreUnavailable(Exception):
+    """Expected: the engine does not answer now; nothing is known of what was asked, and asking again is safe."""
+
+
+class StoreRefused(Exception):
+    """Expected: the engine answers and will not do it: no permission, too large, out of space, or another mesh's data."""
+
+
+class DocumentMoved(Exception):
+    """Expected: a document is not at the revision that its writer has read."""
+
+    def __init__(self, kind: str, name: str, *, expected: int, newest: int) -> None:
+        super().__init__(f"{kind} {name!r} is at revision {newest}, the change was made for revision {expected}")
+        self.kind, self.name = kind, name
+        self.expected, self.newest = expected, newest
 
 
 class Desired(enum.Enum):
@@ -72,6 +60,54 @@ class InstanceRecord:
     process_started: int | None = None
     """Start time of the process in clock ticks since boot; together with the pid it names one process for good."""
     ever_ready: bool = False
+    zone: str = ""
+    priority: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    built: str = ""
+    """Name of the document that holds what it was built with; empty when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceReport:
+    """What the registry that holds an instance tells the others of it; heartbeats are not told."""
+
+    serving: Serving = Serving.UNKNOWN
+    late: bool = False
+    leaving: bool = False
+    check_failures: int = 0
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldElsewhere:
+    """An instance that is attached at another registry of the mesh."""
+
+    record: InstanceRecord
+    holder: str
+    """The other registry, see Member."""
+    report: InstanceReport = field(default_factory=InstanceReport)
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """How an instance went."""
+
+    in_order: bool = True
+    how: str = ""
+
+
+IN_ORDER: Final = Departure()
+"""It left by itself or was told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One registry of the mesh."""
+
+    name: str
+    """The same over restarts on one data folder."""
+    address: str
+    """Where instances attach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,222 +116,173 @@ class ServiceRecord:
 
     service: str
     desired: Desired | None
-    """None when nobody ever asked for it to run or not to run: it attached by itself."""
+    """None when nobody ever asked for it to run or not to run here: it attached by itself."""
     contracts: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """All that an earlier life of the registry left."""
+    """All that is known when a registry starts."""
 
     instances: tuple[InstanceRecord, ...]
+    """Those this registry held, and those whose registry is gone."""
     tokens: tuple[tuple[InstanceKey, int], ...]
     services: tuple[ServiceRecord, ...]
     latest: tuple[HealthChange, ...]
-    """The last health change of each service."""
+    """The last health change of each service that was seen here."""
+    elsewhere: tuple[HeldElsewhere, ...] = ()
+    members: tuple[Member, ...] = ()
+    """All registries of the mesh that live, this one left out."""
 
 
-class RegistryStore:
-    """The registry's tables in one SQLite file."""
+class Neighbours(Protocol):
+    """Who is told what other registries of the mesh do; called on the event loop, in the order in which it happened."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def seen(self, instance: HeldElsewhere) -> None:
+        """An instance attached at another registry, or changed there."""
+
+    def gone(self, key: InstanceKey, token: int, departure: Departure) -> None:
+        """An instance left another registry."""
+
+    def inherited(self, record: InstanceRecord) -> None:
+        """The registry of an instance is gone and this one holds it now; it may come back here or elsewhere."""
+
+    def service_known(self, service: str, contracts: tuple[str, ...], needs: tuple[Need, ...]) -> None:
+        """A service serves and needs this now, as another registry was told."""
+
+    def members_changed(self, members: Sequence[Member]) -> None:
+        """These other registries live."""
+
+    def store_trouble(self, text: str | None) -> None:
+        """The engine does not answer, as the text says; None when it does again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A named value that all registries of the mesh share."""
+
+    kind: str
+    name: str
+    value: bytes
+    revision: int
+    """Above the revisions of all changes before it, of any document."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentChange:
+    """A document was written or, without one, deleted."""
+
+    kind: str
+    name: str
+    revision: int
+    document: Document | None
+
+
+DocumentListener = Callable[[DocumentChange], None]
+
+
+class Documents(Protocol):
+    """Named values of some kinds, each with a revision; small ones: an engine may refuse more than 1 MiB."""
+
+    async def read(self, kind: str, name: str) -> Document | None:
+        """The newest value that was acknowledged anywhere in the mesh; None when there is none."""
+        ...
+
+    async def list(self, kind: str) -> tuple[Document, ...]:
+        """All of one kind by name, as of one moment."""
+        ...
+
+    async def write(self, kind: str, name: str, value: bytes, *, expected: int | None = None) -> int:
+        """Keeps a value and returns its revision; durable when it returns.
+
+        With `expected`, only when the document is at that revision, 0 meaning that there is none: else DocumentMoved.
+        """
+        ...
+
+    async def delete(self, kind: str, name: str, *, expected: int | None = None) -> bool:
+        """Removes a document; says whether it was there. `expected` as in `write`."""
+        ...
+
+    def on_change(self, kind: str, listener: DocumentListener) -> None:
+        """Calls `listener` on the event loop with each change of this kind from now on, whoever made it, in order of
+        revision. A change may be told that was also read before.
+        """
+        ...
+
+
+class RegistryStore(Protocol):
+    """What an engine promises. Every call may raise StoreUnavailable or StoreRefused."""
+
+    @property
+    def documents(self) -> Documents:
+        """Documents of the mesh."""
+        ...
 
     async def load(self) -> StoredState:
-        """Reads everything back in one snapshot."""
-        return await self._database.read(_load)
+        """Everything as of one moment. `follow` tells what comes after it."""
+        ...
+
+    async def follow(self, neighbours: Neighbours) -> None:
+        """Tells what other registries do since `load`, until it is cancelled; returns when there can be none."""
+        ...
+
+    async def announce(self, address: str) -> None:
+        """Tells the other registries where instances can attach here."""
+        ...
 
     async def admit(self, record: InstanceRecord, allowed: Callable[[], None]) -> int:
-        """Keeps a new owner of an instance and returns its fencing token, which is above every earlier one.
+        """Keeps a new owner of an instance and returns its fencing token, above every token granted before in the mesh
+        and above the one in `record`, which is the highest that the instance's own store has seen.
 
-        `allowed` is called inside the transaction, right before the token is taken, and raises to refuse.
+        `allowed` raises to refuse; what it judges by holds until the token is granted. It may be called again.
         """
-
-        def run(connection: Connection) -> int:
-            allowed()
-            (token,) = connection.execute(
-                "UPDATE fencing SET last_token = last_token + 1 WHERE id = 1 RETURNING last_token"
-            ).fetchone()
-            _write_instance(connection, record, token)
-            return int(token)
-
-        return await self._database.write(run)
+        ...
 
     async def mark_ready(self, key: InstanceKey, token: int) -> None:
         """Remembers that an instance has been ready once. Raises StaleToken when its owner was replaced."""
+        ...
 
-        def run(connection: Connection) -> None:
-            changed = connection.execute(
-                "UPDATE instances SET ever_ready = 1 WHERE service = ? AND instance_id = ? AND token = ?",
-                (key.service, key.instance_id, token),
-            ).rowcount
-            if not changed:
-                newest = _newest(connection, key)
-                raise StaleToken(key, f"is not held under token {token}", shown=token, newest=newest)
+    def report(self, key: InstanceKey, token: int, report: InstanceReport) -> None:
+        """Tells the other registries how an instance is, soon; the newest report counts."""
+        ...
 
-        await self._database.write(run)
-
-    async def remove(self, key: InstanceKey, token: int) -> bool:
+    async def remove(self, key: InstanceKey, token: int, departure: Departure = IN_ORDER) -> bool:
         """Forgets an instance, unless it is held under another token by now; says whether it was there."""
-
-        def run(connection: Connection) -> bool:
-            sql = "DELETE FROM instances WHERE service = ? AND instance_id = ? AND token = ?"
-            return connection.execute(sql, (key.service, key.instance_id, token)).rowcount > 0
-
-        return await self._database.write(run)
+        ...
 
     async def set_desired(self, service: str, desired: Desired) -> None:
-        """Keeps whether a service should run."""
-        sql = (
-            "INSERT INTO services VALUES (?, ?, '[]', '[]') "
-            "ON CONFLICT (service) DO UPDATE SET desired = excluded.desired"
-        )
-        await self._database.write(lambda connection: _execute(connection, sql, (service, desired.value)))
+        """Keeps whether a service should run on this machine."""
+        ...
 
-    async def append_changes(self, changes: Sequence[HealthChange], also: Callable[[Connection], None]) -> None:
-        """Keeps health changes; `also` runs in the same transaction, so that their events are kept with them."""
+    async def wishes(self) -> Mapping[str, Desired]:
+        """All that was ever desired on this machine."""
+        ...
 
-        def run(connection: Connection) -> None:
-            for change in changes:
-                _append_change(connection, change)
-            also(connection)
+    async def forget_service(self, service: str) -> None:
+        """Forgets, on this machine, a service that attached by itself and that nobody ever wanted."""
+        ...
 
-        await self._database.write(run)
+    async def keep_restarts(self, service: str, restarts: int) -> None:
+        """Keeps how often a service was restarted on this machine; 0 forgets it."""
+        ...
+
+    async def restarts(self) -> Mapping[str, int]:
+        """How often services were restarted on this machine."""
+        ...
+
+    async def append_changes(self, changes: Sequence[HealthChange], facts: Sequence[Fact]) -> None:
+        """Keeps health changes and, in the same transaction, their events."""
+        ...
 
     async def list_changes(
-        self, *, service: str | None, since_ns: int | None, before_revision: int | None, limit: int
+        self,
+        *,
+        service: str | None,
+        since_ns: int | None,
+        before_revision: int | None,
+        limit: int,
+        until_ns: int | None = None,
     ) -> tuple[HealthChange, ...]:
-        """Kept changes, newest first: of one service or of all, not older than a time, those before a revision."""
-
-        def run(connection: Connection) -> tuple[HealthChange, ...]:
-            rows = connection.execute(
-                "SELECT revision, service, before, after, reasons, time_ns FROM health_changes "
-                "WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR revision < ?2) "
-                "AND (?3 IS NULL OR time_ns >= ?3) ORDER BY revision DESC LIMIT ?4",
-                (service, before_revision, since_ns, limit),
-            )
-            return tuple(_read_change(row) for row in rows)
-
-        return await self._database.read(run)
-
-
-def _newest(connection: Connection, key: InstanceKey) -> int:
-    sql = "SELECT token FROM tokens WHERE service = ? AND instance_id = ?"
-    row = connection.execute(sql, (key.service, key.instance_id)).fetchone()
-    return int(row[0]) if row is not None else 0
-
-
-def _execute(connection: Connection, sql: str, parameters: tuple[object, ...]) -> None:
-    connection.execute(sql, parameters)
-
-
-def _write_instance(connection: Connection, record: InstanceRecord, token: int) -> None:
-    key = record.key
-    names = json.dumps(record.contracts)
-    needs = json.dumps([[need.contract, need.optional, need.provider] for need in record.needs])
-    connection.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", (key.service, key.instance_id, token))
-    connection.execute(
-        "DELETE FROM tokens WHERE token <= ? AND (service, instance_id) NOT IN "
-        "(SELECT service, instance_id FROM instances)",
-        (token - KEPT_TOKENS,),
-    )
-    connection.execute(
-        "INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            key.service,
-            key.instance_id,
-            record.lease_id,
-            token,
-            record.host,
-            record.port,
-            record.pid,
-            record.process_started,
-            record.version,
-            names,
-            needs,
-            int(record.ever_ready),
-            record.attached_ns,
-        ),
-    )
-    connection.execute(
-        "INSERT INTO services VALUES (?, NULL, ?, ?) "
-        "ON CONFLICT (service) DO UPDATE SET contracts = excluded.contracts, needs = excluded.needs",
-        (key.service, names, needs),
-    )
-
-
-def _append_change(connection: Connection, change: HealthChange) -> None:
-    reasons = [[r.cause.value, r.subject, r.text] for r in change.after.reasons]
-    row = (
-        change.revision,
-        change.service,
-        change.before.value,
-        change.after.state.value,
-        json.dumps(reasons),
-        change.time_ns,
-    )
-    connection.execute("INSERT INTO health_changes VALUES (?, ?, ?, ?, ?, ?)", row)
-    oldest = connection.execute(
-        "SELECT revision FROM health_changes WHERE service = ? ORDER BY revision DESC LIMIT 1 OFFSET ?",
-        (change.service, KEPT_PER_SERVICE),
-    ).fetchone()
-    if oldest is not None:
-        sql = "DELETE FROM health_changes WHERE service = ? AND revision <= ?"
-        connection.execute(sql, (change.service, oldest[0]))
-
-
-def _load(connection: Connection) -> StoredState:
-    instances = connection.execute("SELECT * FROM instances ORDER BY service, instance_id")
-    tokens = connection.execute("SELECT service, instance_id, token FROM tokens")
-    services = connection.execute("SELECT service, desired, contracts, needs FROM services")
-    latest = connection.execute(
-        "SELECT revision, service, before, after, reasons, time_ns FROM health_changes "
-        "WHERE revision IN (SELECT max(revision) FROM health_changes GROUP BY service)"
-    )
-    return StoredState(
-        tuple(_read_instance(row) for row in instances),
-        tuple((InstanceKey(service, instance), token) for service, instance, token in tokens),
-        tuple(_read_service(row) for row in services),
-        tuple(_read_change(row) for row in latest),
-    )
-
-
-def _read_service(row: tuple[object, ...] | sqlite3.Row) -> ServiceRecord:
-    name, desired, contracts, needs = row
-    wish = None if desired is None else Desired(str(desired))
-    return ServiceRecord(str(name), wish, tuple(json.loads(str(contracts))), _read_needs(str(needs)))
-
-
-def _read_needs(text: str) -> tuple[Need, ...]:
-    return tuple(Need(contract, optional, provider) for contract, optional, provider in json.loads(text))
-
-
-def _read_instance(row: tuple[object, ...] | sqlite3.Row) -> InstanceRecord:
-    service, instance, lease, token, host, port, pid, started, version, contracts, needs, ready, attached = row
-    return InstanceRecord(
-        key=InstanceKey(str(service), str(instance)),
-        lease_id=str(lease),
-        token=int(str(token)),
-        host=str(host),
-        port=int(str(port)),
-        contracts=tuple(json.loads(str(contracts))),
-        version=str(version),
-        attached_ns=int(str(attached)),
-        needs=_read_needs(str(needs)),
-        pid=None if pid is None else int(str(pid)),
-        process_started=None if started is None else int(str(started)),
-        ever_ready=bool(ready),
-    )
-
-
-def _read_change(row: tuple[object, ...] | sqlite3.Row) -> HealthChange:
-    revision, service, before, after, reasons, time_ns = row
-    causes = tuple(Reason(Cause(cause), subject, text) for cause, subject, text in json.loads(str(reasons)))
-    return HealthChange(
-        revision=int(str(revision)),
-        service=str(service),
-        before=State(str(before)),
-        after=Assessment(State(str(after)), causes),
-        time_ns=int(str(time_ns)),
-    )
+        """Kept changes, newest first: of one service or of all, from a time until before another, before a revision."""
+        ...

@@ -21,8 +21,12 @@ class Gates:
 
     def waits_for(self, service: str) -> str:
         """What a wanted service waits for, for people."""
-        awaited = sorted(name for name in self._plan.required(service) if not self._serves(name))
+        awaited = self.awaited(service)
         return f"waits for {', '.join(awaited)}" if awaited else "is about to start"
+
+    def awaited(self, service: str) -> list[str]:
+        """What a service requires that does not serve."""
+        return sorted(name for name in self._plan.required(service) if not self._serves(name))
 
     def may_start(self, service: str) -> bool:
         """Whether all it requires serves, and nothing optional is about to come."""
@@ -32,28 +36,36 @@ class Gates:
 
     def may_stop(self, service: str) -> bool:
         """Whether no dependent that is to stop, too, is still there."""
-        dependents = (self._units[name] for name in self._plan.dependents(service) if name in self._units)
+        dependents = [unit for name in self._plan.dependents(service) for unit in self._units_of(name)]
         return not any(unit.has_process and not unit.wanted for unit in dependents)
 
-    def obstacle(self, service: str) -> str | None:
-        """Why a waiting service will not be started for now: the required dependency that will not serve."""
-        if self._units[service].phase is not Phase.WAITING:
+    def obstacle(self, name: str) -> str | None:
+        """Why a waiting unit will not be started for now: the required dependency that will not serve."""
+        if self._units[name].phase is not Phase.WAITING:
             return None
-        for name in sorted(self._plan.required(service)):
-            if self._serves(name):
+        for service in sorted(self._plan.required(self._units[name].service)):
+            if self._serves(service):
                 continue
-            unit = self._units[name]
+            unit = self._most_hopeful(service)
             if unit.failed or not unit.wanted:
                 state = unit.message if unit.wanted else "is not wanted"
-                return f"is not started, for it requires {name}, which {state}"
-            if (deeper := self.obstacle(name)) is not None:
-                return f"is not started, for it requires {name}, which {deeper}"
+                return f"is not started, for it requires {service}, which {state}"
+            if (deeper := self.obstacle(unit.name)) is not None:
+                return f"is not started, for it requires {service}, which {deeper}"
         return None
+
+    def _most_hopeful(self, service: str) -> Unit:
+        """The instance that will serve soonest, if any will."""
+        return min(self._units_of(service), key=lambda unit: (not unit.wanted, unit.failed, unit.slot))
+
+    def _units_of(self, service: str) -> list[Unit]:
+        return [unit for unit in self._units.values() if unit.service == service]
 
     def _serves(self, service: str) -> bool:
         return service in self._external or self._readiness.is_serving(service)
 
     def _is_past(self, service: str) -> bool:
         """Whether waiting for this optional dependency would be waiting for nothing."""
-        unit = self._units[service]
-        return not unit.wanted or unit.settled or self.obstacle(service) is not None
+        return all(
+            not unit.wanted or unit.settled or self.obstacle(unit.name) is not None for unit in self._units_of(service)
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,10 @@ class Readiness(Protocol):
         """Whether this instance, or any instance when None, serves."""
         ...
 
+    def stands_by(self, service: str, instance_id: str) -> bool:
+        """Whether this instance waits only for what another instance of its service still holds."""
+        ...
+
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls `listener` on the event loop whenever any answer may have changed; the result ends that."""
         ...
@@ -61,8 +65,8 @@ class Logs(Protocol):
         """Remembers where the logs end now: what is written from here on belongs to the next process."""
         ...
 
-    async def tail(self, service: str) -> tuple[str, ...]:
-        """The last lines since the mark."""
+    async def tail(self, service: str, instance_id: str | None = None) -> tuple[str, ...]:
+        """The last lines since the mark, without those that name another instance than the given one."""
         ...
 
 
@@ -72,6 +76,10 @@ class Launch:
 
     argv: tuple[str, ...] | None = None
     environment: Mapping[str, str] | None = None
+
+
+Launches = Callable[[str, str], Launch]
+"""How an instance is started, by its service and its id."""
 
 
 class ProgressPhase(enum.Enum):
@@ -102,7 +110,10 @@ class SupervisionError(Exception):
 
 
 class StartFailed(SupervisionError):
-    """Expected: services do not serve within their deadline. `failed` has a message with the end of its log for each."""
+    """Expected: services do not serve within their deadline, or were not replaced and serve on as they were.
+
+    `failed` has a message with the end of its log for each.
+    """
 
     def __init__(self, failed: Mapping[str, str]) -> None:
         super().__init__("\n".join(f"{service}: {message}" for service, message in failed.items()))
@@ -125,6 +136,18 @@ class StopFailed(SupervisionError):
     def service(self) -> str:
         """The first one that is left."""
         return next(iter(self.left))
+
+
+class NotReplaceable(SupervisionError):
+    """Expected: a new process could not serve now, so that the one that serves is left as it is."""
+
+    def __init__(self, service: str, awaited: Collection[str]) -> None:
+        names = ", ".join(sorted(awaited))
+        self.service, self.state = service, f"requires {names}, which does not serve"
+        super().__init__(
+            f"{service} is left as it is: a new process would wait for {names}, which does not serve;"
+            f" `minhos start` brings that up, `minhos stop {service}` ends this one all the same"
+        )
 
 
 class NotSupervised(SupervisionError):

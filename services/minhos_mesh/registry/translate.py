@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
 from google.protobuf import descriptor_pb2, duration_pb2, timestamp_pb2
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from minhos_api.health.v1 import health_events_pb2, service_health_pb2
+from minhos_api.health.v1 import health_events_pb2, resource_use_pb2, service_health_pb2
 from minhos_api.mesh.v1 import contract_options_pb2 as options
 from minhos_api.registry.v1 import registry_events_pb2
 from minhos_api.registry.v1 import registry_service_pb2 as pb
+from minhos_mesh.compatibility.descriptors import ContractSet, DescriptorsInvalid, resolve
+from minhos_mesh.registry.attach_limits import MAX_BEAT_BYTES, MAX_NEEDS, TooMuch
 from minhos_mesh.registry.attach_session import MessageOutOfPlace
 from minhos_mesh.registry.attachment import Answer, Beat, Claim, DrainCommand, Goodbye, Granted, Said
 from minhos_mesh.registry.domain.contract_gate import ContractShape, MethodShape
 from minhos_mesh.registry.domain.directory import Present, Rotation, provider_names
 from minhos_mesh.registry.domain.graph import Graph
-from minhos_mesh.registry.domain.health import Assessment, Condition, Reason, State, suggested_action
+from minhos_mesh.registry.domain.health import (
+    Assessment,
+    Condition,
+    Reason,
+    State,
+    assess_instance,
+    suggested_action,
+)
 from minhos_mesh.registry.domain.history import HealthChange
 from minhos_mesh.registry.domain.leases import InstanceKey
+from minhos_mesh.registry.domain.resources import ResourceUse
 from minhos_mesh.registry.outbox import Fact
 from minhos_mesh.registry.plan import Need
 from minhos_mesh.registry.views import ServiceView
@@ -54,11 +64,13 @@ def said_from(request: pb.AttachRequest) -> Said:
             return claim_from(request.hello)
         case "heartbeat":
             beat = request.heartbeat
+            if request.ByteSize() > MAX_BEAT_BYTES:
+                raise TooMuch("bytes of a heartbeat", request.ByteSize(), MAX_BEAT_BYTES)
             told = sorted(beat.conditions.items())[:MAX_CONDITIONS]
             conditions = tuple(Condition(code[:MAX_CODE], text[:MAX_SENTENCE]) for code, text in told)
-            return Beat(beat.serving, conditions, beat.internal_errors)
+            return Beat(beat.serving, conditions, beat.internal_errors, beat.calls_in_flight)
         case "goodbye":
-            return Goodbye(request.goodbye.reason)
+            return Goodbye(request.goodbye.reason[:MAX_SENTENCE])
         case _:
             raise MessageOutOfPlace("message", "unset", "hello, heartbeat or goodbye")
 
@@ -66,22 +78,34 @@ def said_from(request: pb.AttachRequest) -> Said:
 def claim_from(hello: pb.AttachHello) -> Claim:
     """The claim of an instance. Raises MessageOutOfPlace naming the field that cannot be used."""
     host, port = _address(hello.address)
+    if len(hello.depends_on) > MAX_NEEDS:
+        raise TooMuch("contracts that a hello needs", len(hello.depends_on), MAX_NEEDS)
     if not hello.contracts:
         raise MessageOutOfPlace("hello.contracts", "empty", "at least one contract")
-    files = _files(hello.descriptor_set)
-    needs = [_need(dependency) for dependency in hello.depends_on] or _default_needs(files, set(hello.contracts))
+    built = _built(hello.descriptor_set)
+    needs = [_need(dependency) for dependency in hello.depends_on] or _default_needs(built, set(hello.contracts))
     return Claim(
         key=InstanceKey(hello.service, hello.instance_id),
         host=host,
         port=port,
         contracts=tuple(sorted(hello.contracts)),
-        offered=shapes_of(files),
+        offered=shapes_of(built),
         needs=tuple(needs),
         version=hello.version,
-        versions=dict(hello.versions),
+        versions=_versions(hello.versions),
+        zone=hello.zone,
+        priority=hello.priority,
         pid=hello.pid or None,
         presented=hello.fencing_token if hello.HasField("fencing_token") else None,
+        single_owner=hello.single_owner,
+        store_token=hello.store_token,
+        built=built,
     )
+
+
+def _versions(told: Mapping[str, str]) -> dict[str, str]:
+    """What is shown of the versions that an instance tells; a hostile one may tell a lot."""
+    return {name[:MAX_CODE]: text[:MAX_CODE] for name, text in sorted(told.items())[:MAX_CONDITIONS]}
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -96,26 +120,26 @@ def _address(text: str) -> tuple[str, int]:
     return str(address), number
 
 
-def _files(descriptor_set: bytes) -> descriptor_pb2.FileDescriptorSet:
-    allowed = "a serialized google.protobuf.FileDescriptorSet of the contracts with their imports"
+def _built(descriptor_set: bytes) -> ContractSet:
     try:
-        files = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set)
-    except DecodeError:
-        raise MessageOutOfPlace("hello.descriptor_set", f"{len(descriptor_set)} bytes that are none", allowed) from None
-    if not any(file.service for file in files.file):
+        built = resolve(descriptor_set)
+    except DescriptorsInvalid as error:
+        raise MessageOutOfPlace("hello.descriptor_set", error.seen, error.allowed) from None
+    if not built.services:
+        allowed = "the contracts that are claimed with their imports"
         raise MessageOutOfPlace("hello.descriptor_set", f"{len(descriptor_set)} bytes without a service", allowed)
-    return files
+    return built
 
 
-def shapes_of(files: descriptor_pb2.FileDescriptorSet) -> Mapping[str, ContractShape]:
+def shapes_of(built: ContractSet) -> Mapping[str, ContractShape]:
     """The contracts of a descriptor set by full name."""
     return {
         name: ContractShape(
             name,
-            {method.name: _method_shape(method) for method in service.method},
-            tuple(sorted(m.name for m in service.method if m.options.idempotency_level in _SAFE)),
+            {method.name: _method_shape(method) for method in service.proto.method},
+            tuple(sorted(m.name for m in service.proto.method if m.options.idempotency_level in _SAFE)),
         )
-        for name, service in _services(files)
+        for name, service in built.symbols.services.items()
     }
 
 
@@ -124,20 +148,12 @@ def _method_shape(method: descriptor_pb2.MethodDescriptorProto) -> MethodShape:
     return MethodShape(request, response, method.client_streaming, method.server_streaming)
 
 
-def _services(
-    files: descriptor_pb2.FileDescriptorSet,
-) -> Iterable[tuple[str, descriptor_pb2.ServiceDescriptorProto]]:
-    for file in files.file:
-        for service in file.service:
-            yield f"{file.package}.{service.name}" if file.package else service.name, service
-
-
-def _default_needs(files: descriptor_pb2.FileDescriptorSet, claimed: set[str]) -> list[Need]:
+def _default_needs(built: ContractSet, claimed: set[str]) -> list[Need]:
     found: dict[str, Need] = {}
-    for name, service in _services(files):
+    for name, service in built.symbols.services.items():
         if name not in claimed:
             continue
-        for dependency in service.options.Extensions[options.contract].depends_on:
+        for dependency in service.proto.options.Extensions[options.contract].depends_on:
             need = _need(dependency)
             if need.contract not in found or found[need.contract].optional:
                 found[need.contract] = need
@@ -179,7 +195,7 @@ def service_to(view: ServiceView) -> pb.Service:
         name=known.name,
         state=state_to(view.assessment.state),
         reasons=[reason.text for reason in _told_reasons(view.assessment)],
-        instances=[instance_to(present) for present in instances],
+        instances=[instance_to(present, view.uses) for present in instances],
         contracts=known.contracts,
         depends_on=[dependency_to(need) for need in known.needs],
         depends_on_services=provider_names(view.requirements),
@@ -187,12 +203,13 @@ def service_to(view: ServiceView) -> pb.Service:
         restarts=known.restarts,
     )
     if instances:
-        service.start_time.CopyFrom(timestamp(min(present.attached_ns for present in instances)))
+        service.start_time.CopyFrom(timestamp(min(present.since_ns for present in instances)))
     return service
 
 
-def instance_to(present: Present) -> pb.Instance:
-    """One instance."""
+def instance_to(present: Present, uses: Mapping[int, ResourceUse]) -> pb.Instance:
+    """One instance, with what its process uses where that is known."""
+    use = _use_of(present, uses)
     instance = pb.Instance(
         instance_id=present.key.instance_id,
         service=present.key.service,
@@ -203,12 +220,31 @@ def instance_to(present: Present) -> pb.Instance:
         fencing_token=present.token,
         attach_time=timestamp(present.attached_ns),
         versions=present.versions,
-        memory_bytes=present.memory_bytes,
-        cpu_seconds=present.cpu_seconds,
+        memory_bytes=None if use is None else use.pss_bytes,
+        cpu_seconds=None if use is None else use.cpu_seconds,
+        use=None if use is None else use_to(use),
+        start_time=timestamp(present.since_ns),
     )
     if present.heartbeat_ns is not None:
         instance.heartbeat_time.CopyFrom(timestamp(present.heartbeat_ns))
     return instance
+
+
+def use_to(use: ResourceUse) -> resource_use_pb2.ResourceUse:
+    """What a process uses."""
+    return resource_use_pb2.ResourceUse(
+        cpu_percent=use.cpu_percent,
+        cpu_seconds=use.cpu_seconds,
+        pss_bytes=use.pss_bytes,
+        rss_bytes=use.rss_bytes,
+        open_files=use.open_files,
+        threads=use.threads,
+        sample_time=timestamp(use.sampled_ns),
+    )
+
+
+def _use_of(present: Present, uses: Mapping[int, ResourceUse]) -> ResourceUse | None:
+    return None if present.pid is None or present.gone else uses.get(present.pid)
 
 
 def dependency_to(need: Need) -> options.Dependency:
@@ -224,18 +260,43 @@ def kind_to(*, optional: bool) -> options.DependencyKind.ValueType:
 def health_to(view: ServiceView) -> service_health_pb2.ServiceHealth:
     """The health of one service."""
     beats = [present.heartbeat_ns for present in view.instances if present.heartbeat_ns is not None]
+    began = [present.since_ns for present in view.instances if not present.gone]
+    name, told = view.known.name, _told_reasons(view.assessment)
     health = service_health_pb2.ServiceHealth(
-        service=view.known.name,
+        service=name,
         state=state_to(view.assessment.state),
-        reasons=_reasons_to(view.assessment),
+        reasons=_reasons_to(view.assessment, name),
         dependencies={name: state_to(state) for name, state in view.states.items()},
         errors=view.errors,
         restarts=view.known.restarts,
+        suggested_action=suggested_action(told[0], name) if told else "",
+        wanted_instances=view.known.wanted_instances,
+        instances=[instance_health_to(present, view) for present in view.instances],
     )
+    if began:
+        health.start_time.CopyFrom(timestamp(min(began)))
     if beats:
         health.heartbeat_time.CopyFrom(timestamp(max(beats)))
     if view.state_since_ns is not None:
         health.state_time.CopyFrom(timestamp(view.state_since_ns))
+    return health
+
+
+def instance_health_to(present: Present, view: ServiceView) -> service_health_pb2.InstanceHealth:
+    """The health of one instance of a view."""
+    assessment, use = assess_instance(present.facts(view.now)), _use_of(present, view.uses)
+    health = service_health_pb2.InstanceHealth(
+        instance_id=present.key.instance_id,
+        state=state_to(assessment.state),
+        reasons=_reasons_to(assessment, present.key.service),
+        in_rotation=present.rotation() is Rotation.IN,
+        start_time=timestamp(present.since_ns),
+        calls_in_flight=present.calls_in_flight,
+        internal_errors=present.internal_errors,
+        use=None if use is None else use_to(use),
+    )
+    if present.heartbeat_ns is not None:
+        health.heartbeat_time.CopyFrom(timestamp(present.heartbeat_ns))
     return health
 
 
@@ -245,15 +306,15 @@ def change_to(change: HealthChange) -> service_health_pb2.HealthChange:
         service=change.service,
         old_state=state_to(change.before),
         new_state=state_to(change.after.state),
-        reasons=_reasons_to(change.after),
+        reasons=_reasons_to(change.after, change.service),
         change_time=timestamp(change.time_ns),
         revision=change.revision,
     )
 
 
-def _reasons_to(assessment: Assessment) -> list[service_health_pb2.HealthReason]:
+def _reasons_to(assessment: Assessment, service: str) -> list[service_health_pb2.HealthReason]:
     return [
-        service_health_pb2.HealthReason(code=reason.code, message=reason.text, action=suggested_action(reason))
+        service_health_pb2.HealthReason(code=reason.code, message=reason.text, action=suggested_action(reason, service))
         for reason in _told_reasons(assessment)
     ]
 
@@ -293,7 +354,9 @@ def health_facts(change: HealthChange) -> list[Fact]:
     message = health_events_pb2.ServiceHealthChanged(change=change_to(change))
     facts = [_fact("service.health_changed", change.service, message, change.time_ns)]
     if change.after.state is State.UNHEALTHY and change.before is not State.UNHEALTHY:
-        unhealthy = health_events_pb2.ServiceUnhealthy(service=change.service, reasons=_reasons_to(change.after))
+        unhealthy = health_events_pb2.ServiceUnhealthy(
+            service=change.service, reasons=_reasons_to(change.after, change.service)
+        )
         facts.append(_fact("service.unhealthy", change.service, unhealthy, change.time_ns))
     return facts
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from minhos_mesh.registry.domain.directory import Known, Present
 from minhos_mesh.registry.domain.health import Assessment, Requirement, State, dependency_state
+from minhos_mesh.registry.domain.resources import ResourceUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,25 @@ class ServiceView:
     errors: tuple[str, ...]
     """Newest first."""
     state_since_ns: int | None
+    uses: Mapping[int, ResourceUse] = field(default_factory=dict)
+    """What processes use, by process id."""
+    now: float = 0.0
+    """The moment of the view, on the monotonic clock."""
+
+    def same(
+        self,
+        assessment: Assessment,
+        requirements: tuple[Requirement, ...],
+        states: Mapping[str, State],
+        errors: tuple[str, ...],
+    ) -> bool:
+        """Whether a service whose instances are the same would look like this again."""
+        return (
+            self.assessment is assessment
+            and self.requirements == requirements
+            and self.errors == errors
+            and all(self.states[need.name] is dependency_state(need, states) for need in requirements)
+        )
 
     def visible(self) -> tuple[object, ...]:
         """What must differ for a watcher to be told; heartbeats and resource use alone are no change."""
@@ -35,6 +55,7 @@ class ServiceView:
             known.needs,
             known.wanted,
             known.restarts,
+            known.wanted_instances,
             instances,
             self.assessment.key(),
             self.errors,

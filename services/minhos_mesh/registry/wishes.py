@@ -16,9 +16,7 @@ class StoredWishes:
 
     async def load(self) -> Mapping[str, bool]:
         """All services that were ever wished for."""
-        state = await self._store.load()
-        wished = (record for record in state.services if record.desired is not None)
-        return {record.service: record.desired is Desired.RUNNING for record in wished}
+        return {service: desired is Desired.RUNNING for service, desired in (await self._store.wishes()).items()}
 
     async def keep(self, wished: Mapping[str, bool]) -> None:
         """Keeps wishes; they share a commit."""

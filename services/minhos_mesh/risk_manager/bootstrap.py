@@ -58,7 +58,8 @@ async def watch_disk(risk: RiskManager) -> None:
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Build the risk manager of one mesh. Raises StorageError when its file cannot be used."""
     config = context.config
-    async with Database(context.paths.store_file(context.service), migrations=MIGRATIONS) as database:
+    path = context.paths.store_file(context.service)
+    async with Database(path, migrations=MIGRATIONS, guard=context.fence()) as database:
         events = EventClient(context)
         outbox = Outbox(database, events)
         announcer = OutboxAnnouncer(events, outbox)

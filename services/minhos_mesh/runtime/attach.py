@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import os
 import platform
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 import google.protobuf
 import grpc
@@ -17,13 +17,16 @@ import grpc
 from minhos_api.registry.v1 import registry_service_pb2 as pb
 from minhos_api.registry.v1 import registry_service_pb2_grpc as rpc
 from minhos_mesh.runtime import channel_options, errors
-from minhos_mesh.runtime.contracts import descriptor_set
+from minhos_mesh.runtime.contracts import built_with
 from minhos_mesh.runtime.log import get_logger
-from minhos_mesh.runtime.streams import messages
+from minhos_mesh.runtime.registries import Registries
+from minhos_mesh.runtime.streams import cut, messages
 
 _LOG: Final = get_logger("runtime.attach")
 _FIRST_RETRY_S: Final = 0.05
 _LAST_RETRY_S: Final = 1.0
+_OWNER_RETRY_S: Final = 0.1
+"""The longest pause of an instance that stands by: callers of its service may be waiting for it."""
 _HELLO_DEADLINE_S: Final = 5.0
 _GOODBYE_DEADLINE_S: Final = 2.0
 _FINAL: Final = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
@@ -48,6 +51,12 @@ class Identity:
     """Where it listens."""
     contracts: tuple[str, ...]
     """What it serves."""
+    zone: str = ""
+    """Where it stands; clients of the same zone prefer it."""
+    single_owner: bool = False
+    """Whether its lease is granted only when no other instance of its service has one."""
+    store_token: int | None = None
+    """Highest fencing token that its store was opened with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +70,14 @@ class SelfView:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what this process runs on."""
-    return {"python": platform.python_version(), "grpcio": grpc.__version__, "protobuf": google.protobuf.__version__}
+    """Versions of what this process runs on, and of what made its stubs."""
+    return {
+        "python": platform.python_version(),
+        "grpcio": grpc.__version__,
+        "protobuf": google.protobuf.__version__,
+        "generator": f"grpcio-tools {rpc.GRPC_GENERATED_VERSION}",
+        "contracts": PROGRAM_VERSION,
+    }
 
 
 class Lease:
@@ -74,14 +89,20 @@ class Lease:
         identity: Identity,
         look: Callable[[], SelfView],
         on_command: Callable[[pb.AttachCommand], None],
+        others: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """`look` is asked before each heartbeat; `on_command` is told what the registry wants."""
-        self._registry, self._identity, self._look, self._on_command = registry, identity, look, on_command
+        """`look` is asked before each heartbeat; `on_command` is told what the registry wants; `others` gives the
+        addresses of other registries of the mesh.
+        """
+        self._registries = Registries(registry, others)
+        self._identity, self._look, self._on_command = identity, look, on_command
         self._changed = asyncio.Event()
         self._leaving: str | None = None
         self._left = asyncio.Event()
         self.granted = asyncio.Event()
         self.fencing_token: int | None = None
+        self.granted_ever: int | None = None
+        """Token of the newest grant, also when its lease has been lost since."""
         self._heartbeat_s = 1.0
 
     def changed(self) -> None:
@@ -98,47 +119,70 @@ class Lease:
 
     async def run(self) -> None:
         """Holds the lease until `leave`. Raises AttachRefused when the registry will never grant it."""
-        retry_s = _FIRST_RETRY_S
-        async with grpc.aio.insecure_channel(self._registry, options=channel_options.CHANNEL) as channel:
-            stub = rpc.RegistryServiceStub(channel)
-            while not self._left.is_set():
-                try:
-                    await self._hold(stub)
-                    retry_s = _FIRST_RETRY_S
-                except grpc.aio.AioRpcError as error:
-                    told = errors.read(error)
-                    if self._leaving is not None:
-                        break
-                    if told.code in _FINAL and told.reason != "ERROR_REASON_LEASE_STALE":
-                        raise AttachRefused(told.message) from None
-                    if told.reason == "ERROR_REASON_LEASE_STALE":
-                        self.fencing_token = None
-                    _LOG.warning("attach.broken", code=told.code.name, message=told.message, retry_s=retry_s)
-                if self._leaving is None:
-                    retry_s = _FIRST_RETRY_S if self.granted.is_set() else min(retry_s * 2, _LAST_RETRY_S)
-                    self.granted.clear()
-                    await asyncio.sleep(retry_s)
+        while not self._left.is_set():
+            address = self._registries.address
+            async with grpc.aio.insecure_channel(address, options=channel_options.CHANNEL) as channel:
+                await self._run_at(address, rpc.RegistryServiceStub(channel))
         self._left.set()
 
+    async def _run_at(self, address: str, stub: rpc.RegistryServiceAsyncStub) -> None:
+        """Holds the lease at one registry until `leave`, or until another registry is to be tried."""
+        retry_s = _FIRST_RETRY_S
+        while not self._left.is_set() and self._registries.address == address:
+            try:
+                await self._hold(stub)
+                retry_s = _FIRST_RETRY_S
+            except grpc.aio.AioRpcError as error:
+                told = errors.read(error)
+                if self._leaving is not None:
+                    self._left.set()
+                    return
+                if told.code in _FINAL and told.reason != "ERROR_REASON_LEASE_STALE":
+                    raise AttachRefused(told.message) from None
+                if told.reason == "ERROR_REASON_LEASE_STALE":
+                    self.fencing_token = None
+                _LOG.warning("attach.broken", code=told.code.name, message=told.message, retry_s=retry_s)
+            if self._leaving is None:
+                if self.granted.is_set():
+                    self._registries.answered()
+                self._registries.failed()
+                longest = _OWNER_RETRY_S if self._first_of_owner() else _LAST_RETRY_S
+                retry_s = _FIRST_RETRY_S if self.granted.is_set() else min(retry_s * 2, longest)
+                self.granted.clear()
+                await asyncio.sleep(retry_s)
+
     async def _hold(self, stub: rpc.RegistryServiceAsyncStub) -> None:
+        """One stream, from its hello to its end. An owner's first grant may take as long as another one owns."""
         call = stub.Attach(self._requests())
+        try:
+            async with asyncio.timeout(None if self._first_of_owner() else _HELLO_DEADLINE_S) as waiting:
+                await self._hear(call, waiting)
+        except TimeoutError:
+            call.cancel()
+            raise cut() from None
+        if self._leaving is not None:
+            self._left.set()
+
+    def _first_of_owner(self) -> bool:
+        """Whether this is an owner that has never had its lease."""
+        return self._identity.single_owner and self.granted_ever is None
+
+    async def _hear(self, call: Any, waiting: asyncio.Timeout) -> None:
         async for answer in messages(call):
             kind = answer.WhichOneof("message")
             if kind == "granted":
-                self.fencing_token = answer.granted.fencing_token
+                waiting.reschedule(None)
+                self.fencing_token = self.granted_ever = answer.granted.fencing_token
                 self._heartbeat_s = max(0.05, answer.granted.heartbeat_interval.ToTimedelta().total_seconds())
                 self.granted.set()
                 self._changed.set()
                 _LOG.info("attach.granted", fencing_token=self.fencing_token, lease_id=answer.granted.lease_id)
             elif kind == "command":
                 self._on_command(answer.command)
-        if self._leaving is not None:
-            self._left.set()
 
     async def _requests(self) -> AsyncIterator[pb.AttachRequest]:
         yield pb.AttachRequest(hello=self._hello())
-        async with asyncio.timeout(_HELLO_DEADLINE_S):
-            await self.granted.wait()
+        await self.granted.wait()
         while True:
             self._changed.clear()
             view = self._look()
@@ -165,8 +209,11 @@ class Lease:
             address=identity.address,
             version=PROGRAM_VERSION,
             contracts=identity.contracts,
-            descriptor_set=descriptor_set(identity.contracts),
+            descriptor_set=built_with(identity.contracts),
             pid=os.getpid(),
             fencing_token=self.fencing_token,
+            zone=identity.zone,
+            single_owner=identity.single_owner,
+            store_token=identity.store_token,
             versions=versions(),
         )

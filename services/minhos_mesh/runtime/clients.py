@@ -10,7 +10,8 @@ import functools
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import grpc
@@ -19,23 +20,34 @@ from minhos_mesh.runtime import channel_options
 from minhos_mesh.runtime.contracts import Contract, Method, contract, contract_of
 from minhos_mesh.runtime.streams import cancelled_from_outside, cut
 
+AGAIN_S: Final = 0.02
+"""Pause before a call is made again that the other side ended with itself, where its contract makes that safe."""
 BOOTSTRAP_VARIABLE: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
 
 S = TypeVar("S")
 
 
-def bootstrap_xds(registry_address: str, node_id: str) -> None:
+def bootstrap_xds(registry_address: str, node_id: str, zone: str = "", others: Sequence[str] = ()) -> None:
     """Tells gRPC in this process where the control plane is. Call before the first channel; a later call changes nothing."""
-    os.environ[BOOTSTRAP_VARIABLE] = json.dumps(
+    os.environ[BOOTSTRAP_VARIABLE] = bootstrap_text(registry_address, node_id, zone, others)
+
+
+def bootstrap_text(registry_address: str, node_id: str, zone: str = "", others: Sequence[str] = ()) -> str:
+    """The same as text, for the environment of another process, in any language.
+
+    `others` are asked, in order, for what a client does not know yet while the first registry does not answer.
+    """
+    return json.dumps(
         {
             "xds_servers": [
                 {
-                    "server_uri": registry_address,
+                    "server_uri": address,
                     "channel_creds": [{"type": "insecure"}],
                     "server_features": ["xds_v3"],
                 }
+                for address in dict.fromkeys((registry_address, *others))
             ],
-            "node": {"id": node_id, "cluster": "minhos", "locality": {"zone": "local"}},
+            "node": {"id": node_id, "cluster": "minhos", "locality": {"zone": zone or "local"}},
         }
     )
 
@@ -128,12 +140,22 @@ def _call(multicallable: Any, method: Method) -> Any:
     default_s, waits = method.timeout_s, method.retry_safe
 
     async def answer(request: Any, **options: Any) -> Any:
-        try:
-            return await multicallable(request, **options)
-        except asyncio.CancelledError:
-            if cancelled_from_outside():
-                raise
-            raise cut() from None
+        end = time.monotonic() + (options["timeout"] or 0.0)
+        while True:
+            try:
+                return await multicallable(request, **options)
+            except asyncio.CancelledError:
+                if cancelled_from_outside():
+                    raise
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.CANCELLED:
+                    raise
+            # The other side has ended and taken the call with it, which gRPC does not send again by itself.
+            left = end - time.monotonic()
+            if not waits or left <= AGAIN_S:
+                raise cut() from None
+            await asyncio.sleep(AGAIN_S)
+            options["timeout"] = left - AGAIN_S
 
     start = multicallable if method.response_streaming or method.request_streaming else answer
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from minhos_mesh.runtime.catalogue import service_names
 from minhos_mesh.runtime.instruments import (
     DEFAULT_INSTRUMENTS,
     InstrumentError,
@@ -22,8 +23,11 @@ from minhos_mesh.runtime.instruments import (
     with_configured,
 )
 from minhos_mesh.runtime.money import MoneyError, parse_e9
+from minhos_mesh.runtime.service_settings import ServiceSection, check_services
 from minhos_mesh.runtime.symbols import Symbol, SymbolError, current_contract, parse_symbol, symbol_of_file
 
+_LISTS: Final = ("symbols", "endpoints", "peers", "servers")
+"""Keys that hold several values, separated by commas in the environment."""
 ENVIRONMENT_PREFIX: Final = "MINHOS_"
 """`MINHOS_RISK__MAX_POSITION=3` is the key `max_position` of the table `[risk]`."""
 
@@ -48,7 +52,7 @@ E9 = Annotated[int, BeforeValidator(_decimal_e9)]
 class Section(BaseModel):
     """One table of the file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class MeshSection(Section):
@@ -58,6 +62,8 @@ class MeshSection(Section):
     """Address that all services listen on; loopback only."""
     port: int = Field(0, ge=0, le=65535)
     """Port of the registry; 0 picks a free one at the first start and keeps it for the life of the data folder."""
+    zone: str = Field("", pattern="^[A-Za-z0-9_.-]{0,64}$")
+    """Where this machine stands; its clients call instances of the same zone while one of them serves. Empty is everywhere."""
 
     @field_validator("bind")
     @classmethod
@@ -69,6 +75,16 @@ class MeshSection(Section):
         if not loopback:
             raise ValueError(f"only loopback is allowed while calls carry no identity, seen {value!r}")
         return value
+
+
+def _addresses(values: tuple[str, ...], example: str) -> tuple[str, ...]:
+    for value in values:
+        host, _, port = value.rpartition(":")
+        if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 65_536:
+            raise ValueError(f"allowed is host:port such as {example}, seen {value!r}")
+    if len(set(values)) != len(values):
+        raise ValueError(f"each address may stand once, seen {', '.join(values)}")
+    return values
 
 
 class FeedSection(Section):
@@ -206,6 +222,66 @@ class EngineSection(Section):
     """When the outcome of an order at the venue counts as not known."""
 
 
+class EventBusSection(Section):
+    """Where the event bus keeps its journal, and how long; limits of 0 are no limits. Units of 1,000,000 bytes."""
+
+    engine: Literal["sqlite", "jetstream"] = "sqlite"
+    """A file of this machine, or a stream of NATS JetStream that the disks of several servers keep."""
+    servers: tuple[str, ...] = ()
+    """Where NATS answers, `host:port`; all of one cluster. They must run with `sync_interval: always`."""
+    stream: str = Field("MINHOS_EVENTS", pattern="^[A-Za-z0-9_-]{1,64}$")
+    """Name of the stream; two meshes on one NATS have two."""
+    replicas: Literal[1, 3, 5] = 3
+    """How many of the servers keep the stream; an event is acknowledged when more than half of them have it on disk."""
+    stream_timeout_s: float = Field(5.0, ge=0.5, le=60)
+    """How long a publish waits for servers that do not answer, and how long the start looks for one."""
+    max_age_h: float = Field(720.0, ge=0)
+    """Events older than this are forgotten."""
+    max_mb: int = Field(4_000, ge=0)
+    """The oldest events are forgotten beyond this size of all encoded events together."""
+    max_events_per_type: int = Field(0, ge=0)
+    """The oldest events of a type are forgotten beyond this number."""
+    max_events_of: dict[str, int] = {}
+    """Table `[event_bus.max_events_of]`: as `max_events_per_type`, for the types that are named in it."""
+    unacked_max_age_h: float = Field(2_160.0, ge=0)
+    """Events that a durable consumer has not acknowledged are kept for it until they are older than this; then it is told what it lost."""
+    unacked_max_mb: int = Field(12_000, ge=0)
+    """As `unacked_max_age_h`, by size of all events."""
+    keep_s: float = Field(120.0, ge=120, le=86_400)
+    """No event is forgotten sooner than this, so that one that is published again meanwhile is always noticed."""
+
+    @field_validator("servers")
+    @classmethod
+    def _servers(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _addresses(values, "127.0.0.1:4222")
+
+    @model_validator(mode="after")
+    def _jetstream_has_servers(self) -> EventBusSection:
+        if self.engine == "jetstream" and not self.servers:
+            raise ValueError(
+                'servers is missing: engine = "jetstream" needs the addresses of NATS such as ["127.0.0.1:4222"]'
+            )
+        if self.engine == "sqlite" and self.servers:
+            raise ValueError(f'servers is {list(self.servers)}: allowed only with engine = "jetstream"')
+        return self
+
+    @field_validator("max_events_of")
+    @classmethod
+    def _counts(cls, value: dict[str, int]) -> dict[str, int]:
+        for name, count in value.items():
+            if count < 1:
+                raise ValueError(f"{name} is {count}: allowed is 1 or more")
+        return value
+
+    @model_validator(mode="after")
+    def _unacked_is_more(self) -> EventBusSection:
+        for hard, soft in (("unacked_max_age_h", "max_age_h"), ("unacked_max_mb", "max_mb")):
+            bound, limit = getattr(self, hard), getattr(self, soft)
+            if bound and (not limit or bound < limit):
+                raise ValueError(f"{hard} is {bound:g}: allowed is {soft} ({limit:g}) or more, or 0")
+        return self
+
+
 class RegistrySection(Section):
     """How the registry watches over services."""
 
@@ -221,6 +297,67 @@ class RegistrySection(Section):
     """A process that lives and has been silent for this long is killed and started again."""
     check_s: float = Field(10.0, gt=0.1)
     """How often every instance is asked for its health."""
+    max_instances_of_service: int = Field(1_024, ge=1, le=4_096)
+    """Instances of one service that may be attached at once."""
+    max_silent_streams: int = Field(2_048, ge=1, le=10_000)
+    """Attach streams that may be open without having said who they are; beyond them the longest silent one is ended."""
+    store: Literal["sqlite", "etcd"] = "sqlite"
+    """Where it keeps what it knows: a file of this machine, or an etcd that the registries of several machines share."""
+    endpoints: tuple[str, ...] = ()
+    """Where etcd answers, `host:port`; all of one cluster."""
+    prefix: str = Field("minhos/mesh", pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$", max_length=200)
+    """First part of all keys in etcd; registries of one mesh have the same, two meshes on one etcd have two."""
+    store_timeout_s: float = Field(2.0, ge=0.1, le=60)
+    """How long etcd may take to answer."""
+    peers: tuple[str, ...] = ()
+    """Addresses of other registries of the mesh, where instances attach while this one does not answer; those that share an etcd find each other."""
+
+    @field_validator("endpoints", "peers")
+    @classmethod
+    def _reachable(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return _addresses(values, "127.0.0.1:2379")
+
+    @model_validator(mode="after")
+    def _etcd_has_endpoints(self) -> RegistrySection:
+        if self.store == "etcd" and not self.endpoints:
+            raise ValueError(
+                'endpoints is missing: store = "etcd" needs the addresses of etcd such as ["127.0.0.1:2379"]'
+            )
+        if self.store == "sqlite" and self.endpoints:
+            raise ValueError(f'endpoints is {list(self.endpoints)}: allowed only with store = "etcd"')
+        return self
+
+
+class RoutingSection(Section):
+    """How the clients of every contract treat those who serve it; told to them by the registry, in every language."""
+
+    retries: int = Field(4, ge=0, le=4)
+    """How often a call that its contract lets be repeated is sent again when it ends with UNAVAILABLE; gRPC makes at most 5 attempts in all. 0 is off."""
+    retry_base_ms: int = Field(25, ge=1, le=10_000)
+    """Pause before the first repetition; it doubles with each, and is shortened by chance."""
+    retry_max_ms: int = Field(250, ge=1, le=60_000)
+    """Longest pause between two attempts."""
+    max_requests: int = Field(1_024, ge=1, le=1_000_000)
+    """Circuit breaker: calls and streams that one client process may have open to one contract at once; more fail with UNAVAILABLE at once."""
+    ejection: Literal["failures", "success_rate", "off"] = "failures"
+    """How a client tells that an instance is sick and stops calling it for a while: nearly all its calls fail, it fails clearly more often than
+    the others, or never. Every status but OK counts, refusals too, so the bound of `failures` should stay high."""
+    ejection_interval_s: float = Field(1.0, ge=0.1, le=3_600)
+    """How often a client looks."""
+    ejection_time_s: float = Field(5.0, ge=0.1, le=3_600)
+    """How long an instance is left alone the first time; each further time is longer by as much."""
+    ejection_max_time_s: float = Field(30.0, ge=0.1, le=3_600)
+    """The longest time."""
+    ejection_max_percent: int = Field(50, ge=0, le=100)
+    """Part of the instances that may be left alone at once; one always may."""
+    ejection_failure_percent: int = Field(90, ge=0, le=100)
+    """Calls of an interval that must have failed, with `failures`."""
+    ejection_min_requests: int = Field(20, ge=1, le=1_000_000)
+    """Calls of an interval below which an instance is not judged."""
+    ejection_min_endpoints: int = Field(2, ge=1, le=1_000)
+    """Instances below which none is judged."""
+    ejection_deviations: float = Field(1.9, ge=0, le=100)
+    """How many standard deviations below the mean a rate of success must be, with `success_rate`."""
 
 
 class LogSection(Section):
@@ -249,12 +386,23 @@ class MeshConfig(Section):
     """Table `[brain]`."""
     engine: EngineSection = EngineSection()
     """Table `[engine]`."""
+    event_bus: EventBusSection = EventBusSection()
+    """Table `[event_bus]`."""
     registry: RegistrySection = RegistrySection()
     """Table `[registry]`."""
+    routing: RoutingSection = RoutingSection()
+    """Table `[routing]`."""
     log: LogSection = LogSection()
     """Table `[log]`."""
     instruments: dict[str, dict[str, str | int | float | bool]] = {}
     """Tables `[instruments.ROOT]`: tick, multiplier, currency, exchange, description, tradeable."""
+    services: dict[str, ServiceSection] = {}
+    """Tables `[services.NAME]`: how a service is kept alive, and programs of your own beside those of the mesh."""
+
+    @model_validator(mode="after")
+    def _services_fit(self) -> MeshConfig:
+        check_services(self.services, service_names())
+        return self
 
     @field_validator("instruments")
     @classmethod
@@ -398,7 +546,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             raise ConfigError(
                 f"environment {name}: {section!r} is no table of the configuration{_near(section, sections)}"
             )
-        values.setdefault(section, {})[key] = text.split(",") if key == "symbols" else text
+        values.setdefault(section, {})[key] = text.split(",") if key in _LISTS else text
     return values
 
 
@@ -430,6 +578,8 @@ def _line(location: tuple[int | str, ...], kind: str, message: str, seen: object
 def _siblings(location: tuple[int | str, ...]) -> list[str]:
     if len(location) == 1:
         return list(MeshConfig.model_fields)
+    if location[0] == "services":
+        return list(ServiceSection.model_fields)
     section = MeshConfig.model_fields.get(str(location[0]))
     fields = getattr(section.annotation, "model_fields", {}) if section else {}
     return list(fields)

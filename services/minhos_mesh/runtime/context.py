@@ -12,11 +12,16 @@ from minhos_mesh.runtime.clock import Clock, SystemClock
 from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.errors import ErrorTable
+from minhos_mesh.runtime.fencing import Fence, FencedOut
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.tasks import OwnedTasks
 
 if TYPE_CHECKING:
     import grpc
+
+
+def nobody(_error: FencedOut) -> None:
+    """For those who are told otherwise: each refused write raises the error."""
 
 
 @dataclass(slots=True)
@@ -41,6 +46,14 @@ class ServiceContext:
     """What makes the service less than healthy."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service begins to end."""
+    fencing_token: int | None = None
+    """Token of the lease under which this process owns what its service owns alone; None where none was granted."""
+    on_fenced_out: Callable[[FencedOut], None] = nobody
+    """Told, in any thread, that another process owns the store by now."""
+
+    def fence(self) -> Fence:
+        """The right to write to a store, one for each store that is opened."""
+        return Fence(self.instance_id, self.fencing_token, self.on_fenced_out)
 
 
 async def nothing() -> None:

@@ -20,6 +20,9 @@ from minhos_api.mesh.v1 import contract_options_pb2 as options
 
 ROOT_PACKAGE: Final = "minhos_api."
 
+EVENT_BUS: Final = "minhos_api.events.v1.EventBusService"
+"""Needed, without a word in its contract, by every service that tells or hears events."""
+
 _SAFE: Final = (
     descriptor_pb2.MethodOptions.IdempotencyLevel.NO_SIDE_EFFECTS,
     descriptor_pb2.MethodOptions.IdempotencyLevel.IDEMPOTENT,
@@ -148,7 +151,30 @@ def contract_of(service: ServiceDescriptor) -> Contract:
 
 def descriptor_set(contracts: Iterable[str]) -> bytes:
     """Serialized FileDescriptorSet of the files of these contracts with all their imports, dependencies first."""
-    pool, out, seen = descriptor_pool.Default(), descriptor_pb2.FileDescriptorSet(), set[str]()
+    pool = descriptor_pool.Default()
+    return _serialized(pool.FindServiceByName(name).file for name in contracts)
+
+
+def built_with(contracts: Iterable[str]) -> bytes:
+    """The same for a server of these contracts: with what it needs and with the events that it tells and hears."""
+    pool, catalogue = descriptor_pool.Default(), event_catalogue()
+    served = [contract(name) for name in contracts]
+    needed = {need.contract for each in served for need in each.needs}
+    events = {event for each in served for event in (*each.publishes, *each.consumes)}
+    if events:
+        needed.add(EVENT_BUS)
+    names = [*(each.name for each in served), *sorted(needed)]
+    files = [pool.FindServiceByName(name).file for name in names]
+    return _serialized([*files, *(catalogue[event].payload.file for event in sorted(events) if event in catalogue)])
+
+
+def whole_set() -> bytes:
+    """The same for all contracts and events that this program contains."""
+    return _serialized(load_all())
+
+
+def _serialized(files: Iterable[FileDescriptor]) -> bytes:
+    out, seen = descriptor_pb2.FileDescriptorSet(), set[str]()
 
     def add(file: FileDescriptor) -> None:
         if file.name in seen:
@@ -158,8 +184,8 @@ def descriptor_set(contracts: Iterable[str]) -> bytes:
             add(dependency)
         out.file.add().ParseFromString(file.serialized_pb)
 
-    for name in contracts:
-        add(pool.FindServiceByName(name).file)
+    for file in files:
+        add(file)
     return out.SerializeToString(deterministic=True)
 
 

@@ -7,12 +7,13 @@ interceptor applies it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from minhos_api.mesh.v1 import error_reason_pb2
@@ -52,6 +53,7 @@ class MeshError(Exception):
         metadata: Mapping[str, str] | None = None,
         violations: Sequence[FieldViolation] = (),
         retry_after_s: float | None = None,
+        details: Sequence[Message] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -60,6 +62,7 @@ class MeshError(Exception):
         self.metadata = dict(metadata or {})
         self.violations = tuple(violations)
         self.retry_after_s = retry_after_s
+        self.details = tuple(details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class ErrorRow:
     """Attribute that names the field of the request, when the exception is about one."""
     retry_after_s: float | None = None
     """When trying again makes sense."""
+    details: Callable[[Any], Sequence[Message]] | None = None
+    """Makes messages of the contract that tell more than metadata can; small, since they travel as trailing metadata."""
 
 
 ErrorTable = Mapping[type[Exception], ErrorRow]
@@ -96,6 +101,8 @@ class CallError:
     """Metadata of the ErrorInfo."""
     violations: tuple[FieldViolation, ...] = ()
     """Field violations."""
+    details: tuple[any_pb2.Any, ...] = dataclasses.field(default=(), compare=False)
+    """All details, for those who know what to look for."""
 
 
 def row_for(error: Exception, table: ErrorTable) -> ErrorRow | None:
@@ -118,7 +125,13 @@ def mapped(error: Exception, table: ErrorTable) -> MeshError | None:
     if row.field is not None and (path := getattr(error, row.field, None)):
         violations = (FieldViolation(str(path), str(error)),)
     return MeshError(
-        row.code, row.reason, str(error), metadata=metadata, violations=violations, retry_after_s=row.retry_after_s
+        row.code,
+        row.reason,
+        str(error),
+        metadata=metadata,
+        violations=violations,
+        retry_after_s=row.retry_after_s,
+        details=row.details(error) if row.details is not None else (),
     )
 
 
@@ -170,6 +183,7 @@ def status_of(error: MeshError) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    details.extend(_packed(detail) for detail in error.details)
     return status_pb2.Status(code=error.code.value[0], message=error.message, details=details)
 
 
@@ -197,12 +211,10 @@ def _read_details(code: grpc.StatusCode, message: str, raw: bytes) -> CallError:
         detail.Unpack(info)
         if detail.Unpack(bad):
             violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
-    return CallError(code, message, info.reason, dict(info.metadata), violations)
+    return CallError(code, message, info.reason, dict(info.metadata), violations, tuple(status.details))
 
 
-def _packed(
-    message: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
-) -> any_pb2.Any:
+def _packed(message: Message) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed

@@ -6,8 +6,10 @@ Three interceptors, each with one thought. They wrap a handler once per method a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import secrets
+import traceback
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -88,8 +90,10 @@ class ErrorInterceptor(WrappingInterceptor):
             try:
                 return await behaviour(request, context)
             except Exception as error:  # noqa: BLE001 - the one place where whatever a service raises becomes a status
+                request = None  # see _abort
                 await self._abort(error, method, context)
             finally:
+                request = context = None  # see _abort
                 counters.in_flight -= 1
                 counters.unary_in_flight -= 1
 
@@ -107,6 +111,8 @@ class ErrorInterceptor(WrappingInterceptor):
                 await self._abort(error, method, context)
             finally:
                 counters.in_flight -= 1
+                await _let_go(request)
+                request = context = None  # see _abort
 
         return call
 
@@ -116,7 +122,13 @@ class ErrorInterceptor(WrappingInterceptor):
         told = mapped(error, self._table)
         if told is None:
             told = self._internal(error, method)
-        await context.abort(told.code, told.message, trailers_of(told))
+        # gRPC keeps the abort with its call: frames that hold the call would close a circle, which is collected late and
+        # keeps the bytes of the message as long.
+        _forget_frames(error)
+        try:
+            await context.abort(told.code, told.message, trailers_of(told))
+        finally:
+            context = None
         raise AssertionError("abort returned")
 
     def _internal(self, error: Exception, method: Method) -> MeshError:
@@ -129,6 +141,21 @@ class ErrorInterceptor(WrappingInterceptor):
             f"{method.name} failed by a defect of the service; its log has it under {error_id}",
             metadata={"error_id": error_id},
         )
+
+
+async def _let_go(requests: Any) -> None:
+    """Closes the reader of a call's messages: gRPC's own is a circle that would keep the last message until it is collected."""
+    reader = requests.__aiter__() if hasattr(requests, "__aiter__") else None
+    if reader is not None and hasattr(reader, "aclose"):
+        with contextlib.suppress(RuntimeError):  # somebody still reads; then it ends with the call
+            await reader.aclose()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Empties the frames of an error, and of those that led to it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 _CHECKS_ITSELF: Final = "checks_requests_itself"

@@ -68,3 +68,12 @@ def registry_address(paths: MeshPaths) -> str | None:
     except (OSError, ValueError, KeyError):
         return None
     return str(address)
+
+
+def registry_peers(paths: MeshPaths) -> tuple[str, ...]:
+    """Other registries of the mesh, where an instance may attach while that of this data folder does not answer."""
+    try:
+        peers = json.loads(paths.mesh_file.read_text(encoding="utf-8")).get("peers", [])
+    except (OSError, ValueError, AttributeError):
+        return ()
+    return tuple(str(peer) for peer in peers) if isinstance(peers, list) else ()

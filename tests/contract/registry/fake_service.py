@@ -1,6 +1,7 @@
 """A process that serves contracts with empty answers and holds a lease, for tests that kill, freeze and drain.
 
 python fake_service.py REGISTRY SERVICE INSTANCE_ID CONTRACT...   says its address on standard output; SIGTERM ends it in order.
+REGISTRY is an address or the data folder of a mesh, whose registries are tried in turn.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import importlib
 import json
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
 
 from minhos_mesh.runtime.attach import Identity, Lease, SelfView
 from minhos_mesh.runtime.contracts import load_all
+from minhos_mesh.runtime.paths import MeshPaths, registry_address, registry_peers
 from minhos_mesh.runtime.server import MeshServer
 
 
@@ -47,7 +50,10 @@ async def main(registry: str, service: str, instance_id: str, contracts: list[st
     await server.start()
     serving = True
     identity = Identity(service, instance_id, server.address, tuple(server.contracts))
-    lease = Lease(registry, identity, lambda: SelfView(serving, {}, 0, 0), lambda _command: stop.set())
+    paths = MeshPaths(Path(registry))
+    home = registry_address(paths) or registry
+    look, obey = lambda: SelfView(serving, {}, 0, 0), lambda _command: stop.set()
+    lease = Lease(home, identity, look, obey, lambda: registry_peers(paths))
     task = asyncio.create_task(lease.run())
     await server.set_serving(serving=True)
     print(json.dumps({"address": server.address}), flush=True)

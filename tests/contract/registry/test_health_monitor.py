@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
+from tests.contract.registry.fake_service import fake_servicer
 
 from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb
-from minhos_api.events.v1 import event_bus_service_pb2_grpc as bus_rpc
 from minhos_api.events.v1 import event_pb2
 from minhos_api.health.v1 import health_events_pb2, service_health_pb2
 from minhos_api.health.v1 import health_monitor_service_pb2 as pb
@@ -19,9 +22,11 @@ from minhos_api.registry.v1 import registry_events_pb2
 from minhos_api.registry.v1 import registry_service_pb2 as rpb
 from minhos_api.registry.v1 import supervisor_service_pb2 as spb
 from minhos_mesh.runtime import errors
+from minhos_mesh.runtime.contracts import load_all
 from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.runtime.validation import violations_of
 
+load_all()
 SIMULATOR = "minhos_api.sierra.v1.SierraSimulatorService"
 BUS = "minhos_api.events.v1.EventBusService"
 STATE = "minhos_api.state.v1.StateManagerService"
@@ -101,7 +106,8 @@ async def test_a_service_goes_through_the_states_of_its_life(mesh: Any, beating:
     sim.now.set()
     told = await until(mesh, "sierra_simulator", UNHEALTHY)
     assert told.reasons[0].code == "NOT_SERVING"
-    assert told.reasons[0].action.startswith("Read the log of sim-1")
+    assert told.reasons[0].action.startswith("Read why in `minhos logs sierra_simulator`")
+    assert told.suggested_action == told.reasons[0].action
     sim.serving = True
     sim.now.set()
     await until(mesh, "sierra_simulator", HEALTHY)
@@ -146,7 +152,7 @@ async def test_dependents_are_degraded_with_the_reason_and_come_back(mesh: Any, 
     bus.stream.call.cancel()
     told = await until(mesh, "state_manager", DEGRADED)
     assert [(r.code, r.message) for r in told.reasons] == [("DEPENDENCY_DOWN", "needs event_bus, which is UNHEALTHY")]
-    assert told.reasons[0].action == "Look at event_bus first; this service recovers by itself when it is back."
+    assert told.reasons[0].action == "Look at event_bus first; what needs it recovers by itself when it is back."
     assert dict(told.dependencies) == {"event_bus": UNHEALTHY}
     mesh_health = await mesh.health.GetMeshHealth(pb.GetMeshHealthRequest())
     assert mesh_health.state == UNHEALTHY
@@ -224,7 +230,11 @@ async def test_starting_an_unknown_service_or_the_registry_itself_is_refused(mes
         assert name in errors.read(caught.value).message
 
 
-class Bus(bus_rpc.EventBusServiceServicer):
+WholeBus: Any = type(fake_servicer(BUS, "bus-1"))
+"""Serves every call of the contract with nothing."""
+
+
+class Bus(WholeBus):  # type: ignore[misc] # made from the contract
     """An event bus that keeps what it is sent and checks it."""
 
     def __init__(self) -> None:
@@ -236,20 +246,6 @@ class Bus(bus_rpc.EventBusServiceServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
         self.events.extend(request.events)
         return bus_pb.PublishResponse(sequences=range(len(request.events)))
-
-    async def PublishStream(self, requests: Any, _context: Any) -> AsyncIterator[bus_pb.PublishStreamResponse]:
-        async for request in requests:
-            yield bus_pb.PublishStreamResponse(batch_id=request.batch_id)
-
-    async def Subscribe(self, requests: Any, _context: Any) -> AsyncIterator[bus_pb.SubscribeResponse]:
-        async for _request in requests:
-            yield bus_pb.SubscribeResponse()
-
-    async def ListEvents(self, _request: Any, _context: Any) -> bus_pb.ListEventsResponse:
-        return bus_pb.ListEventsResponse()
-
-    async def GetStats(self, _request: Any, _context: Any) -> bus_pb.GetStatsResponse:
-        return bus_pb.GetStatsResponse()
 
 
 async def test_events_wait_for_the_bus_and_then_come_in_order_and_once(mesh: Any, beating: Attach) -> None:
@@ -322,3 +318,113 @@ async def test_a_health_watch_of_an_instance_takes_it_out_before_its_next_heartb
         await mesh.eventually(lambda: registry.resolve("event_bus")[0].watched.value == "SERVING", "watched")
         await server.set_serving(serving=False)
         await mesh.eventually(out, f"{present.key} is out of rotation", 1.0)
+
+
+async def test_use_uptime_and_health_of_each_instance_are_told(mesh: Any, beating: Attach) -> None:
+    begun = time.time()
+    sim = await beating("sierra_simulator", "sim-1", SIMULATOR, pid=os.getpid())
+    await beating("sierra_simulator", "sim-2", SIMULATOR)
+    sim.conditions = {"NO_FILE": "the folder cannot be written"}
+    sim.now.set()
+    await until(mesh, "sierra_simulator", DEGRADED)
+
+    async def used() -> Any:
+        found = (await health(mesh, "sierra_simulator")).instances[0]
+        return found if found.HasField("use") and found.use.HasField("cpu_percent") else None
+
+    first = await mesh.eventually(used, "looked at twice", 5.0)
+    assert (first.instance_id, first.state, first.in_rotation) == ("sim-1", DEGRADED, True)
+    assert [reason.code for reason in first.reasons] == ["NO_FILE"]
+    assert first.use.rss_bytes >= first.use.pss_bytes > 1_000_000
+    assert first.use.open_files > 3
+    assert first.use.threads >= 1
+    assert abs(first.use.sample_time.ToNanoseconds() / 1e9 - time.time()) < 5
+    assert first.start_time.ToNanoseconds() / 1e9 == pytest.approx(psutil.Process().create_time(), abs=1)
+    told = await health(mesh, "sierra_simulator")
+    assert [instance.instance_id for instance in told.instances] == ["sim-1", "sim-2"]
+    assert not told.instances[1].HasField("use")
+    assert told.instances[1].start_time.ToNanoseconds() / 1e9 >= begun - 1
+    assert told.start_time == first.start_time
+    listed = (await mesh.services())["sierra_simulator"]
+    assert listed.start_time == first.start_time
+    assert listed.instances[0].use.pss_bytes == listed.instances[0].memory_bytes > 1_000_000
+
+
+async def test_one_of_two_instances_dead_is_degraded_with_the_reason(mesh: Any, beating: Attach) -> None:
+    await beating("sierra_simulator", "sim-1", SIMULATOR)
+    other = await beating("sierra_simulator", "sim-2", SIMULATOR)
+
+    async def both() -> bool:
+        found = await health(mesh, "sierra_simulator")
+        return [instance.state for instance in found.instances] == [HEALTHY, HEALTHY]
+
+    await mesh.eventually(both, "both serve")
+    await other.stop()
+    other.stream.call.cancel()
+    told = await until(mesh, "sierra_simulator", DEGRADED)
+    assert [reason.code for reason in told.reasons] == ["INSTANCE_DOWN"]
+    assert "sim-2 lost its connection" in told.reasons[0].message
+    assert told.suggested_action.startswith("Look at instance sim-2")
+    assert [instance.state for instance in told.instances] == [HEALTHY, UNHEALTHY]
+
+
+async def test_calls_in_flight_and_defects_of_an_instance_are_told(mesh: Any, attach: Attach) -> None:
+    stream = await attach("sierra_simulator", "sim-1", SIMULATOR)
+    await stream.beat(calls_in_flight=7, internal_errors=2)
+    (told,) = (await health(mesh, "sierra_simulator")).instances
+    assert (told.calls_in_flight, told.internal_errors) == (7, 2)
+
+
+async def test_changes_are_listed_by_a_range_of_time(mesh: Any, beating: Attach) -> None:
+    sim = await beating("sierra_simulator", "sim-1", SIMULATOR)
+    await until(mesh, "sierra_simulator", HEALTHY)
+    sim.conditions = {"NO_FILE": "sentence"}
+    sim.now.set()
+    await until(mesh, "sierra_simulator", DEGRADED)
+
+    async def written() -> Any:
+        answer = await mesh.health.ListHealthChanges(pb.ListHealthChangesRequest(service="sierra_simulator"))
+        return answer.changes if answer.changes and answer.changes[0].new_state == DEGRADED else None
+
+    changes = list(await mesh.eventually(written, "all is written"))
+    for first in range(len(changes)):
+        for last in range(first, len(changes)):
+            request = pb.ListHealthChangesRequest(
+                service="sierra_simulator",
+                since_time=changes[last].change_time,
+                until_time=changes[first].change_time,
+                page_size=1,
+            )
+            found: list[Any] = []
+            while True:
+                page = await mesh.health.ListHealthChanges(request)
+                found += page.changes
+                request.page_token = page.next_page_token
+                if not page.next_page_token:
+                    break
+            assert found == changes[first + 1 : last + 1]
+
+
+async def test_restarts_and_uptime_go_on_over_a_restart_of_the_registry(tmp_path: Path, new_registry: Any) -> None:
+    first = new_registry(tmp_path)
+    await first.start()
+    registry = first.parts.servicers[0]._registry
+    registry.note_service("event_bus", wanted=True, restarts=2)
+
+    async def kept() -> bool:
+        return bool((await registry._store.restarts()).get("event_bus") == 2)
+
+    await first.eventually(kept, "on disk")
+    await first.stop()
+    second = new_registry(tmp_path)
+    await second.start()
+    registry = second.parts.servicers[0]._registry
+
+    async def told(restarts: int) -> bool:
+        return bool((await second.services())["event_bus"].restarts == restarts)
+
+    registry.note_service("event_bus", wanted=True, restarts=1)
+    await second.eventually(lambda: told(3), "those of both lives")
+    registry.note_service("event_bus", anew=True, wanted=True, restarts=0)
+    await second.eventually(lambda: told(0), "counted anew")
+    await second.stop()

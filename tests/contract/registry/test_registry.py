@@ -196,7 +196,7 @@ HOSTILE: list[tuple[str, Callable[[Say], list[pb.AttachRequest]], str, str, str]
         lambda said: [said(contracts=[BUS])],
         "FAILED_PRECONDITION",
         "CONTRACT_VIOLATION",
-        "does not serve GetStats, ListEvents, Publish, PublishStream, Subscribe",
+        f"{BUS} is claimed but not served whole: {BUS} is not in the offer",
     ),
     (
         "a method less",
@@ -210,7 +210,7 @@ HOSTILE: list[tuple[str, Callable[[Say], list[pb.AttachRequest]], str, str, str]
         lambda said: [said(descriptor_set=bent())],
         "FAILED_PRECONDITION",
         "CONTRACT_VIOLATION",
-        "GetStatus (",
+        "RPC_SAME_SERVER_STREAMING minhos_api.sierra.v1.SierraSimulatorService.GetStatus: unary -> streaming",
     ),
     ("a token never granted", lambda said: [said(fencing_token=77)], "FAILED_PRECONDITION", "LEASE_STALE", "token 77"),
     ("no service name", lambda said: [said(service="")], "INVALID_ARGUMENT", "INVALID_FIELD", "hello.service"),

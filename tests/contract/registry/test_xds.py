@@ -29,7 +29,8 @@ def discovery_of(mesh: Any) -> AggregatedDiscovery:
 
 async def simulator(mesh: Any, processes: Any, instance_id: str) -> Any:
     """A running instance that is in rotation."""
-    process = processes.service(mesh.address, "sierra_simulator", instance_id, SIMULATOR)
+    # In a thread: the registry lives in this process and must not stand still while another one starts.
+    process = await asyncio.to_thread(processes.service, mesh.address, "sierra_simulator", instance_id, SIMULATOR)
 
     async def there() -> bool:
         found = (await mesh.services())["sierra_simulator"].instances
@@ -50,7 +51,7 @@ async def call(
 async def test_a_stock_client_resolves_and_calls_two_instances_in_turn(mesh: Any, processes: Any) -> None:
     await simulator(mesh, processes, "sim-1")
     await simulator(mesh, processes, "sim-2")
-    client = processes.caller(mesh.address)
+    client = await asyncio.to_thread(processes.caller, mesh.address)
     await client.ask("until", path=GET_STATUS, wanted="sim-1", limit=5)
     await client.ask("until", path=GET_STATUS, wanted="sim-2", limit=5)
     by = [who for who, _took in await call(client, n=40)]
@@ -60,7 +61,7 @@ async def test_a_stock_client_resolves_and_calls_two_instances_in_turn(mesh: Any
 
 async def test_a_new_instance_is_used_and_a_leaving_one_is_not_at_once(mesh: Any, processes: Any) -> None:
     await simulator(mesh, processes, "sim-1")
-    client = processes.caller(mesh.address)
+    client = await asyncio.to_thread(processes.caller, mesh.address)
     await call(client)
     delays = []
     for number in range(2, 6):
@@ -80,7 +81,7 @@ async def test_a_new_instance_is_used_and_a_leaving_one_is_not_at_once(mesh: Any
 async def test_a_killed_instance_is_gone_from_rotation_within_50_ms(mesh: Any, processes: Any) -> None:
     await simulator(mesh, processes, "sim-1")
     victim = await simulator(mesh, processes, "sim-2")
-    client = processes.caller(mesh.address)
+    client = await asyncio.to_thread(processes.caller, mesh.address)
     await client.ask("until", path=GET_STATUS, wanted="sim-2", limit=5)
     await client.ask("start", path=GET_STATUS, timeout=3.0, wait=False)
     await asyncio.sleep(0.2)
@@ -97,7 +98,7 @@ async def test_a_killed_instance_is_gone_from_rotation_within_50_ms(mesh: Any, p
 async def test_a_frozen_instance_leaves_rotation_by_its_lease(mesh: Any, processes: Any) -> None:
     await simulator(mesh, processes, "sim-1")
     frozen = await simulator(mesh, processes, "sim-2")
-    client = processes.caller(mesh.address)
+    client = await asyncio.to_thread(processes.caller, mesh.address)
     await client.ask("until", path=GET_STATUS, wanted="sim-2", limit=5)
     frozen_at = time.monotonic()
     frozen.send_signal(signal.SIGSTOP)
@@ -117,7 +118,7 @@ async def test_a_frozen_instance_leaves_rotation_by_its_lease(mesh: Any, process
 
 
 async def test_a_contract_that_nobody_serves_fails_at_once_even_for_those_who_wait(mesh: Any, processes: Any) -> None:
-    client = processes.caller(mesh.address)
+    client = await asyncio.to_thread(processes.caller, mesh.address)
     for path in (f"/{RISK}/GetRiskMetrics", "/minhos_api.ghost.v1.GhostService/Boo"):
         for wait in (False, True):
             ((who, took),) = await call(client, path, wait=wait, timeout=3.0)
@@ -126,7 +127,7 @@ async def test_a_contract_that_nobody_serves_fails_at_once_even_for_those_who_wa
 
 
 async def test_a_name_that_becomes_known_later_is_served_then(mesh: Any, processes: Any) -> None:
-    client = processes.caller(mesh.address)
+    client = await asyncio.to_thread(processes.caller, mesh.address)
     ((who, _took),) = await call(client)
     assert who.startswith("UNAVAILABLE")
     await simulator(mesh, processes, "sim-1")
@@ -136,7 +137,7 @@ async def test_a_name_that_becomes_known_later_is_served_then(mesh: Any, process
 
 async def test_calls_wait_while_a_lost_service_may_come_back(mesh: Any, processes: Any) -> None:
     victim = await simulator(mesh, processes, "sim-1")
-    client = processes.caller(mesh.address)
+    client = await asyncio.to_thread(processes.caller, mesh.address)
     await call(client)
     await client.ask("start", path=GET_STATUS, timeout=8.0, wait=True)
     await asyncio.sleep(0.2)
@@ -243,7 +244,9 @@ async def test_a_refusal_is_counted_logged_and_shown_and_the_rest_is_sent_again(
     assert (refused.client, refused.refusal.names) == ("by-hand", (RISK,))
     assert refused.refusal.text == f"{RISK}: LB policy not supported"
     health = (await mesh.services())["registry"]
-    assert list(health.reasons) == [f"by-hand does not take {RISK}"]
+    assert list(health.reasons) == [
+        f"by-hand does not take {RISK} ({RISK}: LB policy not supported); 1 refused since the registry started"
+    ]
     stream.call.cancel()
 
     async def healthy() -> bool:

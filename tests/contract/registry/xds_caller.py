@@ -84,7 +84,8 @@ if __name__ == "__main__":
     os.environ["GRPC_XDS_BOOTSTRAP_CONFIG"] = json.dumps(
         {
             "xds_servers": [
-                {"server_uri": sys.argv[1], "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}
+                {"server_uri": address, "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}
+                for address in sys.argv[1:]
             ],
             "node": {"id": "stock-client", "locality": {"zone": "local"}},
         }

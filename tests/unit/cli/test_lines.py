@@ -6,13 +6,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from minhos_api.brain.v1 import signal_pb2
-from minhos_api.health.v1.service_health_pb2 import SERVICE_STATE_HEALTHY, SERVICE_STATE_STOPPED
-from minhos_api.mesh.v1.contract_options_pb2 import DEPENDENCY_KIND_OPTIONAL, DEPENDENCY_KIND_REQUIRED
 from minhos_api.order.v1 import order_terms_pb2 as terms_pb
-from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1 import supervisor_service_pb2 as supervisor
 from minhos_api.trading.v1 import order_pb2
-from minhos_mesh.cli import start, status, tail, trading
+from minhos_mesh.cli import start, tail, trading
 
 E9 = 1_000_000_000
 
@@ -85,33 +82,3 @@ def test_a_signal_is_told_with_its_first_reason() -> None:
     signal.reasons.add(message="fast average below the slow one")
     line = tail.signal_line(signal)
     assert "NQZ26-CME    SELL 0.93  target 23743.25 stop -  fast average below the slow one" in line
-
-
-def test_status_of_a_service_without_an_instance_has_every_key() -> None:
-    found = status.service_dict(
-        registry.Service(name="ai_brain", state=SERVICE_STATE_STOPPED, errors=["ended with code 1"])
-    )
-    assert found["state"] == "STOPPED"
-    assert found["instances"] == []
-    assert found["errors"] == ["ended with code 1"]
-    assert {"name", "state", "instances", "contracts", "depends_on", "errors"} <= set(found)
-
-
-def test_an_instance_without_a_known_process_has_no_pid() -> None:
-    service = registry.Service(name="x", state=SERVICE_STATE_HEALTHY)
-    service.instances.add(instance_id="x-1", address="127.0.0.1:1")
-    service.instances.add(instance_id="x-2", address="127.0.0.1:2", pid=7)
-    assert [instance["pid"] for instance in status.service_dict(service)["instances"]] == [None, 7]
-
-
-def test_the_graph_is_drawn_by_level_and_names_each_need_once() -> None:
-    graph = registry.GetDependencyGraphResponse()
-    graph.nodes.add(name="engine", level=1, state=2)
-    graph.nodes.add(name="bus", level=0, state=2)
-    for contract in ("a", "b"):
-        graph.edges.add(from_service="engine", to_service="bus", contract=contract, kind=DEPENDENCY_KIND_REQUIRED)
-    graph.edges.add(from_service="engine", to_service="brain", contract="c", kind=DEPENDENCY_KIND_OPTIONAL)
-    tree = status.graph_tree(graph)
-    assert [str(branch.label) for branch in tree.children] == ["level 0", "level 1"]
-    (engine,) = tree.children[1].children
-    assert str(engine.label) == "engine  healthy  needs bus, brain (optional)"

@@ -155,3 +155,20 @@ def test_every_service_names_its_module_and_an_unknown_one_is_refused_with_the_k
     assert catalogue.service_names()[0] == "registry"
     with pytest.raises(catalogue.UnknownService, match="there is no service 'nope'; known: registry, event_bus"):
         catalogue.bootstrap_module("nope")
+
+
+def test_an_end_in_order_is_no_failure_and_followed_at_once() -> None:
+    root = RootPolicy("registry")
+    for _ in range(20):
+        root.started()
+        root.ended(lived_s=1.0, now=100.0, in_order=True)
+        assert (root.failures, root.retry_at) == (0, 100.0)
+
+
+def test_a_registry_that_ends_as_soon_as_it_runs_is_not_started_again_and_again_without_a_pause() -> None:
+    root = RootPolicy("registry")
+    for _ in range(3):
+        root.ended(lived_s=0.1, now=100.0, in_order=True)
+    assert root.failures == 3
+    assert root.retry_at is not None
+    assert root.retry_at > 100.0

@@ -73,7 +73,7 @@ def test_a_percentile_is_the_smallest_value_that_the_share_does_not_exceed(value
 
 def test_the_list_names_every_benchmark() -> None:
     listed = subprocess.run([*BENCH, "--list"], capture_output=True, text=True, check=True, timeout=30).stdout
-    assert [line.split()[0] for line in listed.splitlines()] == ["startup", "path"]
+    assert [line.split()[0] for line in listed.splitlines()] == ["startup", "path", "registry"]
 
 
 @pytest.mark.parametrize(

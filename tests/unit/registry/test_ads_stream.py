@@ -6,6 +6,8 @@ import pytest
 
 from minhos_mesh.registry.ads_stream import (
     MAX_NAMES,
+    MAX_TEXT,
+    MAX_UNKNOWN,
     DiscoveryStream,
     Refusal,
     Request,
@@ -218,3 +220,51 @@ def test_a_client_that_asks_for_too_much_is_refused() -> None:
         ask(stream, EDS, *(str(n) for n in range(MAX_NAMES + 1)))
     with pytest.raises(TooManyNames, match="513 characters"):
         ask(stream, EDS, "x" * 513)
+
+
+def test_an_unknown_name_costs_something_so_there_may_not_be_many() -> None:
+    stream = DiscoveryStream(lambda type_url, name: res(type_url, name))
+    ask(stream, RDS, *(f"n{number}" for number in range(MAX_UNKNOWN)))
+    assert len(drain(stream, ONE)[0].resources) == MAX_UNKNOWN
+    more = DiscoveryStream(lambda type_url, name: res(type_url, name))
+    ask(more, RDS, *(f"n{number}" for number in range(MAX_UNKNOWN + 1)))
+    with pytest.raises(TooManyNames, match="65 names that nobody knows, allowed are 64"):
+        drain(more, ONE)
+
+
+def test_all_names_of_a_stream_count_together() -> None:
+    stream = DiscoveryStream(no_fallback)
+    many = [f"{number:0500d}" for number in range(300)]
+    ask(stream, EDS, *many)
+    ask(stream, RDS, *many[:200])
+    with pytest.raises(TooManyNames, match="characters in all, allowed are 262144"):
+        ask(stream, CDS, *many[:100])
+
+
+def test_a_refusal_of_a_subset_does_not_take_the_contract_with_it() -> None:
+    state = snapshot("1", cds={"a": "c1", "a/version:v2": "c2"})
+    stream = DiscoveryStream(no_fallback)
+    ask(stream, CDS, "a", "a/version:v2")
+    (response,) = drain(stream, state)
+    assert refuse(stream, response, ("a", "a/version:v2"), "[a/version:v2: no good]").names == ("a/version:v2",)
+    (again,) = drain(stream, state)
+    assert bodies(again) == ["c1"]
+
+
+def test_what_is_withheld_is_told_with_the_reason_until_it_changes_or_the_client_leaves_it() -> None:
+    stream = connected()
+    two = snapshot("2", lds={"a": "l1"}, rds={"a": "broken"}, cds={"a": "c1"}, eds={"a": "e1"})
+    (push,) = drain(stream, two)
+    refuse(stream, push, ("a",), "a: no such thing" + "!" * 1_000)
+    (told,) = stream.withheld(two)
+    assert (told.name, told.older, len(told.text)) == ("a", True, MAX_TEXT)
+    assert stream.withheld(ONE) == ()
+
+
+def test_a_stream_has_proven_itself_once_it_answered() -> None:
+    stream = DiscoveryStream(no_fallback)
+    ask(stream, CDS, "a")
+    (response,) = drain(stream, ONE)
+    assert not stream.proven
+    ask(stream, CDS, "a", to=response)
+    assert stream.proven

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from minhos_mesh.registry.domain.contract_gate import ContractShape, ContractViolation, MethodShape, check_offer
+from minhos_mesh.registry.domain.contract_gate import ContractShape
 from minhos_mesh.registry.domain.directory import (
     ROUTE_GRACE_SECONDS,
     SETTLE_SECONDS,
@@ -128,38 +128,3 @@ def test_the_graph_can_be_shown_even_when_it_could_not_be_started() -> None:
     assert graph_of(cycle).levels == {"a": 0, "b": 0}
     missing = [Known("a", ("A",), (Need("ghost"),)), Known("b", ("B",), (Need("A"),))]
     assert graph_of(missing).levels == {"a": 0, "b": 1}
-
-
-SHAPE = ContractShape("C", {"Get": MethodShape("Q", "A"), "Watch": MethodShape("Q", "A", server_streaming=True)})
-
-
-def test_an_offer_with_more_than_the_contract_is_whole() -> None:
-    more = ContractShape("C", {**SHAPE.methods, "New": MethodShape("Q", "A")})
-    check_offer({"C": SHAPE}, {"C": more}, ["C"])
-
-
-@pytest.mark.parametrize(
-    ("methods", "text"),
-    [
-        ({"Get": MethodShape("Q", "A")}, "C is claimed but not served whole: it does not serve Watch"),
-        ({}, "it does not serve Get, Watch"),
-        (
-            {**SHAPE.methods, "Get": MethodShape("Q", "Other")},
-            r"it serves otherwise Get \(Q\) returns \(Other\) instead of \(Q\) returns \(A\)",
-        ),
-        (
-            {**SHAPE.methods, "Watch": MethodShape("Q", "A")},
-            r"Watch \(Q\) returns \(A\) instead of \(Q\) returns \(stream A\)",
-        ),
-    ],
-)
-def test_an_offer_that_is_not_the_contract_is_refused(methods: dict[str, MethodShape], text: str) -> None:
-    with pytest.raises(ContractViolation, match=text):
-        check_offer({"C": SHAPE}, {"C": ContractShape("C", methods)}, ["C"])
-
-
-def test_a_claim_without_an_offer_is_refused_known_or_not() -> None:
-    with pytest.raises(ContractViolation, match="does not serve Get, Watch"):
-        check_offer({"C": SHAPE}, {}, ["C"])
-    with pytest.raises(ContractViolation, match="it is not in the offer"):
-        check_offer({}, {}, ["Other"])

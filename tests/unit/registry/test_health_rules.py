@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import minhos_mesh
+from minhos_mesh.registry.domain.actions import ACTIONS
 from minhos_mesh.registry.domain.health import (
     Assessment,
     Cause,
@@ -23,6 +27,7 @@ from minhos_mesh.registry.domain.health import (
     suggested_action,
 )
 from minhos_mesh.registry.domain.history import find_changes
+from minhos_mesh.sierra_client import service as sierra_client
 
 OK = InstanceFacts("a-1", serving=Serving.SERVING, ever_ready=True)
 NO_TICKS = Condition("NO_TICKS", "no tick for 5 minutes in an open session")
@@ -44,6 +49,8 @@ INSTANCE_TABLE = [
     ("draining", replace(OK, leaving=True), S.STOPPING, [C.DRAINING]),
     ("draining, already not serving", replace(OK, leaving=True, serving=Serving.NOT_SERVING), S.STOPPING, [C.DRAINING]),
     ("killed while draining", replace(OK, leaving=True, silence=Silence.LOST), S.UNHEALTHY, [C.CONNECTION_LOST]),
+    ("draining, answers no check", replace(OK, leaving=True, check_failures=2), S.STOPPING, [C.DRAINING]),
+    ("draining, beats no more", replace(OK, leaving=True, silence=Silence.LATE), S.STOPPING, [C.DRAINING]),
 ]
 
 
@@ -60,10 +67,18 @@ FRESH = replace(OK, ever_ready=False)
 NEW = InstanceFacts("a-3")
 KILLED = Reason(C.PROCESS_EXITED, "", "was ended by SIGKILL")
 SLOW = Reason(C.START_TIMEOUT, "", "does not serve after 15 s")
+LOOPING = Reason(C.CRASH_LOOP, "", "process 7 ended with code 1; starts again in 10 s")
+DEAD = replace(OK, instance_id="a-4", exit_text="process 8 ended with code 1")
+LIMPING = replace(OK, instance_id="a-5", conditions=(NO_TICKS,))
+LEAVING = replace(OK, instance_id="a-6", leaving=True)
 
 
 def svc(*instances: InstanceFacts, wanted: bool = True, needs: tuple[DependencyFacts, ...] = ()) -> ServiceFacts:
     return ServiceFacts("a", wanted, instances, needs)
+
+
+def of(wanted: int, *instances: InstanceFacts) -> ServiceFacts:
+    return replace(svc(*instances), wanted_instances=wanted)
 
 
 SERVICE_TABLE = [
@@ -79,6 +94,28 @@ SERVICE_TABLE = [
     ("two, one starting", svc(OK, InstanceFacts("a-3")), S.HEALTHY, []),
     ("two, one leaving", svc(OK, replace(OK, instance_id="a-3", leaving=True)), S.HEALTHY, []),
     ("only one, leaving", svc(replace(OK, leaving=True)), S.STOPPING, [C.DRAINING]),
+    ("three, two down", svc(OK, DOWN, DEAD), S.DEGRADED, [C.INSTANCE_DOWN, C.INSTANCE_DOWN]),
+    ("two, both limping", svc(LIMPING, LIMPING), S.DEGRADED, [C.CONDITION, C.CONDITION]),
+    ("two, one limping", svc(OK, LIMPING), S.DEGRADED, [C.CONDITION]),
+    ("two, one leaving, one down", svc(LEAVING, DOWN), S.UNHEALTHY, [C.DRAINING, C.LEASE_EXPIRED]),
+    ("two, both down", svc(DOWN, DEAD), S.UNHEALTHY, [C.LEASE_EXPIRED, C.PROCESS_EXITED]),
+    ("two, both starting", svc(NEW, replace(NEW, instance_id="a-4")), S.STARTING, [C.NOT_READY, C.NOT_READY]),
+    ("two, both leaving", svc(LEAVING, LEAVING), S.STOPPING, [C.DRAINING, C.DRAINING]),
+    ("one leaving, its successor starting", svc(LEAVING, NEW), S.STARTING, [C.DRAINING, C.NOT_READY]),
+    ("two wanted, both serve", of(2, OK, replace(OK, instance_id="a-2")), S.HEALTHY, []),
+    ("two wanted, one serves", of(2, OK), S.DEGRADED, [C.INSTANCES_MISSING]),
+    ("two wanted, one starting", of(2, OK, NEW), S.DEGRADED, [C.INSTANCES_MISSING]),
+    ("two wanted, one down", of(2, OK, DOWN), S.DEGRADED, [C.INSTANCE_DOWN]),
+    ("three wanted, one serves, one down", of(3, OK, DOWN), S.DEGRADED, [C.INSTANCE_DOWN, C.INSTANCES_MISSING]),
+    (
+        "two wanted, one crashes again and again",
+        replace(of(2, OK), trouble=LOOPING),
+        S.DEGRADED,
+        [C.INSTANCES_MISSING, C.CRASH_LOOP],
+    ),
+    ("one wanted, two there during a replacement", of(1, OK, replace(OK, instance_id="a-2")), S.HEALTHY, []),
+    ("two wanted, none there", of(2), S.STARTING, [C.NOT_ATTACHED]),
+    ("crashes again and again", replace(svc(), trouble=LOOPING), S.UNHEALTHY, [C.CRASH_LOOP]),
     ("all down", svc(DOWN), S.UNHEALTHY, [C.LEASE_EXPIRED]),
     ("one down, its successor starting", svc(DOWN, InstanceFacts("a-3")), S.STARTING, [C.LEASE_EXPIRED, C.NOT_READY]),
     ("dependency up", svc(OK, needs=(NEEDS_BUS_UP,)), S.HEALTHY, []),
@@ -112,11 +149,75 @@ def test_a_condition_is_told_under_its_own_code() -> None:
     assert assess_instance(replace(OK, conditions=(NO_TICKS,))).reasons[0].code == "NO_TICKS"
 
 
-def test_every_cause_has_an_action_of_one_sentence() -> None:
-    for cause in Cause:
-        action = suggested_action(Reason(cause, "x-1", "text"))
-        assert action.endswith(".")
-        assert "{" not in action
+def test_how_many_of_several_serve_is_told() -> None:
+    assert assess_service(of(3, OK, NEW)).reasons[0].text == "1 of 3 instances serve"
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_has_an_action(cause: Cause) -> None:
+    assert cause.value in ACTIONS
+    one_sentence(suggested_action(Reason(cause, "x-1", "text"), "ai_brain"))
+
+
+SERVICES = Path(minhos_mesh.__file__).parent
+SOURCES = [ast.parse(file.read_text(encoding="utf-8")) for file in sorted(SERVICES.rglob("*.py"))]
+
+
+def constants(source: ast.Module) -> dict[str, str]:
+    """Names of a module that stand for a text."""
+    found: dict[str, str] = {}
+    for statement in source.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Constant):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            value = statement.value.value
+            found |= {t.id: value for t in targets if isinstance(t, ast.Name) and isinstance(value, str)}
+    return found
+
+
+def conditions_of(source: ast.Module) -> set[str]:
+    """Codes that a module gives to `conditions.set`."""
+    known, found = constants(source), set[str]()
+    for call in ast.walk(source):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "set":
+            if not ast.unparse(call.func.value).endswith("conditions"):
+                continue
+            code = call.args[0]
+            if isinstance(code, ast.Constant):
+                found.add(str(code.value))
+            elif isinstance(code, ast.Name) and code.id in known:
+                found.add(known[code.id])
+            elif isinstance(code, ast.Name) and code.id.isupper():  # of another module
+                found |= {constants(other)[code.id] for other in SOURCES if code.id in constants(other)}
+    return found
+
+
+CODES = sorted(set().union(*map(conditions_of, SOURCES)) | set(vars(sierra_client)["_PROBLEMS"].values()))
+
+
+def test_the_conditions_of_all_services_were_found() -> None:
+    assert {"NO_TICKS", "FOREIGN_ORDER", "DISCOVERY_REFUSED", "FILE_MISSING", "RISK_STEPS_FAIL"} <= set(CODES)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_condition_of_our_services_has_an_action_of_its_own(code: str) -> None:
+    assert code in ACTIONS
+    one_sentence(suggested_action(Reason(C.CONDITION, code, "text"), "ai_brain"))
+
+
+def test_every_action_belongs_to_a_cause_or_a_condition() -> None:
+    assert set(ACTIONS) == {cause.value for cause in Cause} | set(CODES)
+
+
+def test_a_condition_of_somebody_else_has_the_general_action() -> None:
+    action = suggested_action(Reason(C.CONDITION, "TOO_{hot}", "text"), "oven")
+    assert action == "Look into the condition TOO_{hot} that oven reports, in `minhos logs oven`."
+
+
+def one_sentence(action: str) -> None:
+    assert action.endswith(".")
+    assert ". " not in action
+    assert action[0].isupper()
+    assert "{" not in action
 
 
 def mesh(**facts: ServiceFacts) -> dict[str, ServiceFacts]:

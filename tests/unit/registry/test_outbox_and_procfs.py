@@ -11,8 +11,8 @@ import pytest
 
 from minhos_mesh.registry import outbox as outbox_module
 from minhos_mesh.registry.outbox import Fact, Outbox
-from minhos_mesh.registry.procfs import connects, start_ticks, usage
-from minhos_mesh.registry.store import MIGRATIONS
+from minhos_mesh.registry.procfs import connects, pss_bytes, read, start_ticks
+from minhos_mesh.registry.stores.sqlite import MIGRATIONS
 from minhos_mesh.runtime.storage import Database
 
 
@@ -60,15 +60,8 @@ def test_a_process_is_told_from_its_successor_by_its_start() -> None:
     assert child.stdin is not None
     child.stdin.close()
     assert start_ticks(child.pid) is None
-    assert usage(child.pid) is None
-
-
-def test_the_use_of_a_process_is_measured() -> None:
-    used = usage(os.getpid())
-    assert used is not None
-    assert used.memory_bytes is not None
-    assert used.memory_bytes > 1_000_000
-    assert used.cpu_seconds > 0
+    assert read(child.pid) is None
+    assert pss_bytes(child.pid) is None
 
 
 async def test_a_port_is_known_to_be_open_or_closed() -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from minhos_mesh.compatibility.descriptors import resolve
 from minhos_mesh.registry.attachment import Attachment, Beat, Claim
+from minhos_mesh.registry.contract_gate import ContractGate
 from minhos_mesh.registry.domain.contract_gate import ContractShape
 from minhos_mesh.registry.domain.directory import Present
 from minhos_mesh.registry.domain.health import Serving, State
@@ -22,9 +24,11 @@ from minhos_mesh.registry.outbox import Fact, Outbox
 from minhos_mesh.registry.plan import Need, ServiceSpec
 from minhos_mesh.registry.readiness import ReadinessBoard
 from minhos_mesh.registry.service import FactMakers, Registry
-from minhos_mesh.registry.store import MIGRATIONS, InstanceRecord, RegistryStore
+from minhos_mesh.registry.store import InstanceRecord
+from minhos_mesh.registry.stores.sqlite import MIGRATIONS, SqliteStore
 from minhos_mesh.registry.unit_notes import UnitNotes
 from minhos_mesh.runtime.clock import ManualClock
+from minhos_mesh.runtime.contracts import whole_set
 from minhos_mesh.runtime.storage import Database
 from minhos_mesh.runtime.tasks import OwnedTasks
 
@@ -105,10 +109,11 @@ def life(tmp_path: Path) -> Life:
                 return True
 
             registry = Registry(
-                store=RegistryStore(database),
+                store=SqliteStore(database),
                 outbox=Outbox(database),
                 clock=clock,
                 contracts={},
+                gate=ContractGate(resolve(whole_set()), "1.0.0"),
                 specs=SPECS,
                 facts=FactMakers(lambda _change: [], fact, fact),
                 publish=views.append,

@@ -8,16 +8,22 @@ import pytest
 from minhos_mesh.registry.domain.routing import (
     ClusterView,
     ContractView,
+    Ejection,
     Endpoint,
     EndpointHealth,
     HeaderRoute,
     RoutingView,
+    TrafficPolicy,
     WeightedCluster,
 )
 from minhos_mesh.registry.envoy import EnvoyDescriptorsUnreadable, EnvoyMessages, PackedResource
-from minhos_mesh.registry.xds_resources import CDS, EDS, LDS, RDS, build_resources, fallback_resource
+from minhos_mesh.registry.xds_resources import CDS, EDS, LDS, RDS, ResourceBuilder, fallback_resource
 
 RISK = "minhos_api.risk.v1.RiskManagerService"
+
+
+def build_resources(envoy: EnvoyMessages, v: RoutingView, zone: str = "", **policy: Any) -> Any:
+    return ResourceBuilder(envoy, TrafficPolicy(**policy)).build(v, zone)
 
 
 def parse(envoy: EnvoyMessages, resource: PackedResource | None) -> Any:
@@ -94,6 +100,65 @@ def test_calls_can_be_split_by_weight_and_by_header(envoy: EnvoyMessages) -> Non
     assert by_header.route.cluster == by_header_rest.route.cluster == "new"
     assert by_header.match.headers[0].string_match.exact == "1"
     assert [(c.name, c.weight.value) for c in weighted.route.weighted_clusters.clusters] == [(RISK, 90), ("new", 10)]
+
+
+def test_a_header_may_count_with_any_value(envoy: EnvoyMessages) -> None:
+    by_header = routes(envoy, view(header_routes=(HeaderRoute("x-canary", None, "new"),)))[0]
+    (condition,) = by_header.match.headers
+    assert (condition.name, condition.present_match) == ("x-canary", True)
+
+
+def test_without_retries_there_is_one_route_for_all_methods(envoy: EnvoyMessages) -> None:
+    table = parse(envoy, build_resources(envoy, view(), retries=0)[RDS][RISK])
+    (only,) = table.virtual_hosts[0].routes
+    assert not only.route.HasField("retry_policy")
+
+
+def test_the_bounds_of_a_client_stand_in_the_cluster(envoy: EnvoyMessages) -> None:
+    cluster = parse(envoy, build_resources(envoy, view(), max_requests=7, ejection_failure_percent=60)[CDS][RISK])
+    assert cluster.circuit_breakers.thresholds[0].max_requests.value == 7
+    assert cluster.outlier_detection.failure_percentage_threshold.value == 60
+    assert cluster.outlier_detection.enforcing_failure_percentage.value == 100
+    assert cluster.outlier_detection.enforcing_success_rate.value == 0
+
+
+def test_sick_endpoints_may_be_told_by_their_rate_of_success_or_not_at_all(envoy: EnvoyMessages) -> None:
+    by_rate = parse(envoy, build_resources(envoy, view(), ejection=Ejection.SUCCESS_RATE)[CDS][RISK])
+    assert by_rate.outlier_detection.enforcing_success_rate.value == 100
+    assert by_rate.outlier_detection.enforcing_failure_percentage.value == 0
+    off = parse(envoy, build_resources(envoy, view(), ejection=Ejection.OFF)[CDS][RISK])
+    assert not off.HasField("outlier_detection")
+
+
+def ranks(table: Any) -> list[list[int]]:
+    assert [locality.priority for locality in table.endpoints] == list(range(len(table.endpoints)))
+    return [[e.endpoint.address.socket_address.port_value for e in each.lb_endpoints] for each in table.endpoints]
+
+
+def test_priorities_have_no_gaps_and_the_own_zone_comes_first(envoy: EnvoyMessages) -> None:
+    endpoints = (
+        Endpoint("127.0.0.1", 1, priority=9, zone="here"),
+        Endpoint("127.0.0.1", 2, priority=3, zone="there"),
+        Endpoint("127.0.0.1", 3, priority=3, zone="here"),
+        Endpoint("127.0.0.1", 4, priority=3),
+    )
+    seen = view(endpoints=endpoints)
+    assert ranks(parse(envoy, build_resources(envoy, seen, "here")[EDS][RISK])) == [[3, 4], [2], [1]]
+    assert ranks(parse(envoy, build_resources(envoy, seen, "there")[EDS][RISK])) == [[2, 4], [3], [1]]
+    assert ranks(parse(envoy, build_resources(envoy, seen)[EDS][RISK])) == [[4], [2, 3], [1]]
+    assert seen.zones() == {"here", "there"}
+
+
+def test_what_did_not_change_is_not_made_again(envoy: EnvoyMessages) -> None:
+    builder = ResourceBuilder(envoy, TrafficPolicy())
+    one, two = view(endpoints=(Endpoint("127.0.0.1", 1),)), view(endpoints=(Endpoint("127.0.0.1", 2),))
+    first, second = builder.build(one), builder.build(two)
+    assert first[RDS][RISK] is second[RDS][RISK]
+    assert first[EDS][RISK] != second[EDS][RISK]
+    assert builder.build(two, "here")[EDS][RISK] is not second[EDS][RISK]
+    builder.forget_others(RoutingView())
+    assert builder.build(two)[RDS][RISK] is not second[RDS][RISK]
+    assert builder.build(two)[RDS][RISK] == second[RDS][RISK]
 
 
 def test_a_cluster_takes_its_endpoints_from_the_same_stream(envoy: EnvoyMessages) -> None:

@@ -8,7 +8,7 @@ import itertools
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -66,7 +66,7 @@ class FakeProcesses:
         info = ProcessInfo(request.service, request.instance_id, next(self._pids), 1, self.clock.wall_ns(), "/dev/null")
         self.running[info.instance_id] = info
         if request.service in self.crashing:
-            self.end(request.service, code=1)
+            self.end(request.service, code=1, instance_id=request.instance_id)
         elif request.service not in self.mute:
             self.board.set_serving(request.service, request.instance_id, True)
         return info
@@ -79,9 +79,9 @@ class FakeProcesses:
             raise KeeperRefused("NOT_FOUND", f"no process runs as {instance_id}")
         self.history.append((signal.Signals(number).name, info.service))
         if number == signal.SIGKILL:
-            self.end(info.service, number=number)
+            self.end(info.service, number=number, instance_id=instance_id)
         elif info.service not in self.stubborn:
-            self.end(info.service, code=0)
+            self.end(info.service, code=0, instance_id=instance_id)
 
     async def list(self) -> KeeperState:
         self._reach()
@@ -99,9 +99,15 @@ class FakeProcesses:
             self._followers.remove(queue)
         raise KeeperUnavailable("the keeper went away")
 
-    def end(self, service: str, *, code: int | None = None, number: int | None = None) -> None:
-        """A process ends."""
-        info = next(item for item in self.running.values() if item.service == service)
+    def end(
+        self, service: str, *, code: int | None = None, number: int | None = None, instance_id: str | None = None
+    ) -> None:
+        """A process ends: the one of an instance, or else the first of its service."""
+        info = next(
+            item
+            for item in self.running.values()
+            if item.service == service and instance_id in (None, item.instance_id)
+        )
         del self.running[info.instance_id]
         self.board.set_serving(service, info.instance_id, False)
         self.history.append(("exit", service))
@@ -146,7 +152,7 @@ class FakeLogs:
     def mark(self, service: str) -> None:
         return
 
-    async def tail(self, service: str) -> tuple[str, ...]:
+    async def tail(self, service: str, instance_id: str | None = None) -> tuple[str, ...]:
         return self.lines.get(service, ())
 
 
@@ -164,7 +170,7 @@ class Mesh:
         self.processes = FakeProcesses(self.board, self.clock)
         self._ids = itertools.count(1)
 
-    def supervisor(self, plan: Plan, policy: SupervisionPolicy | None = None) -> Supervisor:
+    def supervisor(self, plan: Plan, policy: SupervisionPolicy | None = None, **options: Any) -> Supervisor:
         return Supervisor(
             plan=plan,
             processes=self.processes,
@@ -173,6 +179,7 @@ class Mesh:
             logs=self.logs,
             clock=self.clock,
             policy=policy,
+            **options,
             new_id=lambda service: f"{service}-{next(self._ids)}",
             on_change=self.changes.append,
         )

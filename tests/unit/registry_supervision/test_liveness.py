@@ -80,7 +80,7 @@ def test_a_process_that_lives_in_silence_is_given_up(unit: Unit, seen: Present, 
         return [seen] if service == "engine" else []
 
     units = FakeUnits(unit)
-    Liveness(instances, units, ManualClock(monotonic=1000.0), deadline_s=10.0).look()
+    Liveness(instances, units, ManualClock(monotonic=1000.0), deadline_s=lambda _service: 10.0).look()
     assert bool(units.condemned) is given_up
     if given_up:
         assert units.condemned == [("engine", "process 17 has been silent for 11 s and is killed")]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from minhos_mesh.registry.log_tail import LogTails
 from minhos_mesh.registry.readiness import ReadinessBoard
-from minhos_mesh.registry.store import MIGRATIONS, RegistryStore
-from minhos_mesh.registry.supervisor import describe
+from minhos_mesh.registry.stores.sqlite import MIGRATIONS, SqliteStore
+from minhos_mesh.registry.supervision_watch import describe
 from minhos_mesh.registry.wishes import StoredWishes
 from minhos_mesh.runtime.keeper_protocol import KeeperPaths, ProcessExit
 from minhos_mesh.runtime.storage import Database
@@ -56,7 +56,7 @@ async def test_a_log_that_was_cut_is_read_from_its_start(tmp_path: Path) -> None
 async def test_wishes_are_found_again_by_the_next_registry(tmp_path: Path) -> None:
     for expected in ({}, {"bus": True, "market": False}):
         async with Database(tmp_path / "registry.db", migrations=MIGRATIONS) as database:
-            wishes = StoredWishes(RegistryStore(database))
+            wishes = StoredWishes(SqliteStore(database))
             assert await wishes.load() == expected
             await wishes.keep({"bus": False, "market": False})
             await wishes.keep({"bus": True})

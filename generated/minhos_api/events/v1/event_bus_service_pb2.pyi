@@ -46,6 +46,30 @@ SLOW_READER_POLICY_LATEST_PER_SUBJECT: SlowReaderPolicy.ValueType  # 2
 """Only the newest event per type and subject is kept for it; what was passed over is counted and told."""
 Global___SlowReaderPolicy: _TypeAlias = SlowReaderPolicy  # noqa: Y015
 
+class _GapCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GapCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GAP_CAUSE_UNSPECIFIED: _GapCause.ValueType  # 0
+    """Not told; sent by nobody."""
+    GAP_CAUSE_SLOW_READER: _GapCause.ValueType  # 1
+    """The reader was slower than they came, and wants only the newest per subject."""
+    GAP_CAUSE_RETENTION: _GapCause.ValueType  # 2
+    """The journal holds them no longer."""
+
+class GapCause(_GapCause, metaclass=_GapCauseEnumTypeWrapper):
+    """Why a reader does not get events."""
+
+GAP_CAUSE_UNSPECIFIED: GapCause.ValueType  # 0
+"""Not told; sent by nobody."""
+GAP_CAUSE_SLOW_READER: GapCause.ValueType  # 1
+"""The reader was slower than they came, and wants only the newest per subject."""
+GAP_CAUSE_RETENTION: GapCause.ValueType  # 2
+"""The journal holds them no longer."""
+Global___GapCause: _TypeAlias = GapCause  # noqa: Y015
+
 @_typing.final
 class PublishRequest(_message.Message):
     """Asks to store events."""
@@ -53,22 +77,57 @@ class PublishRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """In the order in which they are to be stored; 1 to 1000, 1 MiB each at the most."""
+        """In the order in which they are to be stored; 1 to 1000, 1 MiB each and 16 MiB together at the most."""
+
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpectedSequence]:
+        """What the publisher takes to be the newest event of subjects; a subject that is not named is not looked at."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        expected: _abc.Iterable[Global___ExpectedSequence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "expected", b"expected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublishRequest: _TypeAlias = PublishRequest  # noqa: Y015
+
+@_typing.final
+class ExpectedSequence(_message.Message):
+    """What a publisher takes to be the newest event of a subject, so that it overwrites nobody's decision unseen.
+
+    Looked at before the events of the request are stored, and not for a subject of which every event of the request is stored already.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """The subject."""
+    sequence: _builtins.int
+    """Sequence of the newest event of that subject that is held, of any type; 0 when none is."""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpectedSequence: _TypeAlias = ExpectedSequence  # noqa: Y015
 
 @_typing.final
 class PublishResponse(_message.Message):
@@ -106,21 +165,27 @@ class PublishStreamRequest(_message.Message):
 
     BATCH_ID_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.int
     """Chosen by the publisher, growing; its answer carries it."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """In the order in which they are to be stored; 1 to 1000, 1 MiB each at the most."""
+        """In the order in which they are to be stored; 1 to 1000, 1 MiB each and 16 MiB together at the most."""
+
+    @_builtins.property
+    def expected(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExpectedSequence]:
+        """As in PublishRequest. A batch behind others in flight is looked at when those are stored."""
 
     def __init__(
         self,
         *,
         batch_id: _builtins.int = ...,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        expected: _abc.Iterable[Global___ExpectedSequence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "events", b"events", "expected", b"expected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -195,7 +260,7 @@ class EventRefusal(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """Index in the batch, from 0."""
+    """Index in the batch, from 0; of `expected` when the reason is `ERROR_REASON_VERSION_MISMATCH`."""
     reason: _builtins.str
     """Value of ErrorReason, for example `ERROR_REASON_EVENT_TYPE_UNKNOWN`."""
     message: _builtins.str
@@ -230,6 +295,7 @@ class SubscribeRequest(_message.Message):
     CREDIT_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     NACK_FIELD_NUMBER: _builtins.int
+    IN_PROGRESS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___SubscribeOpen:
         """What to deliver, and how."""
@@ -246,6 +312,10 @@ class SubscribeRequest(_message.Message):
     def nack(self) -> Global___SubscribeNack:
         """An event that could not be handled."""
 
+    @_builtins.property
+    def in_progress(self) -> Global___SubscribeInProgress:
+        """Events that take longer."""
+
     def __init__(
         self,
         *,
@@ -253,12 +323,13 @@ class SubscribeRequest(_message.Message):
         credit: Global___SubscribeCredit | None = ...,
         ack: Global___SubscribeAck | None = ...,
         nack: Global___SubscribeNack | None = ...,
+        in_progress: Global___SubscribeInProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "credit", b"credit", "message", b"message", "nack", b"nack", "open", b"open"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "credit", b"credit", "in_progress", b"in_progress", "message", b"message", "nack", b"nack", "open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "credit", b"credit", "message", b"message", "nack", b"nack", "open", b"open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "credit", b"credit", "in_progress", b"in_progress", "message", b"message", "nack", b"nack", "open", b"open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "credit", "ack", "nack"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "credit", "ack", "nack", "in_progress"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -283,7 +354,7 @@ class SubscribeOpen(_message.Message):
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Patterns on the type: `trade.executed`, `trade.*` for one more part, `market.>` for one or more; all types when empty.
-        One without `*` and `>` must be in the catalogue.
+        Each must match a type of the catalogue.
         """
 
     @_builtins.property
@@ -332,13 +403,16 @@ class SubscribeStart(_message.Message):
     BEGINNING_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    LATEST_PER_SUBJECT_FIELD_NUMBER: _builtins.int
     beginning: _builtins.bool
     """With the oldest event held."""
     after_sequence: _builtins.int
     """Behind this sequence."""
+    latest_per_subject: _builtins.bool
+    """With the newest event of each type and subject, in order of sequence, and then everything behind `newest_sequence` of SubscribeOpened."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """With the first event stored at or after this time."""
+        """With the first event held that was stored at or after this time."""
 
     def __init__(
         self,
@@ -346,12 +420,13 @@ class SubscribeStart(_message.Message):
         beginning: _builtins.bool = ...,
         after_sequence: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        latest_per_subject: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "beginning", b"beginning", "start", b"start", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "beginning", b"beginning", "latest_per_subject", b"latest_per_subject", "start", b"start", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "beginning", b"beginning", "start", b"start", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "beginning", b"beginning", "latest_per_subject", b"latest_per_subject", "start", b"start", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["beginning", "after_sequence", "time"]  # noqa: Y015
+    _WhichOneofReturnType_start: _TypeAlias = _typing.Literal["beginning", "after_sequence", "time", "latest_per_subject"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_start) -> _WhichOneofReturnType_start | None: ...
 
@@ -504,6 +579,30 @@ class SubscribeNack(_message.Message):
 Global___SubscribeNack: _TypeAlias = SubscribeNack  # noqa: Y015
 
 @_typing.final
+class SubscribeInProgress(_message.Message):
+    """Says that delivered events are being worked on: their deadline begins anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sequences of delivered events; ignored for an ephemeral reader."""
+
+    def __init__(
+        self,
+        *,
+        sequences: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequences", b"sequences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscribeInProgress: _TypeAlias = SubscribeInProgress  # noqa: Y015
+
+@_typing.final
 class SubscribeResponse(_message.Message):
     """One message to a reader."""
 
@@ -556,7 +655,7 @@ class SubscribeOpened(_message.Message):
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     NEWEST_SEQUENCE_FIELD_NUMBER: _builtins.int
     after_sequence: _builtins.int
-    """Sequence behind which it begins."""
+    """Sequence behind which it begins; 0 when it begins with the newest per subject."""
     newest_sequence: _builtins.int
     """Newest sequence in the journal at that moment."""
     def __init__(
@@ -605,8 +704,11 @@ class DeliveredEvent(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    REQUEUED_FIELD_NUMBER: _builtins.int
     attempt: _builtins.int
-    """1 at the first delivery; always 1 for an ephemeral reader."""
+    """1 at the first delivery, also after a requeue; always 1 for an ephemeral reader."""
+    requeued: _builtins.bool
+    """Whether a person had it delivered again after it was a dead letter; it comes out of order then."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
         """The event."""
@@ -616,10 +718,11 @@ class DeliveredEvent(_message.Message):
         *,
         event: _event_pb2.Event | None = ...,
         attempt: _builtins.int = ...,
+        requeued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "event", b"event", "requeued", b"requeued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -634,22 +737,26 @@ class SubscribeGap(_message.Message):
     FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     first_sequence: _builtins.int
     """First sequence passed over."""
     last_sequence: _builtins.int
     """Last sequence passed over."""
     skipped: _builtins.int
-    """How many matching events lie between them, passed over by policy; 0 when not known because they are no longer held."""
+    """How many matching events between them it does not get; 0 when that is not known."""
+    cause: Global___GapCause.ValueType
+    """Why."""
     def __init__(
         self,
         *,
         first_sequence: _builtins.int = ...,
         last_sequence: _builtins.int = ...,
         skipped: _builtins.int = ...,
+        cause: Global___GapCause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "skipped", b"skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "skipped", b"skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -791,174 +898,3 @@ class ListEventsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
-
-@_typing.final
-class GetStatsRequest(_message.Message):
-    """Asks for statistics."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetStatsRequest: _TypeAlias = GetStatsRequest  # noqa: Y015
-
-@_typing.final
-class GetStatsResponse(_message.Message):
-    """Statistics since the journal began, unless said otherwise."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PUBLISHED_FIELD_NUMBER: _builtins.int
-    DELIVERED_FIELD_NUMBER: _builtins.int
-    REFUSED_FIELD_NUMBER: _builtins.int
-    FAILED_FIELD_NUMBER: _builtins.int
-    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
-    OLDEST_SEQUENCE_FIELD_NUMBER: _builtins.int
-    NEWEST_SEQUENCE_FIELD_NUMBER: _builtins.int
-    TYPES_FIELD_NUMBER: _builtins.int
-    CONSUMERS_FIELD_NUMBER: _builtins.int
-    EPHEMERAL_READERS_FIELD_NUMBER: _builtins.int
-    published: _builtins.int
-    """Events stored."""
-    delivered: _builtins.int
-    """Deliveries to readers since the bus started."""
-    refused: _builtins.int
-    """Events refused since the bus started."""
-    failed: _builtins.int
-    """Deliveries that were answered with an error or not in time, since the bus started."""
-    dead_letters: _builtins.int
-    """Events that became dead letters."""
-    oldest_sequence: _builtins.int
-    """Oldest sequence held."""
-    newest_sequence: _builtins.int
-    """Newest sequence held."""
-    ephemeral_readers: _builtins.int
-    """Ephemeral readers connected."""
-    @_builtins.property
-    def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventTypeStats]:
-        """Per event type, in alphabetical order."""
-
-    @_builtins.property
-    def consumers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsumerStats]:
-        """Per durable consumer, in alphabetical order."""
-
-    def __init__(
-        self,
-        *,
-        published: _builtins.int = ...,
-        delivered: _builtins.int = ...,
-        refused: _builtins.int = ...,
-        failed: _builtins.int = ...,
-        dead_letters: _builtins.int = ...,
-        oldest_sequence: _builtins.int = ...,
-        newest_sequence: _builtins.int = ...,
-        types: _abc.Iterable[Global___EventTypeStats] | None = ...,
-        consumers: _abc.Iterable[Global___ConsumerStats] | None = ...,
-        ephemeral_readers: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumers", b"consumers", "dead_letters", b"dead_letters", "delivered", b"delivered", "ephemeral_readers", b"ephemeral_readers", "failed", b"failed", "newest_sequence", b"newest_sequence", "oldest_sequence", b"oldest_sequence", "published", b"published", "refused", b"refused", "types", b"types"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
-
-@_typing.final
-class EventTypeStats(_message.Message):
-    """Statistics of one event type."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TYPE_FIELD_NUMBER: _builtins.int
-    PUBLISHED_FIELD_NUMBER: _builtins.int
-    NEWEST_TIME_FIELD_NUMBER: _builtins.int
-    type: _builtins.str
-    """The type."""
-    published: _builtins.int
-    """Events stored."""
-    @_builtins.property
-    def newest_time(self) -> _timestamp_pb2.Timestamp:
-        """When the newest was stored."""
-
-    def __init__(
-        self,
-        *,
-        type: _builtins.str = ...,
-        published: _builtins.int = ...,
-        newest_time: _timestamp_pb2.Timestamp | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["newest_time", b"newest_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["newest_time", b"newest_time", "published", b"published", "type", b"type"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___EventTypeStats: _TypeAlias = EventTypeStats  # noqa: Y015
-
-@_typing.final
-class ConsumerStats(_message.Message):
-    """Statistics of one durable consumer."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    MEMBERS_FIELD_NUMBER: _builtins.int
-    LAG_FIELD_NUMBER: _builtins.int
-    OLDEST_UNACKED_SEQUENCE_FIELD_NUMBER: _builtins.int
-    OLDEST_UNACKED_TIME_FIELD_NUMBER: _builtins.int
-    IN_FLIGHT_FIELD_NUMBER: _builtins.int
-    REDELIVERED_FIELD_NUMBER: _builtins.int
-    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
-    TYPES_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """Name of the consumer."""
-    members: _builtins.int
-    """Members connected."""
-    lag: _builtins.int
-    """Events that match and are not acknowledged."""
-    oldest_unacked_sequence: _builtins.int
-    """Oldest sequence that is not acknowledged; unset when there is none."""
-    in_flight: _builtins.int
-    """Events out for delivery."""
-    redelivered: _builtins.int
-    """Deliveries made again."""
-    dead_letters: _builtins.int
-    """Dead letters of this consumer."""
-    @_builtins.property
-    def oldest_unacked_time(self) -> _timestamp_pb2.Timestamp:
-        """When that event was stored."""
-
-    @_builtins.property
-    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Patterns that it was opened with."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        members: _builtins.int = ...,
-        lag: _builtins.int = ...,
-        oldest_unacked_sequence: _builtins.int | None = ...,
-        oldest_unacked_time: _timestamp_pb2.Timestamp | None = ...,
-        in_flight: _builtins.int = ...,
-        redelivered: _builtins.int = ...,
-        dead_letters: _builtins.int = ...,
-        types: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_oldest_unacked_sequence", b"_oldest_unacked_sequence", "oldest_unacked_sequence", b"oldest_unacked_sequence", "oldest_unacked_time", b"oldest_unacked_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_oldest_unacked_sequence", b"_oldest_unacked_sequence", "dead_letters", b"dead_letters", "in_flight", b"in_flight", "lag", b"lag", "members", b"members", "name", b"name", "oldest_unacked_sequence", b"oldest_unacked_sequence", "oldest_unacked_time", b"oldest_unacked_time", "redelivered", b"redelivered", "types", b"types"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__oldest_unacked_sequence: _TypeAlias = _typing.Literal["oldest_unacked_sequence"]  # noqa: Y015
-    _WhichOneofArgType__oldest_unacked_sequence: _TypeAlias = _typing.Literal["_oldest_unacked_sequence", b"_oldest_unacked_sequence"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__oldest_unacked_sequence) -> _WhichOneofReturnType__oldest_unacked_sequence | None: ...
-
-Global___ConsumerStats: _TypeAlias = ConsumerStats  # noqa: Y015

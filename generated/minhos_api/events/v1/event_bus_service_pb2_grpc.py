@@ -58,11 +58,6 @@ class EventBusServiceStub:
                 request_serializer=minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
-        self.GetStats = channel.unary_unary(
-                '/minhos_api.events.v1.EventBusService/GetStats',
-                request_serializer=minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.GetStatsRequest.SerializeToString,
-                response_deserializer=minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.GetStatsResponse.FromString,
-                _registered_method=True)
 
 
 class EventBusServiceServicer:
@@ -77,7 +72,10 @@ class EventBusServiceServicer:
 
         Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
         INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
-        ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload.
+        ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload;
+        INVALID_ARGUMENT/LIMIT_REACHED when an event has more than 1 MiB (1,048,576 bytes, encoded);
+        ABORTED/VERSION_MISMATCH when a subject does not stand where `expected` says.
+        An id is known for as long as its event is held, and the journal holds every event for 2 minutes at least.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,27 +95,22 @@ class EventBusServiceServicer:
     def Subscribe(self, request_iterator, context):
         """Delivers events that match, in order of sequence.
 
-        The first message must be `open`, later ones `credit`, `ack` or `nack`. The first answer is `opened`. Without credit nothing is delivered.
+        The first message must be `open`, later ones `credit`, `ack`, `nack` or `in_progress`. The first answer is `opened`. Without credit nothing is delivered.
         An ephemeral reader gets every event from its start on, or is told exactly what it missed; a durable one gets each at least once, in order per subject,
         again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter. A durable reader is for services: it changes what the bus remembers.
         A durable reader leaves by ending its requests: what it holds goes to others at once. A call that is cancelled or breaks costs the oldest event that it held an attempt.
-        OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue;
+        OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a pattern that no type of the catalogue matches;
         ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is remembered with another selection, also while nobody reads it, or the member is taken;
-        INVALID_ARGUMENT/NOT_DELIVERED for an acknowledgement of something that was not delivered.
+        INVALID_ARGUMENT/NOT_DELIVERED for an answer to something that was not delivered on this stream;
+        RESOURCE_EXHAUSTED/LIMIT_REACHED for more than 1,000,000 of unused credit.
+        A consumer that retention took events from is told so by a gap, at every opening until it acknowledges something after it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def GetStats(self, request, context):
-        """Returns what was published, delivered and failed, per event type and per consumer.
+        """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a pattern that no type matches, neither of the catalogue nor stored before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,11 +138,6 @@ def add_EventBusServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.ListEventsRequest.FromString,
                     response_serializer=minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.ListEventsResponse.SerializeToString,
-            ),
-            'GetStats': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetStats,
-                    request_deserializer=minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.GetStatsRequest.FromString,
-                    response_serializer=minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.GetStatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -264,33 +252,6 @@ class EventBusService:
             '/minhos_api.events.v1.EventBusService/ListEvents',
             minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.ListEventsRequest.SerializeToString,
             minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.ListEventsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetStats(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/minhos_api.events.v1.EventBusService/GetStats',
-            minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.GetStatsRequest.SerializeToString,
-            minhos__api_dot_events_dot_v1_dot_event__bus__service__pb2.GetStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

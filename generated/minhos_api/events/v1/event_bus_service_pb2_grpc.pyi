@@ -42,7 +42,10 @@ class EventBusServiceStub:
 
     Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
     INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
-    ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload.
+    ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload;
+    INVALID_ARGUMENT/LIMIT_REACHED when an event has more than 1 MiB (1,048,576 bytes, encoded);
+    ABORTED/VERSION_MISMATCH when a subject does not stand where `expected` says.
+    An id is known for as long as its event is held, and the journal holds every event for 2 minutes at least.
     """
     PublishStream: _grpc.StreamStreamMultiCallable[_event_bus_service_pb2.PublishStreamRequest, _event_bus_service_pb2.PublishStreamResponse]
     """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
@@ -54,18 +57,18 @@ class EventBusServiceStub:
     Subscribe: _grpc.StreamStreamMultiCallable[_event_bus_service_pb2.SubscribeRequest, _event_bus_service_pb2.SubscribeResponse]
     """Delivers events that match, in order of sequence.
 
-    The first message must be `open`, later ones `credit`, `ack` or `nack`. The first answer is `opened`. Without credit nothing is delivered.
+    The first message must be `open`, later ones `credit`, `ack`, `nack` or `in_progress`. The first answer is `opened`. Without credit nothing is delivered.
     An ephemeral reader gets every event from its start on, or is told exactly what it missed; a durable one gets each at least once, in order per subject,
     again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter. A durable reader is for services: it changes what the bus remembers.
     A durable reader leaves by ending its requests: what it holds goes to others at once. A call that is cancelled or breaks costs the oldest event that it held an attempt.
-    OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue;
+    OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a pattern that no type of the catalogue matches;
     ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is remembered with another selection, also while nobody reads it, or the member is taken;
-    INVALID_ARGUMENT/NOT_DELIVERED for an acknowledgement of something that was not delivered.
+    INVALID_ARGUMENT/NOT_DELIVERED for an answer to something that was not delivered on this stream;
+    RESOURCE_EXHAUSTED/LIMIT_REACHED for more than 1,000,000 of unused credit.
+    A consumer that retention took events from is told so by a gap, at every opening until it acknowledges something after it.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_event_bus_service_pb2.ListEventsRequest, _event_bus_service_pb2.ListEventsResponse]
-    """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue."""
-    GetStats: _grpc.UnaryUnaryMultiCallable[_event_bus_service_pb2.GetStatsRequest, _event_bus_service_pb2.GetStatsResponse]
-    """Returns what was published, delivered and failed, per event type and per consumer."""
+    """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a pattern that no type matches, neither of the catalogue nor stored before."""
 
 @_typing.type_check_only
 class EventBusServiceAsyncStub(EventBusServiceStub):
@@ -81,7 +84,10 @@ class EventBusServiceAsyncStub(EventBusServiceStub):
 
     Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
     INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
-    ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload.
+    ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload;
+    INVALID_ARGUMENT/LIMIT_REACHED when an event has more than 1 MiB (1,048,576 bytes, encoded);
+    ABORTED/VERSION_MISMATCH when a subject does not stand where `expected` says.
+    An id is known for as long as its event is held, and the journal holds every event for 2 minutes at least.
     """
     PublishStream: _aio.StreamStreamMultiCallable[_event_bus_service_pb2.PublishStreamRequest, _event_bus_service_pb2.PublishStreamResponse]  # type: ignore[assignment]
     """Stores batches as they come; each is answered by its batch id once it is on disk, in the order they were sent.
@@ -93,18 +99,18 @@ class EventBusServiceAsyncStub(EventBusServiceStub):
     Subscribe: _aio.StreamStreamMultiCallable[_event_bus_service_pb2.SubscribeRequest, _event_bus_service_pb2.SubscribeResponse]  # type: ignore[assignment]
     """Delivers events that match, in order of sequence.
 
-    The first message must be `open`, later ones `credit`, `ack` or `nack`. The first answer is `opened`. Without credit nothing is delivered.
+    The first message must be `open`, later ones `credit`, `ack`, `nack` or `in_progress`. The first answer is `opened`. Without credit nothing is delivered.
     An ephemeral reader gets every event from its start on, or is told exactly what it missed; a durable one gets each at least once, in order per subject,
     again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter. A durable reader is for services: it changes what the bus remembers.
     A durable reader leaves by ending its requests: what it holds goes to others at once. A call that is cancelled or breaks costs the oldest event that it held an attempt.
-    OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue;
+    OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a pattern that no type of the catalogue matches;
     ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is remembered with another selection, also while nobody reads it, or the member is taken;
-    INVALID_ARGUMENT/NOT_DELIVERED for an acknowledgement of something that was not delivered.
+    INVALID_ARGUMENT/NOT_DELIVERED for an answer to something that was not delivered on this stream;
+    RESOURCE_EXHAUSTED/LIMIT_REACHED for more than 1,000,000 of unused credit.
+    A consumer that retention took events from is told so by a gap, at every opening until it acknowledges something after it.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_event_bus_service_pb2.ListEventsRequest, _event_bus_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue."""
-    GetStats: _aio.UnaryUnaryMultiCallable[_event_bus_service_pb2.GetStatsRequest, _event_bus_service_pb2.GetStatsResponse]  # type: ignore[assignment]
-    """Returns what was published, delivered and failed, per event type and per consumer."""
+    """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a pattern that no type matches, neither of the catalogue nor stored before."""
 
 class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the facts of the mesh in order and brings them to whoever cares.
@@ -123,7 +129,10 @@ class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
         INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
-        ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload.
+        ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload;
+        INVALID_ARGUMENT/LIMIT_REACHED when an event has more than 1 MiB (1,048,576 bytes, encoded);
+        ABORTED/VERSION_MISMATCH when a subject does not stand where `expected` says.
+        An id is known for as long as its event is held, and the journal holds every event for 2 minutes at least.
         """
 
     @_abc_1.abstractmethod
@@ -147,13 +156,15 @@ class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_event_bus_service_pb2.SubscribeResponse], _abc.AsyncIterator[_event_bus_service_pb2.SubscribeResponse]]:
         """Delivers events that match, in order of sequence.
 
-        The first message must be `open`, later ones `credit`, `ack` or `nack`. The first answer is `opened`. Without credit nothing is delivered.
+        The first message must be `open`, later ones `credit`, `ack`, `nack` or `in_progress`. The first answer is `opened`. Without credit nothing is delivered.
         An ephemeral reader gets every event from its start on, or is told exactly what it missed; a durable one gets each at least once, in order per subject,
         again after 0.1 s x 2^n until it is acknowledged, and after the last attempt it becomes a dead letter. A durable reader is for services: it changes what the bus remembers.
         A durable reader leaves by ending its requests: what it holds goes to others at once. A call that is cancelled or breaks costs the oldest event that it held an attempt.
-        OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue;
+        OUT_OF_RANGE/POSITION_LOST when the start is not held; INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a pattern that no type of the catalogue matches;
         ALREADY_EXISTS/CONSUMER_CONFLICT when the durable name is remembered with another selection, also while nobody reads it, or the member is taken;
-        INVALID_ARGUMENT/NOT_DELIVERED for an acknowledgement of something that was not delivered.
+        INVALID_ARGUMENT/NOT_DELIVERED for an answer to something that was not delivered on this stream;
+        RESOURCE_EXHAUSTED/LIMIT_REACHED for more than 1,000,000 of unused credit.
+        A consumer that retention took events from is told so by a gap, at every opening until it acknowledges something after it.
         """
 
     @_abc_1.abstractmethod
@@ -162,14 +173,6 @@ class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_bus_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_event_bus_service_pb2.ListEventsResponse, _abc.Awaitable[_event_bus_service_pb2.ListEventsResponse]]:
-        """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a type without wildcard that is not in the catalogue."""
-
-    @_abc_1.abstractmethod
-    def GetStats(
-        self,
-        request: _event_bus_service_pb2.GetStatsRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_event_bus_service_pb2.GetStatsResponse, _abc.Awaitable[_event_bus_service_pb2.GetStatsResponse]]:
-        """Returns what was published, delivered and failed, per event type and per consumer."""
+        """Lists stored events, the newest first unless asked otherwise. INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN for a pattern that no type matches, neither of the catalogue nor stored before."""
 
 def add_EventBusServiceServicer_to_server(servicer: EventBusServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

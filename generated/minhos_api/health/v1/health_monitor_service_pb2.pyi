@@ -236,6 +236,7 @@ class ListHealthChangesRequest(_message.Message):
     SINCE_TIME_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNTIL_TIME_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Of this service only; of all when unset."""
     page_size: _builtins.int
@@ -244,7 +245,11 @@ class ListHealthChangesRequest(_message.Message):
     """Token of the page before, opaque."""
     @_builtins.property
     def since_time(self) -> _timestamp_pb2.Timestamp:
-        """Not older than this."""
+        """Not before this."""
+
+    @_builtins.property
+    def until_time(self) -> _timestamp_pb2.Timestamp:
+        """Before this; up to now when unset."""
 
     def __init__(
         self,
@@ -253,10 +258,11 @@ class ListHealthChangesRequest(_message.Message):
         since_time: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        until_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_service", b"_service", "service", b"service", "since_time", b"since_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_service", b"_service", "service", b"service", "since_time", b"since_time", "until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_service", b"_service", "page_size", b"page_size", "page_token", b"page_token", "service", b"service", "since_time", b"since_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_service", b"_service", "page_size", b"page_size", "page_token", b"page_token", "service", b"service", "since_time", b"since_time", "until_time", b"until_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__service: _TypeAlias = _typing.Literal["service"]  # noqa: Y015
     _WhichOneofArgType__service: _TypeAlias = _typing.Literal["_service", b"_service"]  # noqa: Y015

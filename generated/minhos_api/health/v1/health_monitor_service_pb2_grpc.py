@@ -85,7 +85,9 @@ class HealthMonitorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListHealthChanges(self, request, context):
-        """Lists changes of state, the newest first; the last 100 of each service are held.
+        """Lists changes of state, the newest first.
+
+        Held are the last 100 of each service and all of the last 24 hours, of these at most 2000 of each service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,10 @@ class HealthMonitorServiceStub:
     Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
     """
     ListHealthChanges: _grpc.UnaryUnaryMultiCallable[_health_monitor_service_pb2.ListHealthChangesRequest, _health_monitor_service_pb2.ListHealthChangesResponse]
-    """Lists changes of state, the newest first; the last 100 of each service are held."""
+    """Lists changes of state, the newest first.
+
+    Held are the last 100 of each service and all of the last 24 hours, of these at most 2000 of each service.
+    """
 
 @_typing.type_check_only
 class HealthMonitorServiceAsyncStub(HealthMonitorServiceStub):
@@ -60,7 +63,10 @@ class HealthMonitorServiceAsyncStub(HealthMonitorServiceStub):
     Revisions hold within one life of the service; after its restart resuming ends with POSITION_LOST, and a snapshot is to be taken.
     """
     ListHealthChanges: _aio.UnaryUnaryMultiCallable[_health_monitor_service_pb2.ListHealthChangesRequest, _health_monitor_service_pb2.ListHealthChangesResponse]  # type: ignore[assignment]
-    """Lists changes of state, the newest first; the last 100 of each service are held."""
+    """Lists changes of state, the newest first.
+
+    Held are the last 100 of each service and all of the last 24 hours, of these at most 2000 of each service.
+    """
 
 class HealthMonitorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sees the health of the whole mesh: leases, standard gRPC health of every instance, their own conditions and their dependencies."""
@@ -98,6 +104,9 @@ class HealthMonitorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _health_monitor_service_pb2.ListHealthChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_health_monitor_service_pb2.ListHealthChangesResponse, _abc.Awaitable[_health_monitor_service_pb2.ListHealthChangesResponse]]:
-        """Lists changes of state, the newest first; the last 100 of each service are held."""
+        """Lists changes of state, the newest first.
+
+        Held are the last 100 of each service and all of the last 24 hours, of these at most 2000 of each service.
+        """
 
 def add_HealthMonitorServiceServicer_to_server(servicer: HealthMonitorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

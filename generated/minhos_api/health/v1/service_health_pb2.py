@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from minhos_api.health.v1 import resource_use_pb2 as minhos__api_dot_health_dot_v1_dot_resource__use__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)minhos_api/health/v1/service_health.proto\x12\x14minhos_api.health.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x04\n\rServiceHealth\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05state\x12<\n\x07reasons\x18\x03 \x03(\x0b\x32\".minhos_api.health.v1.HealthReasonR\x07reasons\x12Y\n\x0c\x64\x65pendencies\x18\x04 \x03(\x0b\x32\x35.minhos_api.health.v1.ServiceHealth.DependenciesEntryR\x0c\x64\x65pendencies\x12\x41\n\x0eheartbeat_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rheartbeatTime\x12\x39\n\nstate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstateTime\x12\x16\n\x06\x65rrors\x18\x07 \x03(\tR\x06\x65rrors\x12\x1a\n\x08restarts\x18\x08 \x01(\x05R\x08restarts\x1a\x63\n\x11\x44\x65pendenciesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x38\n\x05value\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05value:\x02\x38\x01\"T\n\x0cHealthReason\x12\x12\n\x04\x63ode\x18\x01 \x01(\tR\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x16\n\x06\x61\x63tion\x18\x03 \x01(\tR\x06\x61\x63tion\"\xc1\x02\n\x0cHealthChange\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12?\n\told_state\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x08oldState\x12?\n\tnew_state\x18\x03 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x08newState\x12<\n\x07reasons\x18\x04 \x03(\x0b\x32\".minhos_api.health.v1.HealthReasonR\x07reasons\x12;\n\x0b\x63hange_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nchangeTime\x12\x1a\n\x08revision\x18\x06 \x01(\x03R\x08revision*\xd4\x01\n\x0cServiceState\x12\x1d\n\x19SERVICE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVICE_STATE_STARTING\x10\x01\x12\x19\n\x15SERVICE_STATE_HEALTHY\x10\x02\x12\x1a\n\x16SERVICE_STATE_DEGRADED\x10\x03\x12\x1b\n\x17SERVICE_STATE_UNHEALTHY\x10\x04\x12\x1a\n\x16SERVICE_STATE_STOPPING\x10\x05\x12\x19\n\x15SERVICE_STATE_STOPPED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)minhos_api/health/v1/service_health.proto\x12\x14minhos_api.health.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'minhos_api/health/v1/resource_use.proto\"\xe8\x05\n\rServiceHealth\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05state\x12<\n\x07reasons\x18\x03 \x03(\x0b\x32\".minhos_api.health.v1.HealthReasonR\x07reasons\x12Y\n\x0c\x64\x65pendencies\x18\x04 \x03(\x0b\x32\x35.minhos_api.health.v1.ServiceHealth.DependenciesEntryR\x0c\x64\x65pendencies\x12\x41\n\x0eheartbeat_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rheartbeatTime\x12\x39\n\nstate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstateTime\x12\x16\n\x06\x65rrors\x18\x07 \x03(\tR\x06\x65rrors\x12\x1a\n\x08restarts\x18\x08 \x01(\x05R\x08restarts\x12)\n\x10suggested_action\x18\t \x01(\tR\x0fsuggestedAction\x12\x42\n\tinstances\x18\n \x03(\x0b\x32$.minhos_api.health.v1.InstanceHealthR\tinstances\x12\x39\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12)\n\x10wanted_instances\x18\x0c \x01(\x05R\x0fwantedInstances\x1a\x63\n\x11\x44\x65pendenciesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x38\n\x05value\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05value:\x02\x38\x01\"\xce\x03\n\x0eInstanceHealth\x12\x1f\n\x0binstance_id\x18\x01 \x01(\tR\ninstanceId\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05state\x12<\n\x07reasons\x18\x03 \x03(\x0b\x32\".minhos_api.health.v1.HealthReasonR\x07reasons\x12\x1f\n\x0bin_rotation\x18\x04 \x01(\x08R\ninRotation\x12\x41\n\x0eheartbeat_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rheartbeatTime\x12\x39\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12&\n\x0f\x63\x61lls_in_flight\x18\x07 \x01(\x05R\rcallsInFlight\x12\'\n\x0finternal_errors\x18\x08 \x01(\x03R\x0einternalErrors\x12\x33\n\x03use\x18\t \x01(\x0b\x32!.minhos_api.health.v1.ResourceUseR\x03use\"T\n\x0cHealthReason\x12\x12\n\x04\x63ode\x18\x01 \x01(\tR\x04\x63ode\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x16\n\x06\x61\x63tion\x18\x03 \x01(\tR\x06\x61\x63tion\"\xc1\x02\n\x0cHealthChange\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12?\n\told_state\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x08oldState\x12?\n\tnew_state\x18\x03 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x08newState\x12<\n\x07reasons\x18\x04 \x03(\x0b\x32\".minhos_api.health.v1.HealthReasonR\x07reasons\x12;\n\x0b\x63hange_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nchangeTime\x12\x1a\n\x08revision\x18\x06 \x01(\x03R\x08revision*\xd4\x01\n\x0cServiceState\x12\x1d\n\x19SERVICE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SERVICE_STATE_STARTING\x10\x01\x12\x19\n\x15SERVICE_STATE_HEALTHY\x10\x02\x12\x1a\n\x16SERVICE_STATE_DEGRADED\x10\x03\x12\x1b\n\x17SERVICE_STATE_UNHEALTHY\x10\x04\x12\x1a\n\x16SERVICE_STATE_STOPPING\x10\x05\x12\x19\n\x15SERVICE_STATE_STOPPED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SERVICEHEALTH_DEPENDENCIESENTRY']._loaded_options = None
   _globals['_SERVICEHEALTH_DEPENDENCIESENTRY']._serialized_options = b'8\001'
-  _globals['_SERVICESTATE']._serialized_start=1045
-  _globals['_SERVICESTATE']._serialized_end=1257
-  _globals['_SERVICEHEALTH']._serialized_start=101
-  _globals['_SERVICEHEALTH']._serialized_end=632
-  _globals['_SERVICEHEALTH_DEPENDENCIESENTRY']._serialized_start=533
-  _globals['_SERVICEHEALTH_DEPENDENCIESENTRY']._serialized_end=632
-  _globals['_HEALTHREASON']._serialized_start=634
-  _globals['_HEALTHREASON']._serialized_end=718
-  _globals['_HEALTHCHANGE']._serialized_start=721
-  _globals['_HEALTHCHANGE']._serialized_end=1042
+  _globals['_SERVICESTATE']._serialized_start=1764
+  _globals['_SERVICESTATE']._serialized_end=1976
+  _globals['_SERVICEHEALTH']._serialized_start=142
+  _globals['_SERVICEHEALTH']._serialized_end=886
+  _globals['_SERVICEHEALTH_DEPENDENCIESENTRY']._serialized_start=787
+  _globals['_SERVICEHEALTH_DEPENDENCIESENTRY']._serialized_end=886
+  _globals['_INSTANCEHEALTH']._serialized_start=889
+  _globals['_INSTANCEHEALTH']._serialized_end=1351
+  _globals['_HEALTHREASON']._serialized_start=1353
+  _globals['_HEALTHREASON']._serialized_end=1437
+  _globals['_HEALTHCHANGE']._serialized_start=1440
+  _globals['_HEALTHCHANGE']._serialized_end=1761
 # @@protoc_insertion_point(module_scope)

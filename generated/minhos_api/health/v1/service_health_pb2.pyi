@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from minhos_api.health.v1 import resource_use_pb2 as _resource_use_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -94,12 +95,20 @@ class ServiceHealth(_message.Message):
     STATE_TIME_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     RESTARTS_FIELD_NUMBER: _builtins.int
+    SUGGESTED_ACTION_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    WANTED_INSTANCES_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Name of the service."""
     state: Global___ServiceState.ValueType
     """Its state."""
     restarts: _builtins.int
-    """Restarts since it last ran well."""
+    """Restarts that nobody asked for since it was last stopped or restarted on purpose; kept when the registry itself restarts."""
+    suggested_action: _builtins.str
+    """One sentence that says what a person should do first: the action of the first reason; empty when there is nothing to do."""
+    wanted_instances: _builtins.int
+    """How many instances should serve at once."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthReason]:
         """Why it is not HEALTHY, each with what a person should do; empty when it is."""
@@ -120,6 +129,14 @@ class ServiceHealth(_message.Message):
     def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Last errors, the newest first."""
 
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceHealth]:
+        """Its instances, those that are gone and still told of among them, in order of their ids."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the process of its oldest instance began; unset when none runs."""
+
     def __init__(
         self,
         *,
@@ -131,14 +148,80 @@ class ServiceHealth(_message.Message):
         state_time: _timestamp_pb2.Timestamp | None = ...,
         errors: _abc.Iterable[_builtins.str] | None = ...,
         restarts: _builtins.int = ...,
+        suggested_action: _builtins.str = ...,
+        instances: _abc.Iterable[Global___InstanceHealth] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        wanted_instances: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_time", b"heartbeat_time", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_time", b"heartbeat_time", "start_time", b"start_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "errors", b"errors", "heartbeat_time", b"heartbeat_time", "reasons", b"reasons", "restarts", b"restarts", "service", b"service", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dependencies", b"dependencies", "errors", b"errors", "heartbeat_time", b"heartbeat_time", "instances", b"instances", "reasons", b"reasons", "restarts", b"restarts", "service", b"service", "start_time", b"start_time", "state", b"state", "state_time", b"state_time", "suggested_action", b"suggested_action", "wanted_instances", b"wanted_instances"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServiceHealth: _TypeAlias = ServiceHealth  # noqa: Y015
+
+@_typing.final
+class InstanceHealth(_message.Message):
+    """Health of one instance of a service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    IN_ROTATION_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    CALLS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    INTERNAL_ERRORS_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    """Id of the instance."""
+    state: Global___ServiceState.ValueType
+    """Its state, its dependencies left aside."""
+    in_rotation: _builtins.bool
+    """Whether calls are routed to it."""
+    calls_in_flight: _builtins.int
+    """Calls in flight, open streams among them, by its last heartbeat."""
+    internal_errors: _builtins.int
+    """Calls that a defect ended since it began, by its last heartbeat."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthReason]:
+        """Why it is not HEALTHY, each with what a person should do; empty when it is."""
+
+    @_builtins.property
+    def heartbeat_time(self) -> _timestamp_pb2.Timestamp:
+        """When its last heartbeat came; unset when none did."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its process began, or when it attached where that cannot be known."""
+
+    @_builtins.property
+    def use(self) -> _resource_use_pb2.ResourceUse:
+        """What its process takes of its machine; unset when that was not read."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        state: Global___ServiceState.ValueType = ...,
+        reasons: _abc.Iterable[Global___HealthReason] | None = ...,
+        in_rotation: _builtins.bool = ...,
+        heartbeat_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        calls_in_flight: _builtins.int = ...,
+        internal_errors: _builtins.int = ...,
+        use: _resource_use_pb2.ResourceUse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_time", b"heartbeat_time", "start_time", b"start_time", "use", b"use"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_in_flight", b"calls_in_flight", "heartbeat_time", b"heartbeat_time", "in_rotation", b"in_rotation", "instance_id", b"instance_id", "internal_errors", b"internal_errors", "reasons", b"reasons", "start_time", b"start_time", "state", b"state", "use", b"use"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceHealth: _TypeAlias = InstanceHealth  # noqa: Y015
 
 @_typing.final
 class HealthReason(_message.Message):

@@ -39,11 +39,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {reason: "ERROR_REASON_SERVICE_UNKNOWN", metadata: {"service": "trading_angine", "nearest": "trading_engine", "known": "ai_brain, event_bus, trading_engine"}}
     """
     ERROR_REASON_CONTRACT_VIOLATION: _ErrorReason.ValueType  # 3
-    """A service does not serve what its contract says, or is asked as another contract. FAILED_PRECONDITION.
+    """An instance offers contracts that break what the mesh or one of its live dependents was promised; every violation stands in the details as
+    `minhos_api.registry.v1.ContractViolations`. FAILED_PRECONDITION.
 
-    Keys: `contract`, `missing`, `different`.
+    Keys: `contract` (claimed ones that are broken, with commas), `missing` (methods that are gone, with commas), `violations` (how many), `consumers` (who is harmed).
 
-    Example: {reason: "ERROR_REASON_CONTRACT_VIOLATION", metadata: {"contract": "minhos_api.trading.v1.TradingEngineService", "missing": "GetPositions"}}
+    Example: {reason: "ERROR_REASON_CONTRACT_VIOLATION", metadata: {"contract": "minhos_api.trading.v1.TradingEngineService", "missing": "GetPositions", "violations": "1", "consumers": "ai_brain/ai_brain-1"}}
     """
     ERROR_REASON_LEASE_STALE: _ErrorReason.ValueType  # 4
     """The lease or fencing token is not the newest one of that instance; its holder must stop. FAILED_PRECONDITION.
@@ -209,7 +210,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_VERSION_MISMATCH: _ErrorReason.ValueType  # 27
     """The expected version is not the current one; read again and repeat. ABORTED.
 
-    Keys: `expected`, `current`.
+    Keys: `expected`, `current`; `subject` where a sequence of it is meant.
 
     Example: {reason: "ERROR_REASON_VERSION_MISMATCH", metadata: {"expected": "4", "current": "5"}}
     """
@@ -267,6 +268,55 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     Example: {reason: "ERROR_REASON_NOT_REDUCING", metadata: {"quantity": "3", "allowed": "2"}}
     """
+    ERROR_REASON_CONTRACT_UNKNOWN: _ErrorReason.ValueType  # 36
+    """No contract has that name, or several have that short name. NOT_FOUND.
+
+    Keys: `contract`, `nearest`, `known`.
+
+    Example: {reason: "ERROR_REASON_CONTRACT_UNKNOWN", metadata: {"contract": "TradingEngin", "nearest": "TradingEngineService"}}
+    """
+    ERROR_REASON_DESCRIPTORS_INVALID: _ErrorReason.ValueType  # 37
+    """Bytes that should be a descriptor set are none, cannot be built, or are too large. INVALID_ARGUMENT.
+
+    Keys: `field`, `seen`, `allowed`.
+
+    Example: {reason: "ERROR_REASON_DESCRIPTORS_INVALID", metadata: {"field": "descriptor_set", "seen": "17 bytes that are none", "allowed": "a serialized google.protobuf.FileDescriptorSet with everything that it imports"}}
+    """
+    ERROR_REASON_OWNER_REPLACED: _ErrorReason.ValueType  # 38
+    """Another instance of the service has taken over what one alone may own; the one that comes back must end. FAILED_PRECONDITION.
+
+    Keys: `service`, `instance_id` (the one that comes back), `owner` (the one that owns now).
+
+    Example: {reason: "ERROR_REASON_OWNER_REPLACED", metadata: {"service": "risk_manager", "instance_id": "risk_manager-1", "owner": "risk_manager-2"}}
+    """
+    ERROR_REASON_ROUTE_TARGET_UNKNOWN: _ErrorReason.ValueType  # 41
+    """No attached instance is what a target or header of a route names. FAILED_PRECONDITION.
+
+    Keys: `contract`, `selector`, `known` (what its instances could be named by).
+
+    Example: {reason: "ERROR_REASON_ROUTE_TARGET_UNKNOWN", metadata: {"contract": "minhos_api.risk.v1.RiskManagerService", "selector": "version v2", "known": "version 0.1.0, service risk_manager, instance risk_manager/risk_manager-1"}}
+    """
+    ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 42
+    """The contract has no route, or no revision of one to go back to. NOT_FOUND.
+
+    Keys: `contract`, and `revision` when one was asked for.
+
+    Example: {reason: "ERROR_REASON_ROUTE_UNKNOWN", metadata: {"contract": "minhos_api.risk.v1.RiskManagerService"}}
+    """
+    ERROR_REASON_CONSUMER_UNKNOWN: _ErrorReason.ValueType  # 47
+    """No durable consumer of that name. NOT_FOUND.
+
+    Keys: `consumer`, `nearest`, `known`.
+
+    Example: {reason: "ERROR_REASON_CONSUMER_UNKNOWN", metadata: {"consumer": "trading_engin", "nearest": "trading_engine", "known": "state_manager, trading_engine"}}
+    """
+    ERROR_REASON_DEAD_LETTER_UNKNOWN: _ErrorReason.ValueType  # 48
+    """No dead letter of that number waits. NOT_FOUND.
+
+    Keys: `number`.
+
+    Example: {reason: "ERROR_REASON_DEAD_LETTER_UNKNOWN", metadata: {"number": "17"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that stand in `google.rpc.ErrorInfo.reason` with domain `minhos`; clients decide by these and never by the message.
@@ -292,11 +342,12 @@ Keys: `service`, `nearest`, `known`.
 Example: {reason: "ERROR_REASON_SERVICE_UNKNOWN", metadata: {"service": "trading_angine", "nearest": "trading_engine", "known": "ai_brain, event_bus, trading_engine"}}
 """
 ERROR_REASON_CONTRACT_VIOLATION: ErrorReason.ValueType  # 3
-"""A service does not serve what its contract says, or is asked as another contract. FAILED_PRECONDITION.
+"""An instance offers contracts that break what the mesh or one of its live dependents was promised; every violation stands in the details as
+`minhos_api.registry.v1.ContractViolations`. FAILED_PRECONDITION.
 
-Keys: `contract`, `missing`, `different`.
+Keys: `contract` (claimed ones that are broken, with commas), `missing` (methods that are gone, with commas), `violations` (how many), `consumers` (who is harmed).
 
-Example: {reason: "ERROR_REASON_CONTRACT_VIOLATION", metadata: {"contract": "minhos_api.trading.v1.TradingEngineService", "missing": "GetPositions"}}
+Example: {reason: "ERROR_REASON_CONTRACT_VIOLATION", metadata: {"contract": "minhos_api.trading.v1.TradingEngineService", "missing": "GetPositions", "violations": "1", "consumers": "ai_brain/ai_brain-1"}}
 """
 ERROR_REASON_LEASE_STALE: ErrorReason.ValueType  # 4
 """The lease or fencing token is not the newest one of that instance; its holder must stop. FAILED_PRECONDITION.
@@ -462,7 +513,7 @@ Example: {reason: "ERROR_REASON_STATE_CONFLICT", metadata: {"wanted": "clear eme
 ERROR_REASON_VERSION_MISMATCH: ErrorReason.ValueType  # 27
 """The expected version is not the current one; read again and repeat. ABORTED.
 
-Keys: `expected`, `current`.
+Keys: `expected`, `current`; `subject` where a sequence of it is meant.
 
 Example: {reason: "ERROR_REASON_VERSION_MISMATCH", metadata: {"expected": "4", "current": "5"}}
 """
@@ -519,5 +570,54 @@ ERROR_REASON_NOT_REDUCING: ErrorReason.ValueType  # 35
 """A reduce-only order would do more than reduce the position. FAILED_PRECONDITION.
 
 Example: {reason: "ERROR_REASON_NOT_REDUCING", metadata: {"quantity": "3", "allowed": "2"}}
+"""
+ERROR_REASON_CONTRACT_UNKNOWN: ErrorReason.ValueType  # 36
+"""No contract has that name, or several have that short name. NOT_FOUND.
+
+Keys: `contract`, `nearest`, `known`.
+
+Example: {reason: "ERROR_REASON_CONTRACT_UNKNOWN", metadata: {"contract": "TradingEngin", "nearest": "TradingEngineService"}}
+"""
+ERROR_REASON_DESCRIPTORS_INVALID: ErrorReason.ValueType  # 37
+"""Bytes that should be a descriptor set are none, cannot be built, or are too large. INVALID_ARGUMENT.
+
+Keys: `field`, `seen`, `allowed`.
+
+Example: {reason: "ERROR_REASON_DESCRIPTORS_INVALID", metadata: {"field": "descriptor_set", "seen": "17 bytes that are none", "allowed": "a serialized google.protobuf.FileDescriptorSet with everything that it imports"}}
+"""
+ERROR_REASON_OWNER_REPLACED: ErrorReason.ValueType  # 38
+"""Another instance of the service has taken over what one alone may own; the one that comes back must end. FAILED_PRECONDITION.
+
+Keys: `service`, `instance_id` (the one that comes back), `owner` (the one that owns now).
+
+Example: {reason: "ERROR_REASON_OWNER_REPLACED", metadata: {"service": "risk_manager", "instance_id": "risk_manager-1", "owner": "risk_manager-2"}}
+"""
+ERROR_REASON_ROUTE_TARGET_UNKNOWN: ErrorReason.ValueType  # 41
+"""No attached instance is what a target or header of a route names. FAILED_PRECONDITION.
+
+Keys: `contract`, `selector`, `known` (what its instances could be named by).
+
+Example: {reason: "ERROR_REASON_ROUTE_TARGET_UNKNOWN", metadata: {"contract": "minhos_api.risk.v1.RiskManagerService", "selector": "version v2", "known": "version 0.1.0, service risk_manager, instance risk_manager/risk_manager-1"}}
+"""
+ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 42
+"""The contract has no route, or no revision of one to go back to. NOT_FOUND.
+
+Keys: `contract`, and `revision` when one was asked for.
+
+Example: {reason: "ERROR_REASON_ROUTE_UNKNOWN", metadata: {"contract": "minhos_api.risk.v1.RiskManagerService"}}
+"""
+ERROR_REASON_CONSUMER_UNKNOWN: ErrorReason.ValueType  # 47
+"""No durable consumer of that name. NOT_FOUND.
+
+Keys: `consumer`, `nearest`, `known`.
+
+Example: {reason: "ERROR_REASON_CONSUMER_UNKNOWN", metadata: {"consumer": "trading_engin", "nearest": "trading_engine", "known": "state_manager, trading_engine"}}
+"""
+ERROR_REASON_DEAD_LETTER_UNKNOWN: ErrorReason.ValueType  # 48
+"""No dead letter of that number waits. NOT_FOUND.
+
+Keys: `number`.
+
+Example: {reason: "ERROR_REASON_DEAD_LETTER_UNKNOWN", metadata: {"number": "17"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from minhos_api.health.v1 import resource_use_pb2 as minhos__api_dot_health_dot_v1_dot_resource__use__pb2
 from minhos_api.health.v1 import service_health_pb2 as minhos__api_dot_health_dot_v1_dot_service__health__pb2
 from minhos_api.mesh.v1 import contract_options_pb2 as minhos__api_dot_mesh_dot_v1_dot_contract__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-minhos_api/registry/v1/registry_service.proto\x12\x16minhos_api.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)minhos_api/health/v1/service_health.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\xea\x01\n\rAttachRequest\x12;\n\x05hello\x18\x01 \x01(\x0b\x32#.minhos_api.registry.v1.AttachHelloH\x00R\x05hello\x12G\n\theartbeat\x18\x02 \x01(\x0b\x32\'.minhos_api.registry.v1.AttachHeartbeatH\x00R\theartbeat\x12\x41\n\x07goodbye\x18\x03 \x01(\x0b\x32%.minhos_api.registry.v1.AttachGoodbyeH\x00R\x07goodbyeB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xe0\x04\n\x0b\x41ttachHello\x12\x37\n\x07service\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$R\x07service\x12I\n\x0binstance_id\x18\x02 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$R\ninstanceId\x12\"\n\x07\x61\x64\x64ress\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x80\x02\x01R\x07\x61\x64\x64ress\x12!\n\x07version\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x07version\x12\x31\n\tcontracts\x18\x05 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\x18\x01\"\x07r\x05\x10\x03\x18\xc8\x01R\tcontracts\x12\x31\n\x0e\x64\x65scriptor_set\x18\x06 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x02R\rdescriptorSet\x12=\n\ndepends_on\x18\x07 \x03(\x0b\x32\x1e.minhos_api.mesh.v1.DependencyR\tdependsOn\x12\x19\n\x03pid\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x03pid\x12(\n\rfencing_token\x18\t \x01(\x04H\x00R\x0c\x66\x65ncingToken\x88\x01\x01\x12M\n\x08versions\x18\n \x03(\x0b\x32\x31.minhos_api.registry.v1.AttachHello.VersionsEntryR\x08versions\x1a;\n\rVersionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x10\n\x0e_fencing_token\"\x94\x02\n\x0f\x41ttachHeartbeat\x12\x18\n\x07serving\x18\x01 \x01(\x08R\x07serving\x12W\n\nconditions\x18\x02 \x03(\x0b\x32\x37.minhos_api.registry.v1.AttachHeartbeat.ConditionsEntryR\nconditions\x12&\n\x0f\x63\x61lls_in_flight\x18\x03 \x01(\x05R\rcallsInFlight\x12\'\n\x0finternal_errors\x18\x04 \x01(\x03R\x0einternalErrors\x1a=\n\x0f\x43onditionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\'\n\rAttachGoodbye\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"\xdb\x01\n\x0e\x41ttachResponse\x12\x41\n\x07granted\x18\x01 \x01(\x0b\x32%.minhos_api.registry.v1.AttachGrantedH\x00R\x07granted\x12\x38\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\".minhos_api.registry.v1.AttachBeatH\x00R\x04\x62\x65\x61t\x12\x41\n\x07\x63ommand\x18\x03 \x01(\x0b\x32%.minhos_api.registry.v1.AttachCommandH\x00R\x07\x63ommandB\t\n\x07message\"\xd6\x01\n\rAttachGranted\x12\x19\n\x08lease_id\x18\x01 \x01(\tR\x07leaseId\x12#\n\rfencing_token\x18\x02 \x01(\x04R\x0c\x66\x65ncingToken\x12;\n\x0ctime_to_live\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\ntimeToLive\x12H\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x11heartbeatInterval\"I\n\nAttachBeat\x12;\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\xa1\x01\n\rAttachCommand\x12\x44\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32,.minhos_api.registry.v1.AttachCommand.ActionR\x06\x61\x63tion\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"2\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_DRAIN\x10\x01\"0\n\x0eResolveRequest\x12\x1e\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x04name\"m\n\x0fResolveResponse\x12>\n\tinstances\x18\x01 \x03(\x0b\x32 .minhos_api.registry.v1.InstanceR\tinstances\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"\x15\n\x13ListServicesRequest\"o\n\x14ListServicesResponse\x12;\n\x08services\x18\x01 \x03(\x0b\x32\x1f.minhos_api.registry.v1.ServiceR\x08services\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"\xad\x03\n\x07Service\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05state\x12\x18\n\x07reasons\x18\x03 \x03(\tR\x07reasons\x12>\n\tinstances\x18\x04 \x03(\x0b\x32 .minhos_api.registry.v1.InstanceR\tinstances\x12\x1c\n\tcontracts\x18\x05 \x03(\tR\tcontracts\x12=\n\ndepends_on\x18\x06 \x03(\x0b\x32\x1e.minhos_api.mesh.v1.DependencyR\tdependsOn\x12.\n\x13\x64\x65pends_on_services\x18\x07 \x03(\tR\x11\x64\x65pendsOnServices\x12\x16\n\x06\x65rrors\x18\x08 \x03(\tR\x06\x65rrors\x12\x1a\n\x08restarts\x18\t \x01(\x05R\x08restarts\x12\x39\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\"\xd6\x04\n\x08Instance\x12\x1f\n\x0binstance_id\x18\x01 \x01(\tR\ninstanceId\x12\x18\n\x07service\x18\x02 \x01(\tR\x07service\x12\x18\n\x07\x61\x64\x64ress\x18\x03 \x01(\tR\x07\x61\x64\x64ress\x12\x15\n\x03pid\x18\x04 \x01(\x03H\x00R\x03pid\x88\x01\x01\x12\x1f\n\x0bin_rotation\x18\x05 \x01(\x08R\ninRotation\x12\x18\n\x07version\x18\x06 \x01(\tR\x07version\x12#\n\rfencing_token\x18\x07 \x01(\x04R\x0c\x66\x65ncingToken\x12;\n\x0b\x61ttach_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nattachTime\x12\x41\n\x0eheartbeat_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rheartbeatTime\x12J\n\x08versions\x18\n \x03(\x0b\x32..minhos_api.registry.v1.Instance.VersionsEntryR\x08versions\x12&\n\x0cmemory_bytes\x18\x0b \x01(\x03H\x01R\x0bmemoryBytes\x88\x01\x01\x12$\n\x0b\x63pu_seconds\x18\x0c \x01(\x01H\x02R\ncpuSeconds\x88\x01\x01\x1a;\n\rVersionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x06\n\x04_pidB\x0f\n\r_memory_bytesB\x0e\n\x0c_cpu_seconds\"U\n\x14WatchServicesRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x8a\x02\n\x15WatchServicesResponse\x12\x46\n\x08snapshot\x18\x01 \x01(\x0b\x32(.minhos_api.registry.v1.ServicesSnapshotH\x00R\x08snapshot\x12;\n\x07\x63hanged\x18\x02 \x01(\x0b\x32\x1f.minhos_api.registry.v1.ServiceH\x00R\x07\x63hanged\x12\x46\n\theartbeat\x18\x03 \x01(\x0b\x32&.minhos_api.registry.v1.WatchHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"O\n\x10ServicesSnapshot\x12;\n\x08services\x18\x01 \x03(\x0b\x32\x1f.minhos_api.registry.v1.ServiceR\x08services\"\x10\n\x0eWatchHeartbeat\"\x1b\n\x19GetDependencyGraphRequest\"\xb1\x01\n\x1aGetDependencyGraphResponse\x12\x39\n\x05nodes\x18\x01 \x03(\x0b\x32#.minhos_api.registry.v1.ServiceNodeR\x05nodes\x12<\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32&.minhos_api.registry.v1.DependencyEdgeR\x05\x65\x64ges\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"\x8f\x01\n\x0bServiceNode\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05state\x12\x14\n\x05level\x18\x03 \x01(\x05R\x05level\x12\x1c\n\tcontracts\x18\x04 \x03(\tR\tcontracts\"\xa6\x01\n\x0e\x44\x65pendencyEdge\x12!\n\x0c\x66rom_service\x18\x01 \x01(\tR\x0b\x66romService\x12\x1d\n\nto_service\x18\x02 \x01(\tR\ttoService\x12\x1a\n\x08\x63ontract\x18\x03 \x01(\tR\x08\x63ontract\x12\x36\n\x04kind\x18\x04 \x01(\x0e\x32\".minhos_api.mesh.v1.DependencyKindR\x04kind2\xa4\x05\n\x0fRegistryService\x12g\n\x06\x41ttach\x12%.minhos_api.registry.v1.AttachRequest\x1a&.minhos_api.registry.v1.AttachResponse\"\n\xb2\xd4\x18\x06\x08\x04\x1a\x02\x08\x01(\x01\x30\x01\x12i\n\x07Resolve\x12&.minhos_api.registry.v1.ResolveRequest\x1a\'.minhos_api.registry.v1.ResolveResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12x\n\x0cListServices\x12+.minhos_api.registry.v1.ListServicesRequest\x1a,.minhos_api.registry.v1.ListServicesResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12}\n\rWatchServices\x12,.minhos_api.registry.v1.WatchServicesRequest\x1a-.minhos_api.registry.v1.WatchServicesResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x05\x30\x01\x12\x8a\x01\n\x12GetDependencyGraph\x12\x31.minhos_api.registry.v1.GetDependencyGraphRequest\x1a\x32.minhos_api.registry.v1.GetDependencyGraphResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x1a\x37\xaa\xd4\x18\x33\n\x0fServiceRegistry\x1a\x0fservice.started\x1a\x0fservice.stoppedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-minhos_api/registry/v1/registry_service.proto\x12\x16minhos_api.registry.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'minhos_api/health/v1/resource_use.proto\x1a)minhos_api/health/v1/service_health.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\xea\x01\n\rAttachRequest\x12;\n\x05hello\x18\x01 \x01(\x0b\x32#.minhos_api.registry.v1.AttachHelloH\x00R\x05hello\x12G\n\theartbeat\x18\x02 \x01(\x0b\x32\'.minhos_api.registry.v1.AttachHeartbeatH\x00R\theartbeat\x12\x41\n\x07goodbye\x18\x03 \x01(\x0b\x32%.minhos_api.registry.v1.AttachGoodbyeH\x00R\x07goodbyeB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xa4\x06\n\x0b\x41ttachHello\x12\x37\n\x07service\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9_]{0,62}$R\x07service\x12I\n\x0binstance_id\x18\x02 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$R\ninstanceId\x12\"\n\x07\x61\x64\x64ress\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x80\x02\x01R\x07\x61\x64\x64ress\x12!\n\x07version\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x07version\x12\x31\n\tcontracts\x18\x05 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\x18\x01\"\x07r\x05\x10\x03\x18\xc8\x01R\tcontracts\x12\x31\n\x0e\x64\x65scriptor_set\x18\x06 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x02R\rdescriptorSet\x12=\n\ndepends_on\x18\x07 \x03(\x0b\x32\x1e.minhos_api.mesh.v1.DependencyR\tdependsOn\x12\x19\n\x03pid\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00R\x03pid\x12(\n\rfencing_token\x18\t \x01(\x04H\x00R\x0c\x66\x65ncingToken\x88\x01\x01\x12M\n\x08versions\x18\n \x03(\x0b\x32\x31.minhos_api.registry.v1.AttachHello.VersionsEntryR\x08versions\x12\x31\n\x04zone\x18\x0b \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{0,64}$R\x04zone\x12%\n\x08priority\x18\x0c \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08priority\x12!\n\x0csingle_owner\x18\r \x01(\x08R\x0bsingleOwner\x12\x35\n\x0bstore_token\x18\x0e \x01(\x04\x42\x0f\xbaH\x0c\x32\n\x18\x80\x80\x80\x80\x80\x80\x80\x80@H\x01R\nstoreToken\x88\x01\x01\x1a;\n\rVersionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x10\n\x0e_fencing_tokenB\x0e\n\x0c_store_token\"\x94\x02\n\x0f\x41ttachHeartbeat\x12\x18\n\x07serving\x18\x01 \x01(\x08R\x07serving\x12W\n\nconditions\x18\x02 \x03(\x0b\x32\x37.minhos_api.registry.v1.AttachHeartbeat.ConditionsEntryR\nconditions\x12&\n\x0f\x63\x61lls_in_flight\x18\x03 \x01(\x05R\rcallsInFlight\x12\'\n\x0finternal_errors\x18\x04 \x01(\x03R\x0einternalErrors\x1a=\n\x0f\x43onditionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\'\n\rAttachGoodbye\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"\xdb\x01\n\x0e\x41ttachResponse\x12\x41\n\x07granted\x18\x01 \x01(\x0b\x32%.minhos_api.registry.v1.AttachGrantedH\x00R\x07granted\x12\x38\n\x04\x62\x65\x61t\x18\x02 \x01(\x0b\x32\".minhos_api.registry.v1.AttachBeatH\x00R\x04\x62\x65\x61t\x12\x41\n\x07\x63ommand\x18\x03 \x01(\x0b\x32%.minhos_api.registry.v1.AttachCommandH\x00R\x07\x63ommandB\t\n\x07message\"\xd6\x01\n\rAttachGranted\x12\x19\n\x08lease_id\x18\x01 \x01(\tR\x07leaseId\x12#\n\rfencing_token\x18\x02 \x01(\x04R\x0c\x66\x65ncingToken\x12;\n\x0ctime_to_live\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\ntimeToLive\x12H\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\x11heartbeatInterval\"I\n\nAttachBeat\x12;\n\x0b\x65xpire_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\xa1\x01\n\rAttachCommand\x12\x44\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32,.minhos_api.registry.v1.AttachCommand.ActionR\x06\x61\x63tion\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"2\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_DRAIN\x10\x01\"0\n\x0eResolveRequest\x12\x1e\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x04name\"m\n\x0fResolveResponse\x12>\n\tinstances\x18\x01 \x03(\x0b\x32 .minhos_api.registry.v1.InstanceR\tinstances\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"\x15\n\x13ListServicesRequest\"o\n\x14ListServicesResponse\x12;\n\x08services\x18\x01 \x03(\x0b\x32\x1f.minhos_api.registry.v1.ServiceR\x08services\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"\xad\x03\n\x07Service\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05state\x12\x18\n\x07reasons\x18\x03 \x03(\tR\x07reasons\x12>\n\tinstances\x18\x04 \x03(\x0b\x32 .minhos_api.registry.v1.InstanceR\tinstances\x12\x1c\n\tcontracts\x18\x05 \x03(\tR\tcontracts\x12=\n\ndepends_on\x18\x06 \x03(\x0b\x32\x1e.minhos_api.mesh.v1.DependencyR\tdependsOn\x12.\n\x13\x64\x65pends_on_services\x18\x07 \x03(\tR\x11\x64\x65pendsOnServices\x12\x16\n\x06\x65rrors\x18\x08 \x03(\tR\x06\x65rrors\x12\x1a\n\x08restarts\x18\t \x01(\x05R\x08restarts\x12\x39\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\"\xc6\x05\n\x08Instance\x12\x1f\n\x0binstance_id\x18\x01 \x01(\tR\ninstanceId\x12\x18\n\x07service\x18\x02 \x01(\tR\x07service\x12\x18\n\x07\x61\x64\x64ress\x18\x03 \x01(\tR\x07\x61\x64\x64ress\x12\x15\n\x03pid\x18\x04 \x01(\x03H\x00R\x03pid\x88\x01\x01\x12\x1f\n\x0bin_rotation\x18\x05 \x01(\x08R\ninRotation\x12\x18\n\x07version\x18\x06 \x01(\tR\x07version\x12#\n\rfencing_token\x18\x07 \x01(\x04R\x0c\x66\x65ncingToken\x12;\n\x0b\x61ttach_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nattachTime\x12\x41\n\x0eheartbeat_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rheartbeatTime\x12J\n\x08versions\x18\n \x03(\x0b\x32..minhos_api.registry.v1.Instance.VersionsEntryR\x08versions\x12&\n\x0cmemory_bytes\x18\x0b \x01(\x03H\x01R\x0bmemoryBytes\x88\x01\x01\x12$\n\x0b\x63pu_seconds\x18\x0c \x01(\x01H\x02R\ncpuSeconds\x88\x01\x01\x12\x33\n\x03use\x18\r \x01(\x0b\x32!.minhos_api.health.v1.ResourceUseR\x03use\x12\x39\n\nstart_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x1a;\n\rVersionsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x06\n\x04_pidB\x0f\n\r_memory_bytesB\x0e\n\x0c_cpu_seconds\"U\n\x14WatchServicesRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x8a\x02\n\x15WatchServicesResponse\x12\x46\n\x08snapshot\x18\x01 \x01(\x0b\x32(.minhos_api.registry.v1.ServicesSnapshotH\x00R\x08snapshot\x12;\n\x07\x63hanged\x18\x02 \x01(\x0b\x32\x1f.minhos_api.registry.v1.ServiceH\x00R\x07\x63hanged\x12\x46\n\theartbeat\x18\x03 \x01(\x0b\x32&.minhos_api.registry.v1.WatchHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"O\n\x10ServicesSnapshot\x12;\n\x08services\x18\x01 \x03(\x0b\x32\x1f.minhos_api.registry.v1.ServiceR\x08services\"\x10\n\x0eWatchHeartbeat\"\x1b\n\x19GetDependencyGraphRequest\"\xb1\x01\n\x1aGetDependencyGraphResponse\x12\x39\n\x05nodes\x18\x01 \x03(\x0b\x32#.minhos_api.registry.v1.ServiceNodeR\x05nodes\x12<\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32&.minhos_api.registry.v1.DependencyEdgeR\x05\x65\x64ges\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"\x8f\x01\n\x0bServiceNode\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x38\n\x05state\x18\x02 \x01(\x0e\x32\".minhos_api.health.v1.ServiceStateR\x05state\x12\x14\n\x05level\x18\x03 \x01(\x05R\x05level\x12\x1c\n\tcontracts\x18\x04 \x03(\tR\tcontracts\"\xa6\x01\n\x0e\x44\x65pendencyEdge\x12!\n\x0c\x66rom_service\x18\x01 \x01(\tR\x0b\x66romService\x12\x1d\n\nto_service\x18\x02 \x01(\tR\ttoService\x12\x1a\n\x08\x63ontract\x18\x03 \x01(\tR\x08\x63ontract\x12\x36\n\x04kind\x18\x04 \x01(\x0e\x32\".minhos_api.mesh.v1.DependencyKindR\x04kind2\xa4\x05\n\x0fRegistryService\x12g\n\x06\x41ttach\x12%.minhos_api.registry.v1.AttachRequest\x1a&.minhos_api.registry.v1.AttachResponse\"\n\xb2\xd4\x18\x06\x08\x04\x1a\x02\x08\x01(\x01\x30\x01\x12i\n\x07Resolve\x12&.minhos_api.registry.v1.ResolveRequest\x1a\'.minhos_api.registry.v1.ResolveResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12x\n\x0cListServices\x12+.minhos_api.registry.v1.ListServicesRequest\x1a,.minhos_api.registry.v1.ListServicesResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x12}\n\rWatchServices\x12,.minhos_api.registry.v1.WatchServicesRequest\x1a-.minhos_api.registry.v1.WatchServicesResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x05\x30\x01\x12\x8a\x01\n\x12GetDependencyGraph\x12\x31.minhos_api.registry.v1.GetDependencyGraphRequest\x1a\x32.minhos_api.registry.v1.GetDependencyGraphResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x02\x1a\x37\xaa\xd4\x18\x33\n\x0fServiceRegistry\x1a\x0fservice.started\x1a\x0fservice.stoppedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,6 +55,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHHELLO'].fields_by_name['descriptor_set']._serialized_options = b'\272H\007z\005\030\200\200\200\002'
   _globals['_ATTACHHELLO'].fields_by_name['pid']._loaded_options = None
   _globals['_ATTACHHELLO'].fields_by_name['pid']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_ATTACHHELLO'].fields_by_name['zone']._loaded_options = None
+  _globals['_ATTACHHELLO'].fields_by_name['zone']._serialized_options = b'\272H\032r\0302\026^[A-Za-z0-9_.-]{0,64}$'
+  _globals['_ATTACHHELLO'].fields_by_name['priority']._loaded_options = None
+  _globals['_ATTACHHELLO'].fields_by_name['priority']._serialized_options = b'\272H\006\032\004\030d(\000'
+  _globals['_ATTACHHELLO'].fields_by_name['store_token']._loaded_options = None
+  _globals['_ATTACHHELLO'].fields_by_name['store_token']._serialized_options = b'\272H\0142\n\030\200\200\200\200\200\200\200\200@'
   _globals['_ATTACHHEARTBEAT_CONDITIONSENTRY']._loaded_options = None
   _globals['_ATTACHHEARTBEAT_CONDITIONSENTRY']._serialized_options = b'8\001'
   _globals['_RESOLVEREQUEST'].fields_by_name['name']._loaded_options = None
@@ -72,58 +79,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRYSERVICE'].methods_by_name['WatchServices']._serialized_options = b'\220\002\001\262\324\030\006\010\001\032\002\010\005'
   _globals['_REGISTRYSERVICE'].methods_by_name['GetDependencyGraph']._loaded_options = None
   _globals['_REGISTRYSERVICE'].methods_by_name['GetDependencyGraph']._serialized_options = b'\220\002\001\262\324\030\006\010\001\022\002\010\002'
-  _globals['_ATTACHREQUEST']._serialized_start=254
-  _globals['_ATTACHREQUEST']._serialized_end=488
-  _globals['_ATTACHHELLO']._serialized_start=491
-  _globals['_ATTACHHELLO']._serialized_end=1099
-  _globals['_ATTACHHELLO_VERSIONSENTRY']._serialized_start=1022
-  _globals['_ATTACHHELLO_VERSIONSENTRY']._serialized_end=1081
-  _globals['_ATTACHHEARTBEAT']._serialized_start=1102
-  _globals['_ATTACHHEARTBEAT']._serialized_end=1378
-  _globals['_ATTACHHEARTBEAT_CONDITIONSENTRY']._serialized_start=1317
-  _globals['_ATTACHHEARTBEAT_CONDITIONSENTRY']._serialized_end=1378
-  _globals['_ATTACHGOODBYE']._serialized_start=1380
-  _globals['_ATTACHGOODBYE']._serialized_end=1419
-  _globals['_ATTACHRESPONSE']._serialized_start=1422
-  _globals['_ATTACHRESPONSE']._serialized_end=1641
-  _globals['_ATTACHGRANTED']._serialized_start=1644
-  _globals['_ATTACHGRANTED']._serialized_end=1858
-  _globals['_ATTACHBEAT']._serialized_start=1860
-  _globals['_ATTACHBEAT']._serialized_end=1933
-  _globals['_ATTACHCOMMAND']._serialized_start=1936
-  _globals['_ATTACHCOMMAND']._serialized_end=2097
-  _globals['_ATTACHCOMMAND_ACTION']._serialized_start=2047
-  _globals['_ATTACHCOMMAND_ACTION']._serialized_end=2097
-  _globals['_RESOLVEREQUEST']._serialized_start=2099
-  _globals['_RESOLVEREQUEST']._serialized_end=2147
-  _globals['_RESOLVERESPONSE']._serialized_start=2149
-  _globals['_RESOLVERESPONSE']._serialized_end=2258
-  _globals['_LISTSERVICESREQUEST']._serialized_start=2260
-  _globals['_LISTSERVICESREQUEST']._serialized_end=2281
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=2283
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=2394
-  _globals['_SERVICE']._serialized_start=2397
-  _globals['_SERVICE']._serialized_end=2826
-  _globals['_INSTANCE']._serialized_start=2829
-  _globals['_INSTANCE']._serialized_end=3427
-  _globals['_INSTANCE_VERSIONSENTRY']._serialized_start=1022
-  _globals['_INSTANCE_VERSIONSENTRY']._serialized_end=1081
-  _globals['_WATCHSERVICESREQUEST']._serialized_start=3429
-  _globals['_WATCHSERVICESREQUEST']._serialized_end=3514
-  _globals['_WATCHSERVICESRESPONSE']._serialized_start=3517
-  _globals['_WATCHSERVICESRESPONSE']._serialized_end=3783
-  _globals['_SERVICESSNAPSHOT']._serialized_start=3785
-  _globals['_SERVICESSNAPSHOT']._serialized_end=3864
-  _globals['_WATCHHEARTBEAT']._serialized_start=3866
-  _globals['_WATCHHEARTBEAT']._serialized_end=3882
-  _globals['_GETDEPENDENCYGRAPHREQUEST']._serialized_start=3884
-  _globals['_GETDEPENDENCYGRAPHREQUEST']._serialized_end=3911
-  _globals['_GETDEPENDENCYGRAPHRESPONSE']._serialized_start=3914
-  _globals['_GETDEPENDENCYGRAPHRESPONSE']._serialized_end=4091
-  _globals['_SERVICENODE']._serialized_start=4094
-  _globals['_SERVICENODE']._serialized_end=4237
-  _globals['_DEPENDENCYEDGE']._serialized_start=4240
-  _globals['_DEPENDENCYEDGE']._serialized_end=4406
-  _globals['_REGISTRYSERVICE']._serialized_start=4409
-  _globals['_REGISTRYSERVICE']._serialized_end=5085
+  _globals['_ATTACHREQUEST']._serialized_start=295
+  _globals['_ATTACHREQUEST']._serialized_end=529
+  _globals['_ATTACHHELLO']._serialized_start=532
+  _globals['_ATTACHHELLO']._serialized_end=1336
+  _globals['_ATTACHHELLO_VERSIONSENTRY']._serialized_start=1243
+  _globals['_ATTACHHELLO_VERSIONSENTRY']._serialized_end=1302
+  _globals['_ATTACHHEARTBEAT']._serialized_start=1339
+  _globals['_ATTACHHEARTBEAT']._serialized_end=1615
+  _globals['_ATTACHHEARTBEAT_CONDITIONSENTRY']._serialized_start=1554
+  _globals['_ATTACHHEARTBEAT_CONDITIONSENTRY']._serialized_end=1615
+  _globals['_ATTACHGOODBYE']._serialized_start=1617
+  _globals['_ATTACHGOODBYE']._serialized_end=1656
+  _globals['_ATTACHRESPONSE']._serialized_start=1659
+  _globals['_ATTACHRESPONSE']._serialized_end=1878
+  _globals['_ATTACHGRANTED']._serialized_start=1881
+  _globals['_ATTACHGRANTED']._serialized_end=2095
+  _globals['_ATTACHBEAT']._serialized_start=2097
+  _globals['_ATTACHBEAT']._serialized_end=2170
+  _globals['_ATTACHCOMMAND']._serialized_start=2173
+  _globals['_ATTACHCOMMAND']._serialized_end=2334
+  _globals['_ATTACHCOMMAND_ACTION']._serialized_start=2284
+  _globals['_ATTACHCOMMAND_ACTION']._serialized_end=2334
+  _globals['_RESOLVEREQUEST']._serialized_start=2336
+  _globals['_RESOLVEREQUEST']._serialized_end=2384
+  _globals['_RESOLVERESPONSE']._serialized_start=2386
+  _globals['_RESOLVERESPONSE']._serialized_end=2495
+  _globals['_LISTSERVICESREQUEST']._serialized_start=2497
+  _globals['_LISTSERVICESREQUEST']._serialized_end=2518
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=2520
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=2631
+  _globals['_SERVICE']._serialized_start=2634
+  _globals['_SERVICE']._serialized_end=3063
+  _globals['_INSTANCE']._serialized_start=3066
+  _globals['_INSTANCE']._serialized_end=3776
+  _globals['_INSTANCE_VERSIONSENTRY']._serialized_start=1243
+  _globals['_INSTANCE_VERSIONSENTRY']._serialized_end=1302
+  _globals['_WATCHSERVICESREQUEST']._serialized_start=3778
+  _globals['_WATCHSERVICESREQUEST']._serialized_end=3863
+  _globals['_WATCHSERVICESRESPONSE']._serialized_start=3866
+  _globals['_WATCHSERVICESRESPONSE']._serialized_end=4132
+  _globals['_SERVICESSNAPSHOT']._serialized_start=4134
+  _globals['_SERVICESSNAPSHOT']._serialized_end=4213
+  _globals['_WATCHHEARTBEAT']._serialized_start=4215
+  _globals['_WATCHHEARTBEAT']._serialized_end=4231
+  _globals['_GETDEPENDENCYGRAPHREQUEST']._serialized_start=4233
+  _globals['_GETDEPENDENCYGRAPHREQUEST']._serialized_end=4260
+  _globals['_GETDEPENDENCYGRAPHRESPONSE']._serialized_start=4263
+  _globals['_GETDEPENDENCYGRAPHRESPONSE']._serialized_end=4440
+  _globals['_SERVICENODE']._serialized_start=4443
+  _globals['_SERVICENODE']._serialized_end=4586
+  _globals['_DEPENDENCYEDGE']._serialized_start=4589
+  _globals['_DEPENDENCYEDGE']._serialized_end=4755
+  _globals['_REGISTRYSERVICE']._serialized_start=4758
+  _globals['_REGISTRYSERVICE']._serialized_end=5434
 # @@protoc_insertion_point(module_scope)

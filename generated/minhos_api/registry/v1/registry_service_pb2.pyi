@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from minhos_api.health.v1 import resource_use_pb2 as _resource_use_pb2
 from minhos_api.health.v1 import service_health_pb2 as _service_health_pb2
 from minhos_api.mesh.v1 import contract_options_pb2 as _contract_options_pb2
 import builtins as _builtins
@@ -97,6 +98,10 @@ class AttachHello(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    SINGLE_OWNER_FIELD_NUMBER: _builtins.int
+    STORE_TOKEN_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Name of the service, for example `risk_manager`."""
     instance_id: _builtins.str
@@ -106,11 +111,24 @@ class AttachHello(_message.Message):
     version: _builtins.str
     """Version of the program."""
     descriptor_set: _builtins.bytes
-    """Serialized `google.protobuf.FileDescriptorSet` of these contracts with their imports, as the instance was built."""
+    """Serialized `google.protobuf.FileDescriptorSet` of these contracts and of those that it needs, with the payloads of the events that it publishes and consumes and
+    with all imports, as the instance was built; 1 MiB at the most. What it serves is compared with the mesh and with its dependents, what it needs with those who
+    serve that.
+    """
     pid: _builtins.int
     """Process id on its machine, for people."""
     fencing_token: _builtins.int
     """Token of the lease that it held before the stream broke; unset at the first attach."""
+    zone: _builtins.str
+    """Where it stands, for example a machine or a site; clients of the same zone (`node.locality.zone` of their bootstrap) prefer it. Everywhere when empty."""
+    priority: _builtins.int
+    """Instances of the lowest priority get the calls; the others only while none of those serves. Counts before the zone."""
+    single_owner: _builtins.bool
+    """Whether its service owns something that one process alone may hold, such as a store or a feed. Then the grant waits, as long as the stream lives, until no
+    other instance of the service is there and the process of the one before has ended; an instance that waits so stands by.
+    """
+    store_token: _builtins.int
+    """Highest fencing token that its own store has seen; the token of the grant is above it, even if the registry has lost its memory. Unset without a store."""
     @_builtins.property
     def contracts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Full names of the contracts that it serves."""
@@ -121,7 +139,9 @@ class AttachHello(_message.Message):
 
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Versions of what it runs on: `python`, `grpcio`, `protobuf`."""
+        """Versions of what it runs on, as far as it has them: `python`, `grpcio`, `protobuf`; of the `generator` of its stubs; and the release of the `contracts` it was
+        generated from: what was added to a contract since an older release is not missed as long as no live dependent calls it.
+        """
 
     def __init__(
         self,
@@ -136,14 +156,23 @@ class AttachHello(_message.Message):
         pid: _builtins.int = ...,
         fencing_token: _builtins.int | None = ...,
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        zone: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        single_owner: _builtins.bool = ...,
+        store_token: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fencing_token", b"_fencing_token", "fencing_token", b"fencing_token"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fencing_token", b"_fencing_token", "_store_token", b"_store_token", "fencing_token", b"fencing_token", "store_token", b"store_token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fencing_token", b"_fencing_token", "address", b"address", "contracts", b"contracts", "depends_on", b"depends_on", "descriptor_set", b"descriptor_set", "fencing_token", b"fencing_token", "instance_id", b"instance_id", "pid", b"pid", "service", b"service", "version", b"version", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fencing_token", b"_fencing_token", "_store_token", b"_store_token", "address", b"address", "contracts", b"contracts", "depends_on", b"depends_on", "descriptor_set", b"descriptor_set", "fencing_token", b"fencing_token", "instance_id", b"instance_id", "pid", b"pid", "priority", b"priority", "service", b"service", "single_owner", b"single_owner", "store_token", b"store_token", "version", b"version", "versions", b"versions", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fencing_token: _TypeAlias = _typing.Literal["fencing_token"]  # noqa: Y015
     _WhichOneofArgType__fencing_token: _TypeAlias = _typing.Literal["_fencing_token", b"_fencing_token"]  # noqa: Y015
+    _WhichOneofReturnType__store_token: _TypeAlias = _typing.Literal["store_token"]  # noqa: Y015
+    _WhichOneofArgType__store_token: _TypeAlias = _typing.Literal["_store_token", b"_store_token"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fencing_token) -> _WhichOneofReturnType__fencing_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__store_token) -> _WhichOneofReturnType__store_token | None: ...
 
 Global___AttachHello: _TypeAlias = AttachHello  # noqa: Y015
 
@@ -486,7 +515,7 @@ class Service(_message.Message):
     state: _service_health_pb2.ServiceState.ValueType
     """Its state as the health monitor sees it."""
     restarts: _builtins.int
-    """How often it was restarted since it last ran well."""
+    """Restarts that nobody asked for since it was last stopped or restarted on purpose; kept when the registry itself restarts."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Why it is not HEALTHY, one sentence each; empty when it is."""
@@ -513,7 +542,7 @@ class Service(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the oldest running instance attached; unset when none runs."""
+        """When the process of its oldest running instance began; unset when none runs."""
 
     def __init__(
         self,
@@ -575,6 +604,8 @@ class Instance(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     """Id of the instance."""
     service: _builtins.str
@@ -605,6 +636,14 @@ class Instance(_message.Message):
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of what it runs on."""
 
+    @_builtins.property
+    def use(self) -> _resource_use_pb2.ResourceUse:
+        """What its process takes of its machine; unset when that was not read."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its process began, or when it attached where that cannot be known."""
+
     def __init__(
         self,
         *,
@@ -620,10 +659,12 @@ class Instance(_message.Message):
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         memory_bytes: _builtins.int | None = ...,
         cpu_seconds: _builtins.float | None = ...,
+        use: _resource_use_pb2.ResourceUse | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_seconds", b"_cpu_seconds", "_memory_bytes", b"_memory_bytes", "_pid", b"_pid", "attach_time", b"attach_time", "cpu_seconds", b"cpu_seconds", "heartbeat_time", b"heartbeat_time", "memory_bytes", b"memory_bytes", "pid", b"pid"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cpu_seconds", b"_cpu_seconds", "_memory_bytes", b"_memory_bytes", "_pid", b"_pid", "attach_time", b"attach_time", "cpu_seconds", b"cpu_seconds", "heartbeat_time", b"heartbeat_time", "memory_bytes", b"memory_bytes", "pid", b"pid", "start_time", b"start_time", "use", b"use"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_seconds", b"_cpu_seconds", "_memory_bytes", b"_memory_bytes", "_pid", b"_pid", "address", b"address", "attach_time", b"attach_time", "cpu_seconds", b"cpu_seconds", "fencing_token", b"fencing_token", "heartbeat_time", b"heartbeat_time", "in_rotation", b"in_rotation", "instance_id", b"instance_id", "memory_bytes", b"memory_bytes", "pid", b"pid", "service", b"service", "version", b"version", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cpu_seconds", b"_cpu_seconds", "_memory_bytes", b"_memory_bytes", "_pid", b"_pid", "address", b"address", "attach_time", b"attach_time", "cpu_seconds", b"cpu_seconds", "fencing_token", b"fencing_token", "heartbeat_time", b"heartbeat_time", "in_rotation", b"in_rotation", "instance_id", b"instance_id", "memory_bytes", b"memory_bytes", "pid", b"pid", "service", b"service", "start_time", b"start_time", "use", b"use", "version", b"version", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_seconds: _TypeAlias = _typing.Literal["cpu_seconds"]  # noqa: Y015
     _WhichOneofArgType__cpu_seconds: _TypeAlias = _typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015

@@ -41,7 +41,9 @@ class RegistryServiceStub:
 
     The first message must be `hello`, all later ones `heartbeat` or `goodbye`. The first answer is `granted`, later ones are `beat` and `command`.
     Refused: INVALID_ARGUMENT for an incomplete hello, ALREADY_EXISTS/INSTANCE_TAKEN when another live instance has the id, FAILED_PRECONDITION/CONTRACT_VIOLATION
-    when a claimed contract is not served whole, FAILED_PRECONDITION/LEASE_STALE for an outdated fencing token.
+    when a claimed contract breaks a promise of the mesh or one that a live dependent was built with, FAILED_PRECONDITION/LEASE_STALE for an outdated fencing token, FAILED_PRECONDITION/OWNER_REPLACED for
+    one that was good until another instance took over what their service owns alone, RESOURCE_EXHAUSTED/LIMIT_REACHED when streams, instances, hellos,
+    heartbeats or their size pass a limit; the limit is named, and a second later is early enough to try again.
     When the stream breaks the instance goes on serving and attaches again with the same instance id and its token.
     """
     Resolve: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveRequest, _registry_service_pb2.ResolveResponse]
@@ -70,7 +72,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
 
     The first message must be `hello`, all later ones `heartbeat` or `goodbye`. The first answer is `granted`, later ones are `beat` and `command`.
     Refused: INVALID_ARGUMENT for an incomplete hello, ALREADY_EXISTS/INSTANCE_TAKEN when another live instance has the id, FAILED_PRECONDITION/CONTRACT_VIOLATION
-    when a claimed contract is not served whole, FAILED_PRECONDITION/LEASE_STALE for an outdated fencing token.
+    when a claimed contract breaks a promise of the mesh or one that a live dependent was built with, FAILED_PRECONDITION/LEASE_STALE for an outdated fencing token, FAILED_PRECONDITION/OWNER_REPLACED for
+    one that was good until another instance took over what their service owns alone, RESOURCE_EXHAUSTED/LIMIT_REACHED when streams, instances, hellos,
+    heartbeats or their size pass a limit; the limit is named, and a second later is early enough to try again.
     When the stream breaks the instance goes on serving and attaches again with the same instance id and its token.
     """
     Resolve: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveRequest, _registry_service_pb2.ResolveResponse]  # type: ignore[assignment]
@@ -102,7 +106,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The first message must be `hello`, all later ones `heartbeat` or `goodbye`. The first answer is `granted`, later ones are `beat` and `command`.
         Refused: INVALID_ARGUMENT for an incomplete hello, ALREADY_EXISTS/INSTANCE_TAKEN when another live instance has the id, FAILED_PRECONDITION/CONTRACT_VIOLATION
-        when a claimed contract is not served whole, FAILED_PRECONDITION/LEASE_STALE for an outdated fencing token.
+        when a claimed contract breaks a promise of the mesh or one that a live dependent was built with, FAILED_PRECONDITION/LEASE_STALE for an outdated fencing token, FAILED_PRECONDITION/OWNER_REPLACED for
+        one that was good until another instance took over what their service owns alone, RESOURCE_EXHAUSTED/LIMIT_REACHED when streams, instances, hellos,
+        heartbeats or their size pass a limit; the limit is named, and a second later is early enough to try again.
         When the stream breaks the instance goes on serving and attaches again with the same instance id and its token.
         """
 

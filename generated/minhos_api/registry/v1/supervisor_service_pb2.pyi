@@ -76,7 +76,7 @@ class SupervisionProgress(_message.Message):
     phase: Global___SupervisionProgress.Phase.ValueType
     """What happened."""
     message: _builtins.str
-    """The same for people, with the reason where there is one."""
+    """The same for people, with the reason where there is one and the number of the instance where a service has several."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Time since the call began."""

@@ -103,9 +103,13 @@ class SupervisorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RestartService(self, request, context):
-        """Stops one service in order and starts it again; nothing else is restarted.
+        """Puts a new process in the place of each running one of a service; nothing else is restarted, and no call fails that may be retried.
 
-        The progress begins with STOPPING, or with WAITING when it did not run; READY is only told of the new process. Not idempotent: each call restarts once more.
+        Where only one process may own something, the new one stands by until the old one has let go of it, and callers wait meanwhile; where several may run, the new
+        one serves before the old one is drained; what is only watched is stopped first. The progress begins with STARTING while the old process serves on, with STOPPING
+        when it is stopped first, or with WAITING when it did not run; READY is only told of the new process. When the new process fails before the old one was asked to
+        end, the old one serves on and the stream ends with DEADLINE_EXCEEDED/START_TIMEOUT; when something that it requires does not serve, a serving process is left as
+        it is: FAILED_PRECONDITION/STATE_CONFLICT. Not idempotent: each call restarts once more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

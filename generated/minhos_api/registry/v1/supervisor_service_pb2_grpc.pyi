@@ -47,9 +47,13 @@ class SupervisorServiceStub:
     StopService: _grpc.UnaryStreamMultiCallable[_supervisor_service_pb2.StopServiceRequest, _supervisor_service_pb2.StopServiceResponse]
     """Stops one service and keeps it stopped; its dependents go DEGRADED and stay up."""
     RestartService: _grpc.UnaryStreamMultiCallable[_supervisor_service_pb2.RestartServiceRequest, _supervisor_service_pb2.RestartServiceResponse]
-    """Stops one service in order and starts it again; nothing else is restarted.
+    """Puts a new process in the place of each running one of a service; nothing else is restarted, and no call fails that may be retried.
 
-    The progress begins with STOPPING, or with WAITING when it did not run; READY is only told of the new process. Not idempotent: each call restarts once more.
+    Where only one process may own something, the new one stands by until the old one has let go of it, and callers wait meanwhile; where several may run, the new
+    one serves before the old one is drained; what is only watched is stopped first. The progress begins with STARTING while the old process serves on, with STOPPING
+    when it is stopped first, or with WAITING when it did not run; READY is only told of the new process. When the new process fails before the old one was asked to
+    end, the old one serves on and the stream ends with DEADLINE_EXCEEDED/START_TIMEOUT; when something that it requires does not serve, a serving process is left as
+    it is: FAILED_PRECONDITION/STATE_CONFLICT. Not idempotent: each call restarts once more.
     """
 
 @_typing.type_check_only
@@ -71,9 +75,13 @@ class SupervisorServiceAsyncStub(SupervisorServiceStub):
     StopService: _aio.UnaryStreamMultiCallable[_supervisor_service_pb2.StopServiceRequest, _supervisor_service_pb2.StopServiceResponse]  # type: ignore[assignment]
     """Stops one service and keeps it stopped; its dependents go DEGRADED and stay up."""
     RestartService: _aio.UnaryStreamMultiCallable[_supervisor_service_pb2.RestartServiceRequest, _supervisor_service_pb2.RestartServiceResponse]  # type: ignore[assignment]
-    """Stops one service in order and starts it again; nothing else is restarted.
+    """Puts a new process in the place of each running one of a service; nothing else is restarted, and no call fails that may be retried.
 
-    The progress begins with STOPPING, or with WAITING when it did not run; READY is only told of the new process. Not idempotent: each call restarts once more.
+    Where only one process may own something, the new one stands by until the old one has let go of it, and callers wait meanwhile; where several may run, the new
+    one serves before the old one is drained; what is only watched is stopped first. The progress begins with STARTING while the old process serves on, with STOPPING
+    when it is stopped first, or with WAITING when it did not run; READY is only told of the new process. When the new process fails before the old one was asked to
+    end, the old one serves on and the stream ends with DEADLINE_EXCEEDED/START_TIMEOUT; when something that it requires does not serve, a serving process is left as
+    it is: FAILED_PRECONDITION/STATE_CONFLICT. Not idempotent: each call restarts once more.
     """
 
 class SupervisorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -122,9 +130,13 @@ class SupervisorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _supervisor_service_pb2.RestartServiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_supervisor_service_pb2.RestartServiceResponse], _abc.AsyncIterator[_supervisor_service_pb2.RestartServiceResponse]]:
-        """Stops one service in order and starts it again; nothing else is restarted.
+        """Puts a new process in the place of each running one of a service; nothing else is restarted, and no call fails that may be retried.
 
-        The progress begins with STOPPING, or with WAITING when it did not run; READY is only told of the new process. Not idempotent: each call restarts once more.
+        Where only one process may own something, the new one stands by until the old one has let go of it, and callers wait meanwhile; where several may run, the new
+        one serves before the old one is drained; what is only watched is stopped first. The progress begins with STARTING while the old process serves on, with STOPPING
+        when it is stopped first, or with WAITING when it did not run; READY is only told of the new process. When the new process fails before the old one was asked to
+        end, the old one serves on and the stream ends with DEADLINE_EXCEEDED/START_TIMEOUT; when something that it requires does not serve, a serving process is left as
+        it is: FAILED_PRECONDITION/STATE_CONFLICT. Not idempotent: each call restarts once more.
         """
 
 def add_SupervisorServiceServicer_to_server(servicer: SupervisorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -91,11 +91,12 @@ class ErrorReason(betterproto.Enum):
 
     CONTRACT_VIOLATION = 3
     """
-    A service does not serve what its contract says, or is asked as another contract. FAILED_PRECONDITION.
+    An instance offers contracts that break what the mesh or one of its live dependents was promised; every violation stands in the details as
+     `minhos_api.registry.v1.ContractViolations`. FAILED_PRECONDITION.
     
-     Keys: `contract`, `missing`, `different`.
+     Keys: `contract` (claimed ones that are broken, with commas), `missing` (methods that are gone, with commas), `violations` (how many), `consumers` (who is harmed).
     
-     Example: {reason: "ERROR_REASON_CONTRACT_VIOLATION", metadata: {"contract": "minhos_api.trading.v1.TradingEngineService", "missing": "GetPositions"}}
+     Example: {reason: "ERROR_REASON_CONTRACT_VIOLATION", metadata: {"contract": "minhos_api.trading.v1.TradingEngineService", "missing": "GetPositions", "violations": "1", "consumers": "ai_brain/ai_brain-1"}}
     """
 
     LEASE_STALE = 4
@@ -309,7 +310,7 @@ class ErrorReason(betterproto.Enum):
     """
     The expected version is not the current one; read again and repeat. ABORTED.
     
-     Keys: `expected`, `current`.
+     Keys: `expected`, `current`; `subject` where a sequence of it is meant.
     
      Example: {reason: "ERROR_REASON_VERSION_MISMATCH", metadata: {"expected": "4", "current": "5"}}
     """
@@ -382,6 +383,69 @@ class ErrorReason(betterproto.Enum):
     A reduce-only order would do more than reduce the position. FAILED_PRECONDITION.
     
      Example: {reason: "ERROR_REASON_NOT_REDUCING", metadata: {"quantity": "3", "allowed": "2"}}
+    """
+
+    CONTRACT_UNKNOWN = 36
+    """
+    No contract has that name, or several have that short name. NOT_FOUND.
+    
+     Keys: `contract`, `nearest`, `known`.
+    
+     Example: {reason: "ERROR_REASON_CONTRACT_UNKNOWN", metadata: {"contract": "TradingEngin", "nearest": "TradingEngineService"}}
+    """
+
+    DESCRIPTORS_INVALID = 37
+    """
+    Bytes that should be a descriptor set are none, cannot be built, or are too large. INVALID_ARGUMENT.
+    
+     Keys: `field`, `seen`, `allowed`.
+    
+     Example: {reason: "ERROR_REASON_DESCRIPTORS_INVALID", metadata: {"field": "descriptor_set", "seen": "17 bytes that are none", "allowed": "a serialized google.protobuf.FileDescriptorSet with everything that it imports"}}
+    """
+
+    OWNER_REPLACED = 38
+    """
+    Another instance of the service has taken over what one alone may own; the one that comes back must end. FAILED_PRECONDITION.
+    
+     Keys: `service`, `instance_id` (the one that comes back), `owner` (the one that owns now).
+    
+     Example: {reason: "ERROR_REASON_OWNER_REPLACED", metadata: {"service": "risk_manager", "instance_id": "risk_manager-1", "owner": "risk_manager-2"}}
+    """
+
+    ROUTE_TARGET_UNKNOWN = 41
+    """
+    No attached instance is what a target or header of a route names. FAILED_PRECONDITION.
+    
+     Keys: `contract`, `selector`, `known` (what its instances could be named by).
+    
+     Example: {reason: "ERROR_REASON_ROUTE_TARGET_UNKNOWN", metadata: {"contract": "minhos_api.risk.v1.RiskManagerService", "selector": "version v2", "known": "version 0.1.0, service risk_manager, instance risk_manager/risk_manager-1"}}
+    """
+
+    ROUTE_UNKNOWN = 42
+    """
+    The contract has no route, or no revision of one to go back to. NOT_FOUND.
+    
+     Keys: `contract`, and `revision` when one was asked for.
+    
+     Example: {reason: "ERROR_REASON_ROUTE_UNKNOWN", metadata: {"contract": "minhos_api.risk.v1.RiskManagerService"}}
+    """
+
+    CONSUMER_UNKNOWN = 47
+    """
+    No durable consumer of that name. NOT_FOUND.
+    
+     Keys: `consumer`, `nearest`, `known`.
+    
+     Example: {reason: "ERROR_REASON_CONSUMER_UNKNOWN", metadata: {"consumer": "trading_engin", "nearest": "trading_engine", "known": "state_manager, trading_engine"}}
+    """
+
+    DEAD_LETTER_UNKNOWN = 48
+    """
+    No dead letter of that number waits. NOT_FOUND.
+    
+     Keys: `number`.
+    
+     Example: {reason: "ERROR_REASON_DEAD_LETTER_UNKNOWN", metadata: {"number": "17"}}
     """
 
 

@@ -1,12 +1,12 @@
-"""Decides whether what an instance offers is the contract it claims: whole, with the types that the mesh knows.
-
-An offer may have more than the contract says (a newer build); it may not have less or something else.
-"""
+"""Decides what is said of an offer that breaks a contract, and which release of the contracts is older than another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+from minhos_mesh.compatibility.violation import Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,38 +35,86 @@ class ContractShape:
     """Methods whose contract says NO_SIDE_EFFECTS or IDEMPOTENT."""
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One promise that an offer breaks, and who relies on it now."""
+
+    violation: Violation
+    contracts: tuple[str, ...]
+    """Full names of the contracts through which it matters."""
+    consumers: tuple[str, ...] = ()
+    """Live instances that were built with it, `service/instance`; empty when only the mesh's own contracts promise it."""
+
+    def __str__(self) -> str:
+        harmed = f" (harms {', '.join(self.consumers)})" if self.consumers else ""
+        return f"{self.violation}{harmed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a contract set would break."""
+
+    findings: tuple[Finding, ...]
+    contracts: tuple[str, ...] = ()
+    """The contracts that were compared."""
+    new_contracts: tuple[str, ...] = ()
+    """Contracts of the offer that the mesh does not know."""
+    dependents: tuple[str, ...] = ()
+    """Instances whose built-in contracts were compared, `service/instance`."""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether nothing is broken."""
+        return not self.findings
+
+
 class ContractViolation(Exception):
-    """Expected: an instance claims a contract that it does not serve whole."""
+    """Expected: an instance offers contracts that break what others rely on."""
 
-    def __init__(self, contract: str, missing: tuple[str, ...], different: tuple[str, ...]) -> None:
-        parts = []
-        if missing:
-            parts.append(f"it does not serve {', '.join(missing)}")
-        if different:
-            parts.append(f"it serves otherwise {'; '.join(different)}")
-        super().__init__(f"{contract} is claimed but not served whole: {'; '.join(parts) or 'it is not in the offer'}")
-        self.contract = contract
-        self.missing = ", ".join(missing) or None
-        self.different = "; ".join(different) or None
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        contracts = sorted({name for finding in findings for name in finding.contracts})
+        gone = [f.violation.element.rpartition(".")[2] for f in findings if f.violation.rule == "RPC_NO_DELETE"]
+        consumers = sorted({name for finding in findings for name in finding.consumers})
+        self.findings = tuple(findings)
+        self.contract = _some(contracts, _NAMED)
+        self.missing = _some(gone, _NAMED) or None
+        self.violations = len(findings)
+        self.consumers = _some(consumers, _NAMED) or None
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        parts = [f"it does not serve {self.missing}"] if self.missing else []
+        others = [_other(finding) for finding in self.findings if finding.violation.rule != "RPC_NO_DELETE"]
+        parts += others[:_TOLD]
+        if len(others) > _TOLD:
+            parts.append(f"and {len(others) - _TOLD} more, which `minhos contract check` lists")
+        harmed = f"; harmed: {self.consumers}" if self.missing and self.consumers else ""
+        return f"{self.contract} is claimed but not served whole: {'; '.join(parts)}{harmed}"
 
 
-def check_offer(
-    mesh: Mapping[str, ContractShape], offered: Mapping[str, ContractShape], claimed: Iterable[str]
-) -> None:
-    """Compares every claimed contract with the mesh's own. Raises ContractViolation for the first that is not whole."""
-    for name in claimed:
-        offer = offered.get(name)
-        if offer is None:
-            expected = mesh.get(name)
-            raise ContractViolation(name, tuple(sorted(expected.methods)) if expected is not None else (), ())
-        expected = mesh.get(name)
-        if expected is None:
-            continue  # a contract that only this instance knows; nobody can have been promised anything
-        missing = tuple(sorted(set(expected.methods) - set(offer.methods)))
-        different = tuple(
-            f"{method} {offer.methods[method]} instead of {shape}"
-            for method, shape in sorted(expected.methods.items())
-            if method in offer.methods and offer.methods[method] != shape
-        )
-        if missing or different:
-            raise ContractViolation(name, missing, different)
+def _other(finding: Finding) -> str:
+    missing = finding.violation.rule == "PACKAGE_SERVICE_NO_DELETE"
+    return f"{finding.violation.element} is not in the offer" if missing else str(finding)
+
+
+_TOLD: Final = 4
+"""Violations that stand in the message of a refusal; all of them stand in its details."""
+_NAMED: Final = 12
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def is_older(offered: str, mesh: str) -> bool:
+    """Whether one release of the contracts is before another; not when either is no row of numbers."""
+    before, after = _numbers(offered), _numbers(mesh)
+    return before is not None and after is not None and before < after
+
+
+def _numbers(release: str) -> tuple[int, ...] | None:
+    parts = release.split(".")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        return None
+    return tuple(int(part) for part in parts)

@@ -50,6 +50,8 @@ class Known:
     stopping: bool = False
     """Its process was asked to end and has not yet."""
     restarts: int = 0
+    wanted_instances: int = 1
+    """How many instances should serve at once."""
     lost_at: float | None = None
     """When its last instance was lost, on the monotonic clock."""
 
@@ -76,6 +78,10 @@ class Present:
     version: str
     attached_ns: int
     versions: Mapping[str, str] = field(default_factory=dict)
+    zone: str = ""
+    """Where it stands; clients of the same zone prefer it."""
+    priority: int = 0
+    """Calls go to the instances of the lowest priority while one of them serves."""
     pid: int | None = None
     process_started: int | None = None
     heartbeat_ns: int | None = None
@@ -95,8 +101,18 @@ class Present:
     gone_at: float | None = None
     """When it was found to be gone, on the monotonic clock; None while it is there."""
     internal_errors: int = 0
-    memory_bytes: int | None = None
-    cpu_seconds: float | None = None
+    calls_in_flight: int = 0
+    built: str = ""
+    """Name under which what it was built with is shared; empty when it is not."""
+    holder: str = ""
+    """The other registry of the mesh that it is attached to; empty when it is this one."""
+    started_ns: int | None = None
+    """When its process began, ns since the Unix epoch; None when that is not known."""
+
+    @property
+    def since_ns(self) -> int:
+        """When it began, as far as is known: its process, or else its lease."""
+        return self.attached_ns if self.started_ns is None else self.started_ns
 
     @property
     def address(self) -> str:
@@ -149,6 +165,7 @@ def service_facts(known: Known, present: Sequence[Present], now: float) -> Servi
         instances=tuple(p.facts(now) for p in counted),
         trouble=known.trouble,
         stopping=known.stopping,
+        wanted_instances=known.wanted_instances,
     )
 
 

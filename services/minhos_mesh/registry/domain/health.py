@@ -12,6 +12,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from minhos_mesh.registry.domain.actions import action_for
+
 CHECK_FAILURES_UNTIL_UNHEALTHY = 2
 """Unanswered health checks in a row after which an instance counts as UNHEALTHY; one alone makes it DEGRADED."""
 
@@ -51,6 +53,7 @@ class Cause(enum.Enum):
     START_TIMEOUT = "START_TIMEOUT"
     DRAINING = "DRAINING"
     INSTANCE_DOWN = "INSTANCE_DOWN"
+    INSTANCES_MISSING = "INSTANCES_MISSING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +148,16 @@ class ServiceFacts:
     """What the supervisor says is wrong with it; None when nothing is."""
     stopping: bool = False
     """Its process was asked to end and has not yet."""
+    wanted_instances: int = 1
+    """How many instances should serve at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """The state of a service or an instance, why, and what to do."""
+    """The state of a service or an instance, and why; the reason to look at first stands first."""
 
     state: State
     reasons: tuple[Reason, ...] = ()
-
-    @property
-    def action(self) -> str:
-        """One sentence that says what a person should do; empty when there is nothing to do."""
-        return suggested_action(self.reasons[0]) if self.reasons else ""
 
     def key(self) -> tuple[State, frozenset[tuple[Cause, str]]]:
         """What must differ for two assessments to count as a change; the wording of a reason does not."""
@@ -210,7 +210,7 @@ def assess_mesh(
     """
     states = {name: assess_service(facts).state for name, facts in services.items()}
     return {
-        name: assess_service(_with_dependencies(facts, needs.get(name, ()), states)) for name, facts in services.items()
+        name: assess_service(with_dependencies(facts, needs.get(name, ()), states)) for name, facts in services.items()
     }
 
 
@@ -225,14 +225,13 @@ def dependency_state(need: Requirement, states: Mapping[str, State]) -> State:
     return min(known, key=_BEST_FIRST.index, default=State.STOPPED)
 
 
-def suggested_action(reason: Reason) -> str:
-    """One sentence for the person who looks at a fault."""
-    return _ACTIONS[reason.cause].format(subject=reason.subject or "the service")
+def suggested_action(reason: Reason, service: str) -> str:
+    """One sentence for the person who looks at a fault of this service."""
+    return action_for(reason.code, service=service, subject=reason.subject)
 
 
-def _with_dependencies(
-    facts: ServiceFacts, needs: tuple[Requirement, ...], states: Mapping[str, State]
-) -> ServiceFacts:
+def with_dependencies(facts: ServiceFacts, needs: tuple[Requirement, ...], states: Mapping[str, State]) -> ServiceFacts:
+    """The facts of a service, with the states of what it needs."""
     dependencies = tuple(DependencyFacts(need.name, dependency_state(need, states), need.required) for need in needs)
     return replace(facts, dependencies=dependencies)
 
@@ -258,14 +257,26 @@ def _assess_serving(facts: ServiceFacts, assessed: list[tuple[InstanceFacts, Ass
     missing = [d for d in facts.dependencies if d.required and not d.state.serves]
     reasons = tuple(Reason(Cause.DEPENDENCY_DOWN, d.name, f"needs {d.name}, which is {d.state.value}") for d in missing)
     own: list[Reason] = []
+    down = 0
     for instance, assessment in assessed:
         if assessment.state.serves:
             own.extend(assessment.reasons)
         elif assessment.state is State.UNHEALTHY:
             text = f"instance {instance.instance_id} is {assessment.state.value}: {assessment.reasons[0].text}"
             own.append(Reason(Cause.INSTANCE_DOWN, instance.instance_id, text))
-    reasons = (*reasons, *own)
+            down += 1
+    reasons = (*reasons, *own, *_missing(facts, assessed, down))
     return Assessment(State.DEGRADED if reasons else State.HEALTHY, reasons)
+
+
+def _missing(facts: ServiceFacts, assessed: list[tuple[InstanceFacts, Assessment]], down: int) -> tuple[Reason, ...]:
+    """What is missing of the instances that should serve, beside those that are told of as down."""
+    serving = sum(assessment.state.serves for _i, assessment in assessed)
+    if not facts.wanted or facts.wanted_instances - serving <= down:
+        return ()
+    text = f"{serving} of {facts.wanted_instances} instances serve"
+    reason = Reason(Cause.INSTANCES_MISSING, "", text)
+    return (reason,) if facts.trouble is None else (reason, facts.trouble)
 
 
 def _instance_down(facts: InstanceFacts) -> Reason | None:
@@ -278,11 +289,11 @@ def _instance_down(facts: InstanceFacts) -> Reason | None:
             return Reason(Cause.CONNECTION_LOST, subject, f"{subject} lost its connection without saying goodbye")
         case Silence.EXPIRED:
             return Reason(Cause.LEASE_EXPIRED, subject, f"the lease of {subject} ran out after {silent} of silence")
-        case Silence.LATE:
+        case Silence.LATE if not facts.leaving:
             return Reason(Cause.HEARTBEAT_LATE, subject, f"{subject} has sent no heartbeat for {silent}")
-        case Silence.LIVE:
+        case _:
             pass
-    if facts.check_failures >= CHECK_FAILURES_UNTIL_UNHEALTHY:
+    if not facts.leaving and facts.check_failures >= CHECK_FAILURES_UNTIL_UNHEALTHY:
         text = f"{subject} left {facts.check_failures} health checks in a row unanswered: {facts.check_error}"
         return Reason(Cause.CHECK_FAILED, subject, text)
     return None
@@ -293,22 +304,3 @@ def _conditions(facts: InstanceFacts) -> tuple[Reason, ...]:
 
 
 _BEST_FIRST = [State.HEALTHY, State.DEGRADED, State.STARTING, State.STOPPING, State.UNHEALTHY, State.STOPPED]
-
-_ACTIONS: Mapping[Cause, str] = {
-    Cause.NOT_WANTED: "Nothing to do, unless it should run: then start it.",
-    Cause.NOT_ATTACHED: "Wait for it to start; if it does not within its deadline, read its log.",
-    Cause.NOT_READY: "Wait until {subject} is ready; if it stays so, read its log.",
-    Cause.DEPENDENCY_AWAITED: "Start {subject} or repair it; this service goes on by itself.",
-    Cause.DEPENDENCY_DOWN: "Look at {subject} first; this service recovers by itself when it is back.",
-    Cause.CONDITION: "Look into the condition {subject} that the service reports.",
-    Cause.NOT_SERVING: "Read the log of {subject} for the reason, then restart the service if it does not recover.",
-    Cause.CHECK_FAILED: "See whether {subject} is overloaded; restart the service if it goes on.",
-    Cause.HEARTBEAT_LATE: "Wait a second; if {subject} stays silent it is frozen or overloaded.",
-    Cause.LEASE_EXPIRED: "Restart the service: the process of {subject} is frozen or cut off.",
-    Cause.CONNECTION_LOST: "Nothing to do if it comes back by itself; otherwise read its log for a crash.",
-    Cause.PROCESS_EXITED: "Read the end of its log for the cause; it is restarted with growing pauses.",
-    Cause.CRASH_LOOP: "Read its log and repair the cause; it is tried again, but less and less often.",
-    Cause.START_TIMEOUT: "Read the end of its log for what it waits for; it is left running and may still come.",
-    Cause.DRAINING: "Nothing to do, it ends when its last calls are done.",
-    Cause.INSTANCE_DOWN: "Look at instance {subject}; the others carry its calls meanwhile.",
-}

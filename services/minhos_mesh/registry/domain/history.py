@@ -1,4 +1,4 @@
-"""Decides what counts as a change of health and which changes are kept."""
+"""Decides what counts as a change of health and which changes are kept, for how long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from minhos_mesh.registry.domain.health import Assessment, State
 
 KEPT_PER_SERVICE = 100
-"""Changes kept for each service."""
+"""The last changes of each service are kept however old they are."""
+KEPT_NS = 24 * 3_600 * 10**9
+"""Changes as young as this are kept too, up to the bounds below."""
+MOST_PER_SERVICE = 2_000
+"""Changes of one service that are kept at the most."""
+MOST_IN_ALL = 200_000
+"""Changes that are kept at the most; also how far revisions of kept ones lie apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,11 @@ class HealthChange:
     """STOPPED when it was never seen before."""
     after: Assessment
     time_ns: int
+
+
+def kept_from(time_ns: int) -> int:
+    """Changes from this time on are kept for their age, seen from `time_ns`."""
+    return time_ns - KEPT_NS
 
 
 def find_changes(

@@ -8,8 +8,8 @@ of a monotonic clock that the caller gives.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 LATE_SECONDS = 2.0
@@ -88,33 +88,45 @@ class Lease:
         return min(late, end) if now < late and not self.recovered else end
 
 
-@dataclass(frozen=True, slots=True)
 class LeaseBook:
-    """All leases, and the highest token each instance was ever granted."""
+    """All leases, and the highest token each instance was ever granted.
 
-    leases: Mapping[InstanceKey, Lease] = field(default_factory=lambda: MappingProxyType({}))
-    last_tokens: Mapping[InstanceKey, int] = field(default_factory=lambda: MappingProxyType({}))
-    time_to_live: float = LEASE_SECONDS
-    """Seconds without a heartbeat after which a lease has run out."""
+    A heartbeat costs the same however many leases there are: they are kept in the order of their last heartbeat, so that
+    those which run out come first.
+    """
 
-    def grant(
-        self, key: InstanceKey, *, lease_id: str, token: int, presented: int | None, now: float
-    ) -> tuple[LeaseBook, Lease]:
+    def __init__(self, time_to_live: float = LEASE_SECONDS) -> None:
+        """A lease has run out `time_to_live` seconds after its last heartbeat."""
+        self.time_to_live = time_to_live
+        self._leases: dict[InstanceKey, Lease] = {}
+        self._last: dict[InstanceKey, int] = {}
+
+    @property
+    def leases(self) -> Mapping[InstanceKey, Lease]:
+        """All leases, the one with the oldest heartbeat first."""
+        return MappingProxyType(self._leases)
+
+    def last_token(self, key: InstanceKey) -> int:
+        """The highest token that an instance was ever granted; 0 when none is known."""
+        return self._last.get(key, 0)
+
+    def grant(self, key: InstanceKey, *, lease_id: str, token: int, presented: int | None, now: float) -> Lease:
         """Grants `key` under `token`, which the caller has taken from the persistent counter.
 
         `presented` is the token of the lease that the claimant held before, None for a new process. Raises
         InstanceHeld or StaleToken.
         """
         self.check_claim(key, presented=presented, now=now)
-        if token <= self.highest_token():
-            highest = self.highest_token()
-            raise StaleToken(key, f"cannot be granted token {token}, {highest} was", shown=token, newest=highest)
+        last = self.last_token(key)
+        if token <= last:
+            raise StaleToken(key, f"cannot be granted token {token}, {last} was", shown=token, newest=last)
         lease = Lease(lease_id, key, token, now, self.time_to_live)
-        return self._with(lease), lease
+        self._put(lease)
+        return lease
 
     def check_claim(self, key: InstanceKey, *, presented: int | None, now: float) -> None:
         """Whether a claim may be granted now, before a token is spent on it. Raises InstanceHeld or StaleToken."""
-        last = self.last_tokens.get(key, 0)
+        last = self.last_token(key)
         if presented is not None and presented != last:
             text = f"shows fencing token {presented}, the newest one is {last}"
             raise StaleToken(key, text, shown=presented, newest=last)
@@ -122,70 +134,75 @@ class LeaseBook:
         if current is not None and presented is None:
             raise InstanceHeld(key, current.token)
 
-    def renew(self, key: InstanceKey, lease_id: str, token: int, now: float) -> LeaseBook:
+    def renew(self, key: InstanceKey, lease_id: str, token: int, now: float) -> None:
         """Takes a heartbeat. Raises StaleToken when this lease is not the one that holds the instance."""
-        lease = self.leases.get(key)
+        lease = self._leases.get(key)
         if lease is None or lease.lease_id != lease_id or lease.token != token:
-            newest = self.last_tokens.get(key, 0)
+            newest = self.last_token(key)
             text = f"sent a heartbeat under token {token}, but does not hold the lease; the newest is {newest}"
             raise StaleToken(key, text, shown=token, newest=newest)
-        if lease.standing(now) is Standing.EXPIRED:
+        if now - lease.renewed >= lease.time_to_live:
             text = f"sent a heartbeat after {now - lease.renewed:.1f} s of silence, its lease has run out"
             raise StaleToken(key, text, shown=token, newest=lease.token)
-        return self._with(replace(lease, renewed=now, recovered=False))
+        self._put(Lease(lease_id, key, token, now, lease.time_to_live))
 
-    def release(self, key: InstanceKey, lease_id: str) -> LeaseBook:
+    def release(self, key: InstanceKey, lease_id: str) -> None:
         """Ends a lease; one that is already held by another stays."""
-        lease = self.leases.get(key)
-        if lease is None or lease.lease_id != lease_id:
-            return self
-        return self._without([key])
+        lease = self._leases.get(key)
+        if lease is not None and lease.lease_id == lease_id:
+            del self._leases[key]
 
-    def recover(self, lease: Lease) -> LeaseBook:
+    def recover(self, lease: Lease) -> None:
         """Takes a lease of an earlier life of the registry back, as long as its owner may come back."""
-        return self._with(replace(lease, time_to_live=self.time_to_live, recovered=True))
+        self._put(replace(lease, time_to_live=self.time_to_live, recovered=True))
 
-    def remember_token(self, key: InstanceKey, token: int) -> LeaseBook:
-        """Takes the last token of an instance back from the store."""
-        return replace(self, last_tokens=MappingProxyType({**self.last_tokens, key: token}))
+    def remember_token(self, key: InstanceKey, token: int) -> None:
+        """Takes in the last token of an instance, as the store has it."""
+        self._last[key] = max(token, self.last_token(key))
 
-    def expire(self, now: float) -> tuple[LeaseBook, tuple[Lease, ...]]:
+    def expire(self, now: float) -> tuple[Lease, ...]:
         """Removes what has run out and returns it."""
-        gone = tuple(lease for lease in self.leases.values() if lease.standing(now) is Standing.EXPIRED)
-        return (self._without(lease.key for lease in gone) if gone else self), gone
+        gone = []
+        for lease in self._leases.values():
+            if lease.standing(now) is not Standing.EXPIRED:
+                break
+            gone.append(lease)
+        for lease in gone:
+            del self._leases[lease.key]
+        return tuple(gone)
 
-    def forgive(self, now: float) -> LeaseBook:
+    def late(self, now: float) -> tuple[Lease, ...]:
+        """Leases that are late and have not run out."""
+        found = []
+        for lease in self._leases.values():
+            standing = lease.standing(now)
+            if standing is Standing.LIVE and not lease.recovered:
+                break
+            if standing is Standing.LATE:
+                found.append(lease)
+        return tuple(found)
+
+    def forgive(self, now: float) -> None:
         """Gives every lease its full time again, because the registry itself stood still and could take no heartbeats."""
-        renewed = {key: replace(lease, renewed=now) for key, lease in self.leases.items()}
-        return replace(self, leases=MappingProxyType(renewed))
+        for key, lease in self._leases.items():
+            self._leases[key] = replace(lease, renewed=now)
 
     def live(self, key: InstanceKey, now: float) -> Lease | None:
         """The lease of an instance, None when there is none or it has run out."""
-        lease = self.leases.get(key)
+        lease = self._leases.get(key)
         return lease if lease is not None and lease.standing(now) is not Standing.EXPIRED else None
-
-    def of_service(self, service: str, now: float) -> tuple[Lease, ...]:
-        """The leases of a service that have not run out."""
-        return tuple(
-            lease
-            for lease in self.leases.values()
-            if lease.key.service == service and lease.standing(now) is not Standing.EXPIRED
-        )
 
     def next_change(self, now: float) -> float | None:
         """When the standing of any lease changes next; None without leases."""
-        return min((lease.next_change(now) for lease in self.leases.values()), default=None)
+        soonest: float | None = None
+        for lease in self._leases.values():
+            change = lease.next_change(now)
+            soonest = change if soonest is None else min(soonest, change)
+            if not lease.recovered and lease.standing(now) is Standing.LIVE:
+                break  # all that follow were heard of later
+        return soonest
 
-    def highest_token(self) -> int:
-        """The highest token this book has seen."""
-        return max(self.last_tokens.values(), default=0)
-
-    def _with(self, lease: Lease) -> LeaseBook:
-        tokens = {**self.last_tokens, lease.key: max(lease.token, self.last_tokens.get(lease.key, 0))}
-        leases = MappingProxyType({**self.leases, lease.key: lease})
-        return replace(self, leases=leases, last_tokens=MappingProxyType(tokens))
-
-    def _without(self, keys: Iterable[InstanceKey]) -> LeaseBook:
-        gone = set(keys)
-        kept = {key: lease for key, lease in self.leases.items() if key not in gone}
-        return replace(self, leases=MappingProxyType(kept))
+    def _put(self, lease: Lease) -> None:
+        self._leases.pop(lease.key, None)
+        self._leases[lease.key] = lease
+        self.remember_token(lease.key, lease.token)

@@ -1,0 +1,65 @@
+"""Decides what a person should do about each fault, in one sentence: one table by the code of the reason.
+
+The codes are the causes of `domain.health` and the conditions that the services of this mesh report of themselves. A
+condition of somebody else's service has the sentence of its kind, CONDITION.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+ACTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        # Causes: what the registry itself sees.
+        "NOT_WANTED": "Nothing to do, unless it should run: then `minhos start {service}`.",
+        "NOT_ATTACHED": "Wait for it to start; if it does not within its deadline, read `minhos logs {service}`.",
+        "NOT_READY": "Wait until {subject} is ready; if it stays so, `minhos logs {service}` says what it waits for.",
+        "DEPENDENCY_AWAITED": "Start or repair {subject}; what waits for it then goes on by itself.",
+        "DEPENDENCY_DOWN": "Look at {subject} first; what needs it recovers by itself when it is back.",
+        "CONDITION": "Look into the condition {subject} that {service} reports, in `minhos logs {service}`.",
+        "NOT_SERVING": "Read why in `minhos logs {service}`; `minhos restart {service}` if {subject} does not recover.",
+        "CHECK_FAILED": "See in `minhos top` whether {subject} is overloaded; `minhos restart {service}` if it goes on.",
+        "HEARTBEAT_LATE": "Wait a second; if {subject} stays silent it is frozen or overloaded, and is replaced.",
+        "LEASE_EXPIRED": "Wait until its process is replaced; `minhos restart {service}` if {subject} stays frozen.",
+        "CONNECTION_LOST": "Nothing to do if it comes back by itself; otherwise look for a crash in `minhos logs {service}`.",
+        "PROCESS_EXITED": "Read the end of `minhos logs {service}` for the cause; it is restarted with growing pauses.",
+        "CRASH_LOOP": "Repair what `minhos logs {service}` ends with; it is tried again, but less and less often.",
+        "START_TIMEOUT": "See in `minhos logs {service}` what it waits for; it is left running and may still come.",
+        "DRAINING": "Nothing to do, it ends when its last calls are done.",
+        "INSTANCE_DOWN": "Look at instance {subject} in `minhos logs {service}`; the others carry its calls meanwhile.",
+        "INSTANCES_MISSING": "Wait for the others to start; if they do not, read `minhos logs {service}`.",
+        # Conditions: what services say of themselves.
+        "DISCOVERY_REFUSED": "Update the client that is named: it goes on with older routes until it takes the new ones.",
+        "EVENT_BUS_AWAY": "Look at event_bus first; what is to be told waits on disk and is sent when it is back.",
+        "EVENTS_HELD_BACK": "See in `minhos events consumers` who is behind; start it, or let go with `minhos events consumers --reset`.",
+        "EVENTS_TAKEN": "Start the consumer that is named: it is told what it lost; `minhos events consumers` shows how much.",
+        "EVENT_STREAM_BROKEN": "Compare the stream at NATS with what is told of it: nothing is taken in until a person has settled it.",
+        "EVENT_STREAM_UNREACHABLE": "Look at NATS first; events are taken in again by themselves when it answers.",
+        "FEED_ERROR": "Check the recording that is named; {service} goes on by itself when it can be read again.",
+        "FILE_MISSING": "Check the folder of the feed in minhos.toml, and that Sierra Chart writes the file that is named.",
+        "FILE_NOT_WRITTEN": "Free disk space or repair the rights of the folder that is named; writing is tried again.",
+        "FOREIGN_ORDER": "Look at the order at the venue and cancel it there: the engine does not touch what it did not place.",
+        "JOURNAL_TAIL_LOST": "Compare the last orders and fills with the venue: the last events were on no disk when power went.",
+        "MARKET_DATA_UNREACHABLE": "Look at market_data first; {service} sends on from where it stopped when it is back.",
+        "NO_TICKS": "Check that the feed delivers: sierra_client, Sierra Chart's connection, and whether the session is open.",
+        "PORTFOLIO_DIFFERS": "Compare `minhos positions` with the state and halt trading until you know which one is right.",
+        "REPLAY_WAITS": "Look at the service that the replay waits for; it goes on when that service has caught up.",
+        "RISK_STEPS_FAIL": "Halt trading with `minhos halt` and read `minhos logs risk_manager`: its books are behind.",
+        "ROUTE_NOT_FOLLOWED": "Start what the strict route names, or take it back with `minhos route rollback`.",
+        "SIGNALS_NOT_READ": "Look at event_bus first; {service} reads its earlier signals when it is back.",
+        "STATE_AWAY": "Look at state_manager first; its last word holds meanwhile.",
+        "STORE_UNREACHABLE": "Look at etcd first; what is attached goes on, and new instances wait until it answers.",
+        "VENUE_AWAY": "Look at the venue first; orders whose outcome is not known are asked for when it is back.",
+    }
+)
+"""Sentence by code; `{service}` is the service that is judged, `{subject}` what the reason is about."""
+
+FALLBACK: Final = "CONDITION"
+"""The code whose sentence stands for codes that are not in the table."""
+
+
+def action_for(code: str, *, service: str, subject: str) -> str:
+    """What a person should do. `subject` is an instance, a dependency or a condition; empty for the service itself."""
+    return ACTIONS.get(code, ACTIONS[FALLBACK]).format(service=service, subject=subject or service)
