@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from tests.performance.registry_etcd import ETCD
+from tests.performance.registry_mesh import DEATHS
 from tests.performance.registry_rotation import ROTATION
+from tests.performance.registry_scale import SCALE
 from tests.performance.registry_startup import startup
 from tests.performance.results import Benchmark, Metric, Settings
 
 Section = Callable[[Settings], Awaitable[Sequence[Metric]]]
 
-SECTIONS: Final[tuple[Section, ...]] = (*ROTATION, startup)
+SECTIONS: Final[tuple[Section, ...]] = (*ROTATION, *DEATHS, *SCALE, *ETCD, startup)
 """In the order in which they run."""
 
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
-MAX_STREAMS: Final = 512
-"""Discovery streams at once; each client process holds one."""
-MAX_ON_CONNECTION: Final = 8
-"""Of these, streams on one connection; a gRPC client needs one."""
+MAX_STREAMS: Final = 2_048
+"""Discovery streams at once."""
+MAX_ON_CONNECTION: Final = 64
+"""Of these, streams on one connection: gRPC opens one for each name that a process calls, all on the same connection."""
 MAX_UNPROVEN: Final = 128
 """Of these, streams on which nothing was answered yet; when there are more, one of them ends: the oldest that has not asked
 for anything, or else the oldest.
