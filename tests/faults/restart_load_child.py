@@ -1,6 +1,6 @@
 """A client that calls one service without a pause, reads and writes, while it is restarted; it has nothing but the runtime.
 
-Usage: restart_load_child.py REGISTRY SERVICE SYMBOL. Each line on standard input is answered with one JSON object: how many calls
+Usage: restart_load_child.py REGISTRY SERVICE SYMBOL. Each line on standard input, sent when the one before is answered, gets one JSON object: how many calls
 ended well since the last one, which failed, and how long the slowest took. It ends with its standard input.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import sys
 import time
 import uuid
@@ -168,8 +169,7 @@ async def main(registry: str, service: str, symbol: str) -> None:
     clients, stopping, seen = Clients(registry=registry), asyncio.Event(), Seen()
 
     def asked() -> None:
-        line = sys.stdin.buffer.raw.readline()
-        if not line:
+        if not os.read(sys.stdin.fileno(), 4096):
             stopping.set()
             return
         print(json.dumps(vars(seen)), flush=True)

@@ -44,7 +44,7 @@ def granted_at(mesh: Mesh, service: str) -> datetime:
 
 def test_a_frozen_owner_is_killed_before_its_successor_owns_anything(mesh: Mesh) -> None:
     frozen = freeze(mesh, "risk_manager")
-    until(lambda: mesh.healthy() and mesh.pids()["risk_manager"] != frozen, "another one serves")
+    until(lambda: mesh.pids().get("risk_manager", frozen) != frozen and mesh.healthy(), "another one serves")
     assert not alive(frozen)
     assert ended_at(mesh, frozen) < granted_at(mesh, "risk_manager")
 

@@ -61,7 +61,7 @@ def take_down(paths: MeshPaths) -> None:
 async def _bring_up(paths: MeshPaths, timeout_s: float) -> None:
     address = await start.registry_ready(paths)
     await start.start_all(address, show.err.print)
-    await start.all_healthy(address, timeout_s)
+    await start.all_healthy(address, timeout_s, start.may_end(paths))
 
 
 def _stay(paths: MeshPaths) -> None:

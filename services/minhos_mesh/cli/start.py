@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import grpc
 
 from minhos_api.health.v1 import health_monitor_service_pb2 as health
 from minhos_api.health.v1.health_monitor_service_pb2_grpc import HealthMonitorServiceStub
-from minhos_api.health.v1.service_health_pb2 import SERVICE_STATE_HEALTHY, SERVICE_STATE_STOPPED
+from minhos_api.health.v1.service_health_pb2 import SERVICE_STATE_HEALTHY, SERVICE_STATE_STOPPED, ServiceHealth
 from minhos_api.registry.v1 import supervisor_service_pb2 as supervisor
 from minhos_api.registry.v1.registry_service_pb2 import ListServicesRequest
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
@@ -23,11 +23,18 @@ from minhos_mesh.cli.mesh import NotRunning
 from minhos_mesh.cli.show import age, state_name
 from minhos_mesh.runtime.catalogue import REGISTRY
 from minhos_mesh.runtime.clients import Clients
+from minhos_mesh.runtime.config import load_saved
 from minhos_mesh.runtime.keeper_client import KeeperClient, KeeperUnavailable, keeper_state, start_keeper
+from minhos_mesh.runtime.log_tail import LogTails
 from minhos_mesh.runtime.paths import MeshPaths, registry_address
 
 REGISTRY_S: Final = 15.0
 """How long the registry may take until it answers."""
+ANSWER_S: Final = 3.0
+"""How long a registry that is being started again may take to answer before the mesh is ended without it."""
+SAID_LINES: Final = 6
+NOT_WANTED: Final = "NOT_WANTED"
+"""Why a service is STOPPED that nobody asked for: it stays so, and is no fault."""
 STOP_S: Final = 60.0
 """How long the whole mesh may take to end."""
 _POLL_S: Final = 0.005
@@ -57,8 +64,13 @@ async def registry_ready(paths: MeshPaths) -> str:
         if keeper_state(paths.data_dir) is None:
             break
         await asyncio.sleep(_POLL_S)
+    lines = dict.fromkeys(
+        LogTails(paths.data_dir, lines=SAID_LINES).read(REGISTRY)
+    )  # it may have failed again and again
+    said = "\n".join(f"  {line}" for line in lines)
+    log = f"its log: {paths.log_file(REGISTRY)}"
     raise CommandFailed(
-        f"the registry did not come up ({last}); its log: {paths.log_file('registry')}\n{_crash(paths)}"
+        f"the registry did not come up ({last}); {log}{f', which ends with{chr(10)}{said}' if said else ''}"
     )
 
 
@@ -73,15 +85,24 @@ async def start_all(address: str, say: Say) -> None:
         await clients.close()
 
 
-async def all_healthy(address: str, timeout_s: float) -> float:
-    """Waits until every service that should run is HEALTHY; returns how long it took. Raises CommandFailed naming those that are not."""
+def may_end(paths: MeshPaths) -> frozenset[str]:
+    """Services that may have ended by themselves: those whose configuration does not start them again then."""
+    services = load_saved(paths.config_file).services
+    return frozenset(name for name, section in services.items() if section.restart != "always")
+
+
+async def all_healthy(address: str, timeout_s: float, ended: Collection[str] = ()) -> float:
+    """Waits until every service is HEALTHY, or STOPPED where it is in `ended` or on purpose; returns how long it took.
+
+    Raises CommandFailed naming those that are not.
+    """
     began = time.monotonic()
     clients = Clients(registry=address)
     unhealthy: dict[str, str] = {"the mesh": "nothing was heard of it"}
     try:
         async with asyncio.timeout(timeout_s):
             async for answer in clients.stub(HealthMonitorServiceStub).WatchHealth(health.WatchHealthRequest()):
-                unhealthy = await _not_healthy(clients)
+                unhealthy = await _not_healthy(clients, ended)
                 if not unhealthy and answer.revision >= 0:
                     return time.monotonic() - began
     except TimeoutError:
@@ -92,21 +113,24 @@ async def all_healthy(address: str, timeout_s: float) -> float:
     raise CommandFailed(f"not everything is HEALTHY after {timeout_s:.3g} s: {told}")
 
 
-async def _not_healthy(clients: Clients) -> dict[str, str]:
+async def _not_healthy(clients: Clients, ended: Collection[str]) -> dict[str, str]:
     mesh = await clients.stub(HealthMonitorServiceStub).GetMeshHealth(health.GetMeshHealthRequest())
-    if all(item.state == SERVICE_STATE_STOPPED for item in mesh.services if item.service != REGISTRY):
-        return {"the mesh": "not started yet"}
     return {
         item.service: " ".join([state_name(item.state), *(f"({reason.message})" for reason in item.reasons)])
         for item in mesh.services
-        if item.state not in (SERVICE_STATE_HEALTHY, SERVICE_STATE_STOPPED)
+        if item.state != SERVICE_STATE_HEALTHY and not (item.state == SERVICE_STATE_STOPPED and _may_rest(item, ended))
     }
+
+
+def _may_rest(item: ServiceHealth, ended: Collection[str]) -> bool:
+    return item.service in ended or any(reason.code == NOT_WANTED for reason in item.reasons)
 
 
 async def stop_all(address: str, say: Say) -> None:
     """Stops all services but the registry and tells each step."""
     clients = Clients(registry=address)
     try:
+        await clients.stub(RegistryServiceStub).ListServices(ListServicesRequest(), timeout=ANSWER_S)
         stub = clients.stub(SupervisorServiceStub)
         async for answer in stub.StopAll(supervisor.StopAllRequest(), timeout=STOP_S):
             say(progress_line(answer.progress))
@@ -145,12 +169,3 @@ def progress_line(progress: supervisor.SupervisionProgress) -> str:
 def uptime(start_seconds: float) -> str:
     """How long something has been running."""
     return age(time.time() - start_seconds) if start_seconds else "-"
-
-
-def _crash(paths: MeshPaths) -> str:
-    log = paths.log_dir / "registry.stderr.log"
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(lines[-10:])

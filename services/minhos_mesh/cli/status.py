@@ -96,8 +96,10 @@ async def graph(paths: MeshPaths, form: GraphForm) -> None:
 async def wait(paths: MeshPaths, timeout_s: float) -> None:
     """Returns when every service is HEALTHY."""
     deadline = time.monotonic() + timeout_s
-    await start.all_healthy(await _registry(paths, deadline), max(0.1, deadline - time.monotonic()))
-    show.out.print("all services are HEALTHY")
+    await start.all_healthy(
+        await _registry(paths, deadline), max(0.1, deadline - time.monotonic()), start.may_end(paths)
+    )
+    show.out.print("all services that should run are HEALTHY")
 
 
 async def _registry(paths: MeshPaths, deadline: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
 
 NO_TICKS = "NO_TICKS"
 REPLAY_WAITS = "REPLAY_WAITS"
+MISSED_NS = 2_000_000_000
+"""A price from this long before the start or later is the present one."""
 ALWAYS_OPEN = frozenset({Provenance.SIMULATED})
 
 
@@ -38,6 +41,8 @@ class Settings:
     """A replay waits for so many lossless readers (brain and venue) before it overwrites what is held."""
     grace_s: float = 10.0
     """How long the source of a replay waits for a lossless reader that has gone."""
+    catch_up_s: float = 0.0
+    """For so long after the start a question waits for the source to send what was missed, rather than hear of old prices."""
 
 
 @dataclass(slots=True)
@@ -69,6 +74,7 @@ class MarketDataService:
             for symbol, rules in sorted(settings.rules.items())
         }
         self._feeds = {symbol: standing.live for symbol, standing in self.standings.items()}
+        self._began_s, self._began_ns = clock.monotonic(), clock.wall_ns()
         self._readers: set[ReaderSession] = set()
         self._sources: set[SourceSession] = set()
 
@@ -83,6 +89,29 @@ class MarketDataService:
         if live is None:
             raise SymbolUnknown(symbol, list(self._feeds))
         return live
+
+    async def caught_up(self, live: LiveFeed) -> None:
+        """Returns when a symbol has its present price again after a start, or when that was waited for long enough."""
+        left = self._began_s + self._settings.catch_up_s - self._clock.monotonic()
+        if left <= 0 or self._is_current(live):
+            return
+        ticked = asyncio.Event()
+        live.wakers.add(ticked.set)
+        try:
+            async with asyncio.timeout(left):
+                while not self._is_current(live):
+                    ticked.clear()
+                    await ticked.wait()
+        except TimeoutError:
+            return
+        finally:
+            live.wakers.discard(ticked.set)
+
+    def _is_current(self, live: LiveFeed) -> bool:
+        feed = live.feed
+        if feed.quote is None:
+            return False
+        return feed.provenance is Provenance.REPLAY or feed.last.event_time_ns >= self._began_ns - MISSED_NS
 
     def subscribers(self, symbol: str) -> int:
         """Streams that read a symbol."""

@@ -53,7 +53,9 @@ class MarketDataProviderServicer(provider_grpc.MarketDataProviderServiceServicer
     async def GetMarketData(self, request: pb2.GetMarketDataRequest, _context: Any) -> pb2.GetMarketDataResponse:
         """Last values of one symbol."""
         symbol = request.symbol if request.HasField("symbol") else None
-        return translate.market_data_to_proto(self._service.find(symbol).feed)
+        live = self._service.find(symbol)
+        await self._service.caught_up(live)
+        return translate.market_data_to_proto(live.feed)
 
     async def GetAllMarketData(
         self, _request: pb2.GetAllMarketDataRequest, _context: Any

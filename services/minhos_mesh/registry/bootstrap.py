@@ -22,7 +22,6 @@ from minhos_mesh.registry.domain.supervision import Unit
 from minhos_mesh.registry.health_servicer import HealthMonitorServicer
 from minhos_mesh.registry.launches import rules_of
 from minhos_mesh.registry.liveness import Liveness
-from minhos_mesh.registry.log_tail import LogTails
 from minhos_mesh.registry.mesh_addresses import MeshAddresses, port_before
 from minhos_mesh.registry.mesh_services import EVERYWHERE, planned_services, specs_of
 from minhos_mesh.registry.monitor import HealthMonitor
@@ -51,6 +50,7 @@ from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.contracts import whole_set
 from minhos_mesh.runtime.keeper_client import AsyncKeeperClient
+from minhos_mesh.runtime.log_tail import LogTails
 from minhos_mesh.runtime.storage import Database
 
 PROBE_S: Final = 0.3

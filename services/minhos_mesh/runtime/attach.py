@@ -139,7 +139,8 @@ class Lease:
                     return
                 if told.code in _FINAL and told.reason != "ERROR_REASON_LEASE_STALE":
                     raise AttachRefused(told.message) from None
-                if told.reason == "ERROR_REASON_LEASE_STALE":
+                if told.reason == "ERROR_REASON_LEASE_STALE" and not self.granted.is_set():
+                    # A token that was good until now is shown once more: whoever owns now is told of by its refusal.
                     self.fencing_token = None
                 _LOG.warning("attach.broken", code=told.code.name, message=told.message, retry_s=retry_s)
             if self._leaving is None:

@@ -25,6 +25,7 @@ from minhos_mesh.runtime.streams import cancelled_from_outside, cut, read
 _LOG: Final = get_logger("runtime.events")
 _BACKOFF: Final = Backoff(first=0.05, factor=2.0, limit=1.0)
 _LONGEST_ERROR: Final = 2000
+_LONGEST_DELAY_S: Final = 3600.0
 _GOODBYE_S: Final = 0.5
 _POSITION_LOST: Final = error_reason_pb2.ErrorReason.Name(error_reason_pb2.ERROR_REASON_POSITION_LOST)
 
@@ -47,6 +48,7 @@ class Reading:
 
     Ephemeral unless `durable` names a consumer; then `member` must be unique among its members. `start` counts at the
     very first opening only: later ones go on behind what was handled. `latest_per_subject` is for ephemeral readers.
+    So many events as `concurrency` says are handled at once, of one subject always one after the other.
     """
 
     types: tuple[str, ...] = ()
@@ -59,7 +61,24 @@ class Reading:
     max_attempts: int = 0
     ack_deadline_s: float | None = None
     credit: int = 256
+    concurrency: int = 1
     on_gap: Callable[[Gap], None] | None = None
+
+
+class TryLater(Exception):
+    """Raised by a handler that wants its event again no sooner than after a while; it counts as an attempt."""
+
+    def __init__(self, delay_s: float, because: str = "") -> None:
+        super().__init__(because)
+        self.delay_s = delay_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """What a handler raised, as it is told to the bus."""
+
+    error: str
+    delay_s: float | None = None
 
 
 def by_payload(handlers: Mapping[type[Message], PayloadHandler]) -> tuple[tuple[str, ...], EventHandler]:
@@ -184,28 +203,10 @@ class Subscription:
 
     async def _deliver(self, call: Any, delivered: Sequence[bus_pb2.DeliveredEvent]) -> None:
         """Handles one message. After a failure the rest of that subject in it is left: the bus sends it again behind."""
-        done: list[int] = []
-        left: set[str] = set()
-        for item in delivered:
-            event = item.event
-            if event.subject in left:
-                continue
-            try:
-                error = await self._handled(event, item.attempt)
-            except asyncio.CancelledError:
-                if not self._goes_on():
-                    raise
-                break
-            if self._reading.durable is None:
-                self.position = event.sequence
-            elif error is None:
-                done.append(event.sequence)
-            else:
-                left.add(event.subject)
-                nack = bus_pb2.SubscribeNack(sequence=event.sequence, error=error[:_LONGEST_ERROR])
-                await call.write(bus_pb2.SubscribeRequest(nack=nack))
-            if self._leaving:
-                break
+        if self._reading.concurrency > 1:
+            done = await self._side_by_side(call, delivered)
+        else:
+            done = await self._one_by_one(call, delivered)
         if done:
             await call.write(bus_pb2.SubscribeRequest(ack=bus_pb2.SubscribeAck(sequences=done)))
         if self._leaving:
@@ -215,8 +216,73 @@ class Subscription:
             await call.write(bus_pb2.SubscribeRequest(credit=bus_pb2.SubscribeCredit(count=self._owed)))
             self._owed = 0
 
-    async def _handled(self, event: event_pb2.Event, attempt: int) -> str | None:
+    async def _one_by_one(self, call: Any, delivered: Sequence[bus_pb2.DeliveredEvent]) -> list[int]:
+        """Handles one event after the other; gives what is to be acknowledged."""
+        done: list[int] = []
+        left: set[str] = set()
+        for item in delivered:
+            event = item.event
+            if event.subject in left:
+                continue
+            self._at = _At.HANDLING
+            try:
+                failed = await self._handled(event, item.attempt)
+            except asyncio.CancelledError:
+                if not self._goes_on():
+                    raise
+                break
+            finally:
+                self._at = _At.ANSWERING
+            if self._reading.durable is None:
+                self.position = event.sequence
+            elif failed is None:
+                done.append(event.sequence)
+            else:
+                left.add(event.subject)
+                await call.write(_nack(event, failed))
+            if self._leaving:
+                break
+        return done
+
+    async def _side_by_side(self, call: Any, delivered: Sequence[bus_pb2.DeliveredEvent]) -> list[int]:
+        """Handles the subjects of one message at once, each in order; gives what is to be acknowledged."""
+        done: list[int] = []
+        failures: list[bus_pb2.SubscribeRequest] = []
+        room = asyncio.Semaphore(self._reading.concurrency)
+        subjects: dict[str, list[bus_pb2.DeliveredEvent]] = {}
+        for item in delivered:
+            subjects.setdefault(item.event.subject, []).append(item)
+
+        async def handle(items: list[bus_pb2.DeliveredEvent]) -> None:
+            async with room:
+                for item in items:
+                    failed = await self._handled(item.event, item.attempt)
+                    if failed is None:
+                        done.append(item.event.sequence)
+                    elif self._reading.durable is not None:
+                        failures.append(_nack(item.event, failed))
+                        return
+                    if self._leaving:
+                        return
+
+        tasks = [asyncio.create_task(handle(items), name="events-handle") for items in subjects.values()]
         self._at = _At.HANDLING
+        try:
+            await asyncio.gather(*tasks)
+        except asyncio.CancelledError:
+            await _end(tasks)
+            if not self._goes_on():
+                raise
+        finally:
+            self._at = _At.ANSWERING
+        if self._reading.durable is None:
+            self.position = delivered[-1].event.sequence
+            return []
+        for nack in failures:
+            await call.write(nack)
+        return done
+
+    async def _handled(self, event: event_pb2.Event, attempt: int) -> _Failed | None:
         try:
             await self._handle(event)
         except (Exception, asyncio.CancelledError) as error:
@@ -232,9 +298,7 @@ class Subscription:
                 attempt=attempt,
                 exc_info=error,
             )
-            return f"{type(error).__name__}: {error}"
-        finally:
-            self._at = _At.ANSWERING
+            return _Failed(f"{type(error).__name__}: {error}", error.delay_s if isinstance(error, TryLater) else None)
         self.handled += 1
         return None
 
@@ -286,3 +350,16 @@ class Subscription:
         if told.reason == _POSITION_LOST:
             self._tell_gap(Gap(self.position or 0, 0, 0))
             self.position, self._from_beginning = None, True
+
+
+def _nack(event: event_pb2.Event, failed: _Failed) -> bus_pb2.SubscribeRequest:
+    nack = bus_pb2.SubscribeNack(sequence=event.sequence, error=failed.error[:_LONGEST_ERROR])
+    if failed.delay_s is not None:
+        nack.delay.FromNanoseconds(int(max(0.0, min(failed.delay_s, _LONGEST_DELAY_S)) * 1e9))
+    return bus_pb2.SubscribeRequest(nack=nack)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -26,6 +26,7 @@ from minhos_mesh.runtime.event_subscription import (
     PayloadHandler,
     Reading,
     Subscription,
+    TryLater,
     by_payload,
 )
 
@@ -40,6 +41,7 @@ __all__ = [
     "Reading",
     "Refusal",
     "Subscription",
+    "TryLater",
     "by_payload",
     "check_event",
     "make_event",
@@ -102,7 +104,7 @@ class EventClient:
     ) -> Subscription:
         """Reads the event types of these payload classes; each handler is given the event and its payload.
 
-        Handlers run one after the other in the order of the bus. A durable reader's event is acknowledged when its
+        Handlers run one after the other in the order of the bus, unless the reading asks for concurrency. A durable reader's event is acknowledged when its
         handler has returned, and tried again when it raised.
         """
         types, handle = by_payload(handlers)

@@ -133,7 +133,7 @@ class MeshServer:
         """Adds what was promised, before any call can be meant for it. Raises ContractViolation when it is something else."""
         before, self.contracts = self.contracts, []
         for servicer in servicers:
-            self._add(servicer)
+            self._add(servicer, _Started(self._server))
         if set(self._promised) != set(self.contracts):
             raise PromiseBroken(self._promised, self.contracts)
         self.contracts = before
@@ -168,10 +168,10 @@ class MeshServer:
         await self.health.enter_graceful_shutdown()
         await self.stop(0)
 
-    def _add(self, servicer: object) -> None:
+    def _add(self, servicer: object, server: Any = None) -> None:
         descriptor, base = contract_of(servicer)
         add = _adder(base)
-        add(servicer, self._server)
+        add(servicer, server or self._server)
         self.contracts.append(str(descriptor.full_name))
 
     def _add_standard(self) -> None:
@@ -184,6 +184,16 @@ class MeshServer:
             reflection.SERVICE_NAME,
         )
         reflection.enable_server_reflection(names, self._server)
+
+
+class _Started:
+    """A server that runs already: it finds handlers by their path, and takes none into its table of methods any more."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, _service: str, _handlers: object) -> None:
+        """Does nothing: gRPC would only warn that it is too late."""
 
 
 def _is_loopback(bind: str) -> bool:

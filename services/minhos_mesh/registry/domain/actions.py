@@ -31,6 +31,7 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "INSTANCE_DOWN": "Look at instance {subject} in `minhos logs {service}`; the others carry its calls meanwhile.",
         "INSTANCES_MISSING": "Wait for the others to start; if they do not, read `minhos logs {service}`.",
         # Conditions: what services say of themselves.
+        "CONSUMERS_AHEAD": "Compare the last orders and fills with the venue: the journal lost its end; then restart {service}.",
         "DISCOVERY_REFUSED": "Update the client that is named: it goes on with older routes until it takes the new ones.",
         "EVENT_BUS_AWAY": "Look at event_bus first; what is to be told waits on disk and is sent when it is back.",
         "EVENTS_HELD_BACK": "See in `minhos events consumers` who is behind; start it, or let go with `minhos events consumers --reset`.",
@@ -41,7 +42,6 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "FILE_MISSING": "Check the folder of the feed in minhos.toml, and that Sierra Chart writes the file that is named.",
         "FILE_NOT_WRITTEN": "Free disk space or repair the rights of the folder that is named; writing is tried again.",
         "FOREIGN_ORDER": "Look at the order at the venue and cancel it there: the engine does not touch what it did not place.",
-        "JOURNAL_TAIL_LOST": "Compare the last orders and fills with the venue: the last events were on no disk when power went.",
         "MARKET_DATA_UNREACHABLE": "Look at market_data first; {service} sends on from where it stopped when it is back.",
         "NO_TICKS": "Check that the feed delivers: sierra_client, Sierra Chart's connection, and whether the session is open.",
         "PORTFOLIO_DIFFERS": "Compare `minhos positions` with the state and halt trading until you know which one is right.",

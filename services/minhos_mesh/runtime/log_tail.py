@@ -34,9 +34,10 @@ class LogTails:
 
         With an instance, lines that name another instance are left out: all instances of a service share its log.
         """
-        return await asyncio.to_thread(self._read, service, instance_id)
+        return await asyncio.to_thread(self.read, service, instance_id)
 
-    def _read(self, service: str, instance_id: str | None) -> tuple[str, ...]:
+    def read(self, service: str, instance_id: str | None = None) -> tuple[str, ...]:
+        """As `tail`, at once."""
         return tuple(
             _readable(line)
             for path in self._files(service)
