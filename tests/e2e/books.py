@@ -11,8 +11,10 @@ import grpc
 import pytest
 from tests.e2e.running_mesh import Mesh
 
+from minhos_api.events.v1 import event_admin_service_pb2 as admin_pb
 from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb
 from minhos_api.events.v1 import event_pb2
+from minhos_api.events.v1.event_admin_service_pb2_grpc import EventAdminServiceStub
 from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
 from minhos_api.order.v1 import fill_pb2, order_terms_pb2
 from minhos_api.state.v1 import state_manager_service_pb2 as state_pb
@@ -75,7 +77,7 @@ def events(mesh: Mesh, *types: str, source: str | None = None) -> list[event_pb2
 
 def count_events(mesh: Mesh) -> dict[str, int]:
     """How many events of each type were ever published."""
-    stats = mesh.stub(EventBusServiceStub).GetStats(bus_pb.GetStatsRequest())
+    stats = mesh.stub(EventAdminServiceStub).GetStats(admin_pb.GetStatsRequest())
     return {item.type: item.published for item in stats.types}
 
 

@@ -120,7 +120,7 @@ async def bus(tmp_path: Path) -> AsyncIterator[BusProcess]:
 
 @pytest.fixture
 async def context(bus: BusProcess, tmp_path: Path) -> AsyncIterator[ServiceContext]:
-    clients = Clients({contract: f"127.0.0.1:{bus.port}" for contract in (CONTRACT, ADMIN)})
+    clients = Clients(dict.fromkeys((CONTRACT, ADMIN), f"127.0.0.1:{bus.port}"))
     context = ServiceContext("tester", "tester-1", MeshConfig(), MeshPaths(tmp_path / "tester"), clients)
     yield context
     await context.tasks.close()

@@ -60,8 +60,9 @@ async def deaths(settings: Settings) -> Sequence[Metric]:
 async def _caller(mesh: RunningMesh) -> Piped:
     address = registry_address(mesh.paths)
     assert address is not None, "the mesh is up"
-    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
-    caller = Piped(await asyncio.create_subprocess_exec(sys.executable, str(_CALLER), address, "local", **pipes))
+    command = (sys.executable, str(_CALLER), address, "local")
+    pipe = asyncio.subprocess.PIPE
+    caller = Piped(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
     await caller.read()
     return caller
 

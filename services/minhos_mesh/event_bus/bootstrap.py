@@ -1,4 +1,4 @@
-"""Wires the bus: its journal in one SQLite file of the data folder, durable down to the disk."""
+"""Wires the bus: its journal, what reads and publishes, what operates it, and what forgets."""
 
 from __future__ import annotations
 
@@ -7,22 +7,49 @@ from collections.abc import AsyncIterator
 
 from minhos_api.events.v1 import event_pb2
 from minhos_mesh.event_bus import translate
-from minhos_mesh.event_bus.engines.sqlite import MIGRATIONS, SqliteEngine
+from minhos_mesh.event_bus.admin import EventAdmin
+from minhos_mesh.event_bus.domain.retention import Limits
+from minhos_mesh.event_bus.engines.opening import open_engine
+from minhos_mesh.event_bus.retention import Retention
 from minhos_mesh.event_bus.service import EventBus
 from minhos_mesh.event_bus.servicer import ERRORS, EventBusServicer
+from minhos_mesh.event_bus.servicer_admin import EventAdminServicer
 from minhos_mesh.runtime import contracts, validation
+from minhos_mesh.runtime.config import EventBusSection
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
-from minhos_mesh.runtime.storage import Database
 
 
 @contextlib.asynccontextmanager
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
-    """Opens the journal and serves it. Raises StorageError when the file cannot be used."""
-    path = context.paths.store_file(context.service)
-    async with Database(path, migrations=MIGRATIONS) as database:
-        engine = SqliteEngine(database, context.clock, translate.same_content)
-        await engine.start()
-        async with EventBus(engine, context.clock) as bus:
-            contracts.event_catalogue()
-            validation.warm([event_pb2.Event()])
-            yield ServiceParts(servicers=[EventBusServicer(bus, context.stopping)], errors=ERRORS)
+    """Opens the journal and serves it. Raises StorageError when it cannot be used."""
+    async with (
+        open_engine(context, translate.same_content) as engine,
+        EventBus(engine, context.clock, context.conditions) as bus,
+    ):
+        contracts.event_catalogue()
+        validation.warm([event_pb2.Event()])
+        retention = Retention(bus, limits_of(context.config.event_bus), context.clock, context.conditions)
+        admin = EventAdmin(bus, retention, context.clock, context.paths.data_dir / "backup")
+
+        async def start() -> None:
+            context.tasks.start(retention.run(), "event_bus-retention")
+
+        servicers = [EventBusServicer(bus, context.stopping), EventAdminServicer(admin)]
+        yield ServiceParts(servicers=servicers, errors=ERRORS, start=start)
+
+
+def limits_of(section: EventBusSection) -> Limits:
+    """The limits of the journal as they are configured."""
+
+    def ns(hours: float) -> int | None:
+        return int(hours * 3_600 * 1e9) if hours else None
+
+    return Limits(
+        max_age_ns=ns(section.max_age_h),
+        max_bytes=section.max_mb * 1_000_000 or None,
+        max_events=section.max_events_per_type or None,
+        max_events_of=section.max_events_of,
+        unacked_max_age_ns=ns(section.unacked_max_age_h),
+        unacked_max_bytes=section.unacked_max_mb * 1_000_000 or None,
+        keep_ns=int(section.keep_s * 1e9),
+    )

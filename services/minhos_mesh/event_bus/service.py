@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Final, Self
 
-from minhos_mesh.event_bus.consumers import ConsumerMemory, RunningConsumer
+from minhos_mesh.event_bus.consumers import ConsumerMemory, RunningConsumer, lost_through
 from minhos_mesh.event_bus.domain.errors import PositionLost
 from minhos_mesh.event_bus.domain.patterns import Selection
 from minhos_mesh.event_bus.domain.records import (
     Appended,
     Bounds,
+    Change,
     ConsumerState,
     EventQuery,
     NewEvent,
+    RemovedEvent,
     StoredEvent,
-    TypeCount,
 )
 from minhos_mesh.event_bus.domain.redelivery import DEFAULT_ACK_DEADLINE_NS, DEFAULT_MAX_ATTEMPTS
 from minhos_mesh.event_bus.engines.interface import Engine
-from minhos_mesh.event_bus.readers import EphemeralReader, Reader, SlowReaderPolicy
+from minhos_mesh.event_bus.gate import Gate
+from minhos_mesh.event_bus.readers import Beginning, EphemeralReader, Reader, SlowReaderPolicy
 from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.conditions import Conditions
+
+_LOG: Final = logging.getLogger(__name__)
+
+CONSUMERS_AHEAD: Final = "CONSUMERS_AHEAD"
+"""The journal ends before what its consumers had: the disk, or whatever keeps it, lost what was acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,7 @@ class Start:
     beginning: bool = False
     after_sequence: int | None = None
     time_ns: int | None = None
+    latest_per_subject: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,85 +57,75 @@ class Durable:
     """Whether another selection than the remembered one is taken over."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerReport:
-    """Where one durable consumer stands; `lag` counts matching events that are not acknowledged."""
-
-    name: str
-    types: tuple[str, ...]
-    members: int
-    lag: int
-    oldest: StoredEvent | None
-    in_flight: int
-    redelivered: int
-    dead_letters: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What the bus has done: stored since the journal began, the rest since it started."""
-
-    types: tuple[TypeCount, ...]
-    consumers: tuple[ConsumerReport, ...]
-    bounds: Bounds
-    delivered: int
-    refused: int
-    failed: int
-    ephemeral_readers: int
-
-
 @dataclass(slots=True)
-class _Counts:
+class Counts:
+    """What was delivered and refused since the bus started."""
+
     delivered: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    failed_of_deleted: int = 0
 
 
 class EventBus:
     """The bus over one engine. Use as an async context manager; leaving writes down what consumers remember."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, clock: Clock, conditions: Conditions | None = None) -> None:
+        self.engine = engine
+        self.gate = Gate()
+        self.memory = ConsumerMemory(engine)
+        self.consumers: dict[str, RunningConsumer] = {}
+        self.readers: dict[EphemeralReader, None] = {}
+        self.counts = Counts()
+        self.changing = asyncio.Lock()
+        """Held while it is changed which consumers there are, and where they stand."""
         self._clock = clock
-        self._memory = ConsumerMemory(engine)
-        self._consumers: dict[str, RunningConsumer] = {}
-        self._ephemeral: set[EphemeralReader] = set()
-        self._opening = asyncio.Lock()
-        self._counts = _Counts()
+        self._conditions = conditions or Conditions()
 
     async def __aenter__(self) -> Self:
-        for state in await self._engine.load_consumers():
+        for state in await self.engine.load_consumers():
             await self._run_consumer(state)
-        self._engine.on_append(self._on_append)
+        self._look_for_a_lost_tail()
+        self.engine.on_append(self._on_append)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for consumer in self._consumers.values():
+        for consumer in self.consumers.values():
             await consumer.close()
-        await self._memory.flush()
-        self._memory.close()
+        await self.memory.flush()
+        self.memory.close()
 
-    async def publish(self, events: Sequence[NewEvent]) -> Appended:
-        """Stores all or none; returns once they are on disk. Raises EventConflict, StorageError."""
-        return await self._engine.append(events)
+    async def publish(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> Appended:
+        """Stores all or none; returns once they are on disk. Raises EventConflict, SequenceMismatch, StorageError."""
+        return await self.engine.append(events, expected)
 
     def note_refused(self, event_type: str) -> None:
         """Counts an event that was refused before it came here."""
-        self._counts.refused[event_type] += 1
+        if len(self.counts.refused) < 1000 or event_type in self.counts.refused:
+            self.counts.refused[event_type] += 1
+        else:
+            self.counts.refused["other"] += 1
 
     def note_delivered(self, count: int) -> None:
         """Counts events that were sent to a reader."""
-        self._counts.delivered += count
+        self.counts.delivered += count
+
+    def note_removed(self, removed: Sequence[RemovedEvent]) -> int:
+        """Tells everyone what is gone from the journal; gives how many events durable consumers lose by it."""
+        for reader in self.readers:
+            reader.note_removed(removed)
+        return sum(consumer.note_removed(removed) for consumer in self.consumers.values())
 
     @property
     def bounds(self) -> Bounds:
         """Oldest and newest sequence held."""
-        return self._engine.bounds
+        return self.engine.bounds
 
     async def open_ephemeral(self, selection: Selection, start: Start, credit: int, policy: SlowReaderPolicy) -> Reader:
         """Opens a subscription that is not remembered. Raises PositionLost."""
-        after = await self._position(start)
-        reader = EphemeralReader(self._engine, selection, policy, after, credit)
-        self._ephemeral.add(reader)
+        async with self.gate.reading():
+            beginning = await self.position(selection, start)
+            reader = EphemeralReader(self.engine, self.gate, selection, policy, beginning, credit)
+            self.readers[reader] = None
         return reader
 
     async def open_durable(self, selection: Selection, start: Start, credit: int, durable: Durable) -> Reader:
@@ -133,19 +133,18 @@ class EventBus:
 
         Raises ConsumerConflict, and PositionLost for a new one.
         """
-        async with self._opening:
+        async with self.changing:
             state = ConsumerState(
                 name=durable.name,
                 selection=selection,
                 max_attempts=durable.max_attempts or DEFAULT_MAX_ATTEMPTS,
                 ack_deadline_ns=durable.ack_deadline_ns or DEFAULT_ACK_DEADLINE_NS,
                 position=0,
+                created_ns=self._clock.wall_ns(),
             )
-            consumer = self._consumers.get(durable.name)
+            consumer = self.consumers.get(durable.name)
             if consumer is None:
-                state = replace(state, position=await self._position(start))
-                await self._engine.save_consumers([state], [])
-                consumer = await self._run_consumer(state)
+                consumer = await self._create(state, start)
             else:
                 consumer.adopt(state, replace_selection=durable.replace_selection)
             return consumer.join(durable.member, credit)
@@ -153,7 +152,7 @@ class EventBus:
     def close_reader(self, reader: Reader, *, clean: bool) -> None:
         """Ends a subscription."""
         if isinstance(reader, EphemeralReader):
-            self._ephemeral.discard(reader)
+            self.readers.pop(reader, None)
         reader.close(clean=clean)
 
     async def list_events(self, query: EventQuery) -> tuple[list[StoredEvent], int | None]:
@@ -161,11 +160,11 @@ class EventBus:
         events: list[StoredEvent] = []
         low, high = query.after_sequence, query.before_sequence
         while True:
-            page = await self._engine.list_events(
+            page = await self.engine.list_events(
                 replace(query, after_sequence=low, before_sequence=high, limit=query.limit - len(events))
             )
             events += page.events
-            bounds = self._engine.bounds
+            bounds = self.engine.bounds
             if query.ascending:
                 low = page.through
                 ended = low >= bounds.newest or (high is not None and low >= high - 1)
@@ -177,58 +176,53 @@ class EventBus:
             if len(events) >= query.limit:
                 return events, page.through
 
-    async def stats(self) -> Stats:
-        """What was published, delivered and failed, and where the consumers stand."""
-        return Stats(
-            types=tuple(await self._engine.type_counts()),
-            consumers=tuple([await self._report(self._consumers[name]) for name in sorted(self._consumers)]),
-            bounds=self._engine.bounds,
-            delivered=self._counts.delivered,
-            refused=self._counts.refused.total(),
-            failed=sum(consumer.machine.failed for consumer in self._consumers.values()),
-            ephemeral_readers=len(self._ephemeral),
-        )
+    async def position(self, selection: Selection, start: Start) -> Beginning:
+        """Where a subscription with this start begins. Raises PositionLost."""
+        bounds = self.engine.bounds
+        if start.beginning:
+            return Beginning(bounds.oldest - 1)
+        if start.latest_per_subject:
+            return Beginning(0, bounds.newest)
+        if start.after_sequence is not None:
+            gone = lost_through(self.engine, selection)
+            if not gone <= start.after_sequence <= bounds.newest:
+                raise PositionLost(start.after_sequence, max(gone + 1, bounds.oldest), bounds.newest)
+            return Beginning(start.after_sequence)
+        if start.time_ns is not None:
+            return Beginning(await self.engine.first_stored_at(start.time_ns) - 1)
+        return Beginning(bounds.newest)
 
     def _on_append(self) -> None:
-        for consumer in self._consumers.values():
+        for consumer in self.consumers.values():
             consumer.step()
-        for reader in self._ephemeral:
+        for reader in self.readers:
             reader.wakeup.set()
 
-    async def _position(self, start: Start) -> int:
-        """Sequence behind which a subscription with this start begins."""
-        bounds = self._engine.bounds
-        if start.beginning:
-            return bounds.oldest - 1
-        if start.after_sequence is not None:
-            if not bounds.oldest - 1 <= start.after_sequence <= bounds.newest:
-                raise PositionLost(start.after_sequence, bounds.oldest, bounds.newest)
-            return start.after_sequence
-        if start.time_ns is not None:
-            return await self._engine.first_stored_at(start.time_ns) - 1
-        return bounds.newest
+    async def _create(self, state: ConsumerState, start: Start) -> RunningConsumer:
+        """Remembers a new consumer. Nothing is removed before it is here, so that it misses nothing unseen."""
+        async with self.gate.reading():
+            beginning = await self.position(state.selection, start)
+            state = replace(
+                state,
+                position=beginning.after,
+                snapshot_through=beginning.snapshot_through,
+                accounted_through=max(self.engine.horizons.values(), default=0),
+            )
+            await self.engine.save(Change(consumers=[state]))
+            return await self._run_consumer(state)
 
     async def _run_consumer(self, state: ConsumerState) -> RunningConsumer:
-        held = await self._engine.fetch([sequence for sequence, _ in state.unsettled])
-        consumer = RunningConsumer(state, held, self._engine, self._clock, self._memory)
-        self._consumers[state.name] = consumer
+        consumer = RunningConsumer(state, self.engine, self.gate, self._clock, self.memory)
+        await consumer.recover()
+        self.consumers[state.name] = consumer
         return consumer
 
-    async def _report(self, consumer: RunningConsumer) -> ConsumerReport:
-        machine = consumer.machine
-        selection = machine.state.selection
-        behind = await self._engine.count(machine.position, selection)
-        oldest = machine.oldest_unsettled()
-        if oldest is None and behind:
-            page = await self._engine.read(machine.position, selection, 1)
-            oldest = page.events[0] if page.events else None
-        return ConsumerReport(
-            name=consumer.name,
-            types=selection.types,
-            members=len(consumer.readers),
-            lag=machine.unsettled + behind,
-            oldest=oldest,
-            in_flight=machine.in_flight,
-            redelivered=machine.redelivered,
-            dead_letters=machine.dead_count,
-        )
+    def _look_for_a_lost_tail(self) -> None:
+        ahead = {name: each.ahead for name, each in self.consumers.items() if each.ahead is not None}
+        if not ahead:
+            return
+        newest = self.engine.bounds.newest
+        who = ", ".join(f"{name} had {position}" for name, position in sorted(ahead.items()))
+        text = f"the journal ends with event {newest}, but {who}: what lies between is lost"
+        _LOG.error("%s", text)
+        self._conditions.set(CONSUMERS_AHEAD, text)

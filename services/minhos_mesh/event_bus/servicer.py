@@ -14,10 +14,16 @@ from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_mesh.event_bus import translate
 from minhos_mesh.event_bus.domain.errors import (
     ConsumerConflict,
+    ConsumerUnknown,
+    DeadLetterUnknown,
     EventConflict,
     InvalidField,
+    LimitReached,
     NotDelivered,
     PositionLost,
+    RequestConflict,
+    SequenceMismatch,
+    StateConflict,
     TypeUnknown,
 )
 from minhos_mesh.event_bus.service import EventBus
@@ -39,6 +45,25 @@ ERRORS: Final[ErrorTable] = {
         reasons.ERROR_REASON_REQUEST_CONFLICT,
         ("field", "event_id", "sequence"),
         field="field",
+    ),
+    RequestConflict: ErrorRow(
+        grpc.StatusCode.ALREADY_EXISTS,
+        reasons.ERROR_REASON_REQUEST_CONFLICT,
+        ("field", "request_id"),
+        field="field",
+    ),
+    SequenceMismatch: ErrorRow(
+        grpc.StatusCode.ABORTED, reasons.ERROR_REASON_VERSION_MISMATCH, ("subject", "expected", "current")
+    ),
+    LimitReached: ErrorRow(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_LIMIT_REACHED, ("limit", "seen", "allowed")
+    ),
+    ConsumerUnknown: ErrorRow(
+        grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_CONSUMER_UNKNOWN, ("consumer", "nearest", "known")
+    ),
+    DeadLetterUnknown: ErrorRow(grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_DEAD_LETTER_UNKNOWN, ("number",)),
+    StateConflict: ErrorRow(
+        grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT, ("wanted", "state", "because")
     ),
     PositionLost: ErrorRow(
         grpc.StatusCode.OUT_OF_RANGE, reasons.ERROR_REASON_POSITION_LOST, ("asked", "oldest", "newest")
@@ -66,7 +91,7 @@ class EventBusServicer(EventBusServiceServicer):
             for item in refused:
                 self._bus.note_refused(item.event_type)
             raise refused_whole(refused)
-        appended = await publish(self._bus, events)
+        appended = await publish(self._bus, events, translate.expected_from_pb(request.expected))
         return pb.PublishResponse(sequences=appended.sequences, duplicates=appended.duplicates)
 
     @checks_requests_itself
@@ -81,7 +106,8 @@ class EventBusServicer(EventBusServiceServicer):
         return SubscribeSession(self._bus, requests, self._stopping).responses()
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Any) -> pb.ListEventsResponse:
-        events, position = await self._bus.list_events(translate.query_from_pb(request))
+        stored = [count.type for count in await self._bus.engine.type_counts()] if request.types else ()
+        events, position = await self._bus.list_events(translate.query_from_pb(request, stored))
         bounds = self._bus.bounds
         return pb.ListEventsResponse(
             events=[translate.event_to_pb(event) for event in events],
@@ -89,6 +115,3 @@ class EventBusServicer(EventBusServiceServicer):
             oldest_sequence=bounds.oldest if bounds.newest >= bounds.oldest else 0,
             newest_sequence=bounds.newest,
         )
-
-    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
-        return translate.stats_to_pb(await self._bus.stats())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 import grpc
@@ -11,7 +11,7 @@ import grpc
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_mesh.event_bus import translate
-from minhos_mesh.event_bus.domain.errors import EventConflict, InvalidField
+from minhos_mesh.event_bus.domain.errors import EventConflict, InvalidField, SequenceMismatch
 from minhos_mesh.event_bus.domain.records import Appended, NewEvent
 from minhos_mesh.event_bus.readers import Reader
 from minhos_mesh.event_bus.service import EventBus
@@ -31,7 +31,7 @@ class PublishSession:
     def __init__(self, bus: EventBus, requests: AsyncIterator[pb.PublishStreamRequest]) -> None:
         self._bus = bus
         self._requests = requests
-        self._answers: asyncio.Queue[tuple[int, _Answer] | None] = asyncio.Queue(BATCHES_IN_FLIGHT)
+        self._answers: asyncio.Queue[tuple[pb.PublishStreamRequest, _Answer] | None] = asyncio.Queue(BATCHES_IN_FLIGHT)
 
     async def responses(self) -> AsyncIterator[pb.PublishStreamResponse]:
         """Answers until the publisher says it is done and everything is answered. Raises StorageError."""
@@ -56,7 +56,7 @@ class PublishSession:
     async def _read(self) -> None:
         try:
             async for request in self._requests:
-                await self._answers.put((request.batch_id, self._store(request)))
+                await self._answers.put((request, self._store(request)))
         except Exception:
             await self._answers.put(None)
             raise
@@ -64,23 +64,31 @@ class PublishSession:
         await self._answers.put(None)
 
     def _store(self, request: pb.PublishStreamRequest) -> _Answer:
-        if not request.events or not request.batch_id or len(request.events) > 1000:
+        if not request.events or not request.batch_id or len(request.events) > 1000 or len(request.expected) > 1000:
             return [_batch_refusal(violations_of(request))]
         events, refused = translate.events_from_pb(request.events)
         if refused:
             for item in refused:
                 self._bus.note_refused(item.event_type)
             return translate.refusals_to_pb(refused)
-        return asyncio.create_task(publish(self._bus, events), name="event_bus-append")
+        try:
+            expected = translate.expected_from_pb(request.expected)
+        except InvalidField as error:
+            return [_batch_refusal((FieldViolation(error.field, str(error), error.seen, error.allowed),))]
+        return asyncio.create_task(publish(self._bus, events, expected), name="event_bus-append")
 
     @staticmethod
-    async def _response(batch_id: int, answer: _Answer) -> pb.PublishStreamResponse:
+    async def _response(request: pb.PublishStreamRequest, answer: _Answer) -> pb.PublishStreamResponse:
+        batch_id = request.batch_id
         if isinstance(answer, list):
             return pb.PublishStreamResponse(batch_id=batch_id, refusals=answer)
         try:
             appended = await answer
         except EventConflict as error:
             return pb.PublishStreamResponse(batch_id=batch_id, refusals=translate.conflicts_to_pb(error))
+        except SequenceMismatch as error:
+            refusals = translate.mismatches_to_pb(error, request.expected)
+            return pb.PublishStreamResponse(batch_id=batch_id, refusals=refusals)
         return pb.PublishStreamResponse(batch_id=batch_id, sequences=appended.sequences, duplicates=appended.duplicates)
 
 
@@ -168,14 +176,16 @@ def _apply(reader: Reader, request: pb.SubscribeRequest) -> None:
         nack = request.nack
         delay_ns = translate.duration_ns(nack.delay) if nack.HasField("delay") else None
         reader.nack(nack.sequence, nack.error, delay_ns)
+    elif kind == "in_progress":
+        reader.extend(request.in_progress.sequences)
     else:
-        raise InvalidField("message", "open", "credit, ack or nack after the first message")
+        raise InvalidField("message", "open", "credit, ack, nack or in_progress after the first message")
 
 
-async def publish(bus: EventBus, events: Sequence[NewEvent]) -> Appended:
-    """Stores a batch, and counts what is refused for its id. Raises EventConflict, StorageError."""
+async def publish(bus: EventBus, events: Sequence[NewEvent], expected: Mapping[str, int]) -> Appended:
+    """Stores a batch, and counts what is refused for its id. Raises EventConflict, SequenceMismatch, StorageError."""
     try:
-        return await bus.publish(events)
+        return await bus.publish(events, expected)
     except EventConflict as error:
         for conflict in error.conflicts:
             bus.note_refused(events[conflict.index].type)

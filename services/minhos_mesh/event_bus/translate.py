@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,11 +14,12 @@ from google.protobuf.duration_pb2 import Duration
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
 from minhos_api.mesh.v1 import error_reason_pb2 as reasons
-from minhos_mesh.event_bus.domain.errors import EventConflict, TypeUnknown
-from minhos_mesh.event_bus.domain.patterns import Selection, selection
+from minhos_mesh.event_bus.domain.errors import EventConflict, InvalidField, SequenceMismatch, TypeUnknown
+from minhos_mesh.event_bus.domain.latest import GapCause
+from minhos_mesh.event_bus.domain.patterns import Selection, matches_any, selection
 from minhos_mesh.event_bus.domain.records import EventQuery, NewEvent, StoredEvent
 from minhos_mesh.event_bus.readers import Output, SlowReaderPolicy
-from minhos_mesh.event_bus.service import ConsumerReport, Durable, Start, Stats
+from minhos_mesh.event_bus.service import Durable, Start
 from minhos_mesh.runtime.contracts import event_catalogue
 from minhos_mesh.runtime.errors import FieldViolation
 from minhos_mesh.runtime.event_envelope import (
@@ -40,6 +41,12 @@ _POLICIES: Final = {
     pb.SLOW_READER_POLICY_UNSPECIFIED: SlowReaderPolicy.KEEP_ALL_WITH_GAP,
     pb.SLOW_READER_POLICY_KEEP_ALL_WITH_GAP: SlowReaderPolicy.KEEP_ALL_WITH_GAP,
     pb.SLOW_READER_POLICY_LATEST_PER_SUBJECT: SlowReaderPolicy.LATEST_PER_SUBJECT,
+}
+
+
+_CAUSES: Final = {
+    GapCause.SLOW_READER: pb.GAP_CAUSE_SLOW_READER,
+    GapCause.RETENTION: pb.GAP_CAUSE_RETENTION,
 }
 
 
@@ -135,6 +142,34 @@ def conflicts_to_pb(error: EventConflict) -> list[pb.EventRefusal]:
     ]
 
 
+def mismatches_to_pb(error: SequenceMismatch, expected: Sequence[pb.ExpectedSequence]) -> list[pb.EventRefusal]:
+    """The subjects that stand elsewhere, as the publish stream tells them."""
+    places = {item.subject: index for index, item in enumerate(expected)}
+    return [
+        pb.EventRefusal(
+            index=places[mismatch.subject],
+            reason=reasons.ErrorReason.Name(reasons.ERROR_REASON_VERSION_MISMATCH),
+            message=str(mismatch),
+            metadata={
+                "subject": mismatch.subject,
+                "expected": str(mismatch.expected),
+                "current": str(mismatch.current),
+            },
+        )
+        for mismatch in error.mismatches
+    ]
+
+
+def expected_from_pb(expected: Sequence[pb.ExpectedSequence]) -> Mapping[str, int]:
+    """What a publisher takes to be newest, by subject. Raises InvalidField for a subject that is named twice."""
+    found: dict[str, int] = {}
+    for index, item in enumerate(expected):
+        if item.subject in found:
+            raise InvalidField(f"expected[{index}].subject", item.subject, "each subject once")
+        found[item.subject] = item.sequence
+    return found
+
+
 def same_content(stored: bytes, again: bytes) -> bool:
     """Whether two envelopes tell the same: type, subject, source and payload, whatever the order of its encoded fields."""
     if stored == again:
@@ -162,30 +197,33 @@ def output_to_pb(output: Output) -> list[pb.SubscribeResponse]:
     responses: list[pb.SubscribeResponse] = []
     if output.gap is not None:
         gap = output.gap
-        told = pb.SubscribeGap(first_sequence=gap.first, last_sequence=gap.last, skipped=gap.skipped)
+        told = pb.SubscribeGap(
+            first_sequence=gap.first, last_sequence=gap.last, skipped=gap.skipped, cause=_CAUSES[gap.cause]
+        )
         responses.append(pb.SubscribeResponse(gap=told))
     if output.events:
         response = pb.SubscribeResponse()
         delivered = response.delivery.events
-        for stored, attempt in output.events:
-            item = delivered.add(attempt=attempt)
-            item.event.MergeFromString(stored.envelope)
-            _place(item.event, stored)
+        for outgoing in output.events:
+            item = delivered.add(attempt=outgoing.attempt, requeued=outgoing.requeued)
+            item.event.MergeFromString(outgoing.event.envelope)
+            _place(item.event, outgoing.event)
         responses.append(response)
     return responses
 
 
 def selection_from_pb(opening: pb.SubscribeOpen) -> Selection:
     """Which events a reader wants. Raises InvalidField and TypeUnknown."""
-    return _selection(opening.types, opening.subject if opening.HasField("subject") else None, "open.types")
+    subject = opening.subject if opening.HasField("subject") else None
+    return known_selection(opening.types, subject, "open.types", event_catalogue())
 
 
-def _selection(types: Sequence[str], subject: str | None, field: str) -> Selection:
+def known_selection(types: Sequence[str], subject: str | None, field: str, known: Collection[str]) -> Selection:
+    """The selection, every pattern of which matches a known type. Raises InvalidField and TypeUnknown."""
     found = selection(types, subject, field=field)
-    catalogue = event_catalogue()
     for index, wanted in enumerate(types):
-        if "*" not in wanted and ">" not in wanted and wanted not in catalogue:
-            near = difflib.get_close_matches(wanted, list(catalogue), n=1)
+        if wanted not in known and not any(matches_any((wanted,), name) for name in known):
+            near = difflib.get_close_matches(wanted, list(known), n=1)
             raise TypeUnknown(f"{field}[{index}]", wanted, near[0] if near else None)
     return found
 
@@ -196,7 +234,8 @@ def start_from_pb(start: pb.SubscribeStart) -> Start:
     return Start(
         beginning=start.beginning,
         after_sequence=start.after_sequence if kind == "after_sequence" else None,
-        time_ns=_ns(start.time) if kind == "time" else None,
+        time_ns=instant_ns(start.time) if kind == "time" else None,
+        latest_per_subject=start.latest_per_subject,
     )
 
 
@@ -221,20 +260,21 @@ def duration_ns(duration: Duration) -> int:
     return duration.seconds * NS + duration.nanos
 
 
-def query_from_pb(request: pb.ListEventsRequest) -> EventQuery:
-    """Which events to list. Raises InvalidField, TypeUnknown, and MeshError PAGE_TOKEN_INVALID."""
+def query_from_pb(request: pb.ListEventsRequest, stored: Collection[str]) -> EventQuery:
+    """Which events to list; `stored` are types that are no longer in the catalogue too. Raises InvalidField, TypeUnknown, and MeshError PAGE_TOKEN_INVALID."""
     after, before = request.after_sequence, None
     position = read_token(request)
+    subject = request.subject if request.HasField("subject") else None
     if position is not None:
         after, before = (int(position[0]), None) if request.ascending else (after, int(position[0]))
     return EventQuery(
-        selection=_selection(request.types, request.subject if request.HasField("subject") else None, "types"),
+        selection=known_selection(request.types, subject, "types", {*event_catalogue(), *stored}),
         source=request.source if request.HasField("source") else None,
         correlation_id=request.correlation_id if request.HasField("correlation_id") else None,
         after_sequence=after,
         before_sequence=before,
-        since_ns=_ns(request.since_time) if request.HasField("since_time") else None,
-        before_ns=_ns(request.before_time) if request.HasField("before_time") else None,
+        since_ns=instant_ns(request.since_time) if request.HasField("since_time") else None,
+        before_ns=instant_ns(request.before_time) if request.HasField("before_time") else None,
         ascending=request.ascending,
         limit=page_size(request, default=DEFAULT_PAGE, largest=LARGEST_PAGE),
     )
@@ -245,45 +285,12 @@ def page_token(request: pb.ListEventsRequest, position: int | None) -> str:
     return "" if position is None else make_token(request, [position])
 
 
-def stats_to_pb(stats: Stats) -> pb.GetStatsResponse:
-    """The statistics as the contract tells them."""
-    return pb.GetStatsResponse(
-        published=sum(count.published for count in stats.types),
-        delivered=stats.delivered,
-        refused=stats.refused,
-        failed=stats.failed,
-        dead_letters=sum(report.dead_letters for report in stats.consumers),
-        oldest_sequence=stats.bounds.oldest if stats.bounds.newest >= stats.bounds.oldest else 0,
-        newest_sequence=stats.bounds.newest,
-        types=[
-            pb.EventTypeStats(type=count.type, published=count.published, newest_time=_timestamp(count.newest_ns))
-            for count in stats.types
-        ],
-        consumers=[_consumer_to_pb(report) for report in stats.consumers],
-        ephemeral_readers=stats.ephemeral_readers,
-    )
-
-
-def _consumer_to_pb(report: ConsumerReport) -> pb.ConsumerStats:
-    told = pb.ConsumerStats(
-        name=report.name,
-        members=report.members,
-        lag=report.lag,
-        in_flight=report.in_flight,
-        redelivered=report.redelivered,
-        dead_letters=report.dead_letters,
-        types=report.types,
-    )
-    if report.oldest is not None:
-        told.oldest_unacked_sequence = report.oldest.sequence
-        told.oldest_unacked_time.CopyFrom(_timestamp(report.oldest.store_time_ns))
-    return told
-
-
-def _timestamp(ns: int) -> timestamp_pb2.Timestamp:
+def timestamp(ns: int) -> timestamp_pb2.Timestamp:
+    """An instant."""
     seconds, nanos = divmod(ns, NS)
     return timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
 
 
-def _ns(timestamp: timestamp_pb2.Timestamp) -> int:
-    return timestamp.seconds * NS + timestamp.nanos
+def instant_ns(stamp: timestamp_pb2.Timestamp) -> int:
+    """An instant in ns since the Unix epoch."""
+    return stamp.seconds * NS + stamp.nanos

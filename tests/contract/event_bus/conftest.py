@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from minhos_api.events.v1.event_admin_service_pb2_grpc import EventAdminServiceStub
 from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
 from minhos_mesh.event_bus.bootstrap import build
 from minhos_mesh.runtime.clients import Clients
@@ -18,19 +19,21 @@ from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.server import MeshServer
 
 CONTRACT = "minhos_api.events.v1.EventBusService"
+ADMIN = "minhos_api.events.v1.EventAdminService"
 
 
 class Bus:
     """A bus on a folder that can be stopped and started again at the same address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: MeshConfig | None = None) -> None:
         self._folder = folder
+        self._config = config or MeshConfig()
         self._stack = contextlib.AsyncExitStack()
         self.address = ""
         self._port = 0
 
     async def start(self) -> None:
-        context = ServiceContext("event_bus", "event_bus-1", MeshConfig(), MeshPaths(self._folder), Clients())
+        context = ServiceContext("event_bus", "event_bus-1", self._config, MeshPaths(self._folder), Clients())
         parts = await self._stack.enter_async_context(build(context))
         server = MeshServer(parts.servicers, errors=parts.errors, port=self._port)
         await self._stack.enter_async_context(server)
@@ -52,7 +55,7 @@ async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
 
 @pytest.fixture
 async def clients(bus: Bus) -> AsyncIterator[Clients]:
-    clients = Clients({CONTRACT: bus.address})
+    clients = Clients({CONTRACT: bus.address, ADMIN: bus.address})
     yield clients
     await clients.close()
 
@@ -60,6 +63,11 @@ async def clients(bus: Bus) -> AsyncIterator[Clients]:
 @pytest.fixture
 def stub(clients: Clients) -> Any:
     return clients.stub(EventBusServiceStub)
+
+
+@pytest.fixture
+def admin(clients: Clients) -> Any:
+    return clients.stub(EventAdminServiceStub)
 
 
 @pytest.fixture

@@ -3,100 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
+from tests.contract.event_bus.speaking import RawReader, code_and_reason, durable, event, stopped, until
 
+from minhos_api.events.v1 import event_admin_service_pb2 as admin_pb
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
 from minhos_api.registry.v1.registry_events_pb2 import ServiceStarted, ServiceStopped
 from minhos_mesh.event_bus import sessions
 from minhos_mesh.runtime.errors import read
-from minhos_mesh.runtime.events import make_event
 
 Change = Callable[[event_pb2.Event], None]
 Bus = Any
 """See conftest."""
-
-
-def event(subject: str = "s", service: str = "x", **more: Any) -> event_pb2.Event:
-    payload = ServiceStarted(service=service, instance_id="x-1")
-    return make_event(payload, subject=subject, source="tester", time_ns=1_790_000_000_000_000_000, **more)
-
-
-def stopped(subject: str = "s") -> event_pb2.Event:
-    return make_event(ServiceStopped(service="x", instance_id="x-1"), subject=subject, source="other", time_ns=10**18)
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Waits for the condition, 10 seconds at the most."""
-    async with asyncio.timeout(10):
-        while True:
-            held = condition()
-            if held if isinstance(held, bool) else await held:
-                return
-            await asyncio.sleep(0.005)
-
-
-class RawReader:
-    """A Subscribe stream by hand."""
-
-    def __init__(self, stub: Any, opening: pb.SubscribeOpen) -> None:
-        self.call = stub.Subscribe()
-        self._opening = opening
-
-    async def open(self) -> pb.SubscribeOpened:
-        await self.call.write(pb.SubscribeRequest(open=self._opening))
-        opened: pb.SubscribeOpened = (await self._next()).opened
-        return opened
-
-    async def _next(self) -> Any:
-        async with asyncio.timeout(10):
-            response = await self.call.read()
-        assert response is not grpc.aio.EOF
-        return response
-
-    async def next(self) -> Any:
-        while (response := await self._next()).WhichOneof("message") == "heartbeat":
-            pass
-        return response
-
-    async def ended(self) -> None:
-        """Returns once the bus has ended the stream."""
-        async with asyncio.timeout(10):
-            while await self.call.read() is not grpc.aio.EOF:
-                pass
-
-    async def events(self, count: int) -> list[pb.DeliveredEvent]:
-        found: list[pb.DeliveredEvent] = []
-        while len(found) < count:
-            found += (await self.next()).delivery.events
-        return found
-
-    async def sequences(self, count: int) -> list[int]:
-        return [item.event.sequence for item in await self.events(count)]
-
-    async def send(self, **message: Any) -> None:
-        await self.call.write(pb.SubscribeRequest(**message))
-
-    async def ack(self, *sequences: int) -> None:
-        await self.send(ack=pb.SubscribeAck(sequences=sequences))
-
-
-def durable(
-    name: str = "c", member: str = "m", credit: int = 100, *, start_at_beginning: bool = False, **more: Any
-) -> pb.SubscribeOpen:
-    start = pb.SubscribeStart(beginning=True) if start_at_beginning else None
-    return pb.SubscribeOpen(credit=credit, start=start, durable=pb.DurableReader(name=name, member=member, **more))
-
-
-async def code_and_reason(call: Awaitable[Any]) -> tuple[str, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    told = read(caught.value)
-    return told.code.name, told.reason.removeprefix("ERROR_REASON_")
 
 
 # Publish.
@@ -130,7 +53,7 @@ CHANGES: list[Change] = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_stored_id_with_other_content_is_refused_whole(stub: Any, change: Change) -> None:
+async def test_a_stored_id_with_other_content_is_refused_whole(stub: Any, admin: Any, change: Change) -> None:
     one, other = event("NQ"), event_pb2.Event()
     await stub.Publish(pb.PublishRequest(events=[one]))
     other.CopyFrom(one)
@@ -148,17 +71,17 @@ async def test_a_stored_id_with_other_content_is_refused_whole(stub: Any, change
     call.cancel()
     assert [(item.index, item.reason) for item in answer.refusals] == [(1, "ERROR_REASON_REQUEST_CONFLICT")]
     assert answer.refusals[0].metadata["event_id"] == one.event_id
-    stats = await stub.GetStats(pb.GetStatsRequest())
+    stats = await admin.GetStats(admin_pb.GetStatsRequest())
     assert (stats.published, stats.refused) == (1, 2)
 
 
-async def test_a_batch_that_contradicts_itself_is_refused(stub: Any) -> None:
+async def test_a_batch_that_contradicts_itself_is_refused(stub: Any, admin: Any) -> None:
     one, other = event("NQ"), event_pb2.Event()
     other.CopyFrom(one)
     other.subject = "ES"
     call = stub.Publish(pb.PublishRequest(events=[one, other]))
     assert await code_and_reason(call) == ("ALREADY_EXISTS", "REQUEST_CONFLICT")
-    assert (await stub.GetStats(pb.GetStatsRequest())).published == 0
+    assert (await admin.GetStats(admin_pb.GetStatsRequest())).published == 0
 
 
 async def test_the_same_fact_with_another_trace_or_time_is_still_the_same(stub: Any) -> None:
@@ -241,7 +164,7 @@ BAD_EVENTS: list[tuple[Change, str, str]] = [
 
 @pytest.mark.parametrize(("change", "reason", "text"), BAD_EVENTS)
 async def test_a_bad_event_is_refused_and_nothing_of_its_batch_is_stored(
-    stub: Any, change: Change, reason: str, text: str
+    stub: Any, admin: Any, change: Change, reason: str, text: str
 ) -> None:
     bad = event()
     change(bad)
@@ -251,7 +174,7 @@ async def test_a_bad_event_is_refused_and_nothing_of_its_batch_is_stored(
     assert (told.code.name, told.reason) == ("INVALID_ARGUMENT", f"ERROR_REASON_{reason}")
     assert text in told.message
     assert told.violations[0].field.startswith("events[1].")
-    assert (await stub.GetStats(pb.GetStatsRequest())).newest_sequence == 0
+    assert (await admin.GetStats(admin_pb.GetStatsRequest())).newest_sequence == 0
 
 
 @pytest.mark.parametrize("count", [0, 1001])
@@ -263,7 +186,7 @@ async def test_a_batch_of_a_wrong_size_is_refused(stub: Any, count: int) -> None
 # PublishStream.
 
 
-async def test_a_publish_stream_answers_in_order_and_goes_on_after_a_refusal(stub: Any) -> None:
+async def test_a_publish_stream_answers_in_order_and_goes_on_after_a_refusal(stub: Any, admin: Any) -> None:
     call = stub.PublishStream()
     batches: list[list[event_pb2.Event]] = [[event()], [event(), event()], [event()]]
     for change, _, _ in BAD_EVENTS:
@@ -284,7 +207,7 @@ async def test_a_publish_stream_answers_in_order_and_goes_on_after_a_refusal(stu
         assert text in refusal.message
     assert list(answers[-2].sequences) == [5]
     assert "events" in answers[-1].refusals[0].message
-    assert (await stub.GetStats(pb.GetStatsRequest())).refused == len(BAD_EVENTS)
+    assert (await admin.GetStats(admin_pb.GetStatsRequest())).refused == len(BAD_EVENTS)
 
 
 async def test_a_quiet_publish_stream_shows_that_it_lives(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +302,9 @@ async def test_a_reader_of_the_newest_is_told_what_was_passed_over(stub: Any) ->
     await stub.Publish(pb.PublishRequest(events=[event("a"), event("a"), event("b"), event("a")]))
     reader = RawReader(stub, pb.SubscribeOpen(credit=10, start=start, ephemeral=policy))
     await reader.open()
-    assert (await reader.next()).gap == pb.SubscribeGap(first_sequence=1, last_sequence=2, skipped=2)
+    assert (await reader.next()).gap == pb.SubscribeGap(
+        first_sequence=1, last_sequence=2, skipped=2, cause=pb.GAP_CAUSE_SLOW_READER
+    )
     assert await reader.sequences(2) == [3, 4]
     reader.call.cancel()
 
@@ -392,7 +317,7 @@ async def test_a_quiet_subscription_shows_that_it_lives(stub: Any, monkeypatch: 
     reader.call.cancel()
 
 
-async def test_a_failing_event_comes_again_and_ends_as_a_dead_letter(stub: Any) -> None:
+async def test_a_failing_event_comes_again_and_ends_as_a_dead_letter(stub: Any, admin: Any) -> None:
     reader = RawReader(stub, durable(max_attempts=2))
     await reader.open()
     await stub.Publish(pb.PublishRequest(events=[event(), event()]))
@@ -405,11 +330,11 @@ async def test_a_failing_event_comes_again_and_ends_as_a_dead_letter(stub: Any) 
     await reader.ack(2)
 
     async def settled() -> bool:
-        (consumer,) = (await stub.GetStats(pb.GetStatsRequest())).consumers
+        (consumer,) = (await admin.GetStats(admin_pb.GetStatsRequest())).consumers
         return (consumer.lag, consumer.dead_letters, consumer.in_flight) == (0, 1, 0)
 
     await until(settled)
-    stats = await stub.GetStats(pb.GetStatsRequest())
+    stats = await admin.GetStats(admin_pb.GetStatsRequest())
     assert (stats.failed, stats.dead_letters, stats.published) == (2, 1, 2)
     reader.call.cancel()
 

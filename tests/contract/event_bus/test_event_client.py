@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minhos_api.events.v1 import event_bus_service_pb2 as pb
+from minhos_api.events.v1 import event_admin_service_pb2 as admin_pb
 from minhos_api.events.v1 import event_pb2
 from minhos_api.registry.v1.registry_events_pb2 import ServiceStarted, ServiceStopped
 from minhos_mesh.event_bus.readers import Reader
@@ -53,7 +53,7 @@ async def test_a_handler_is_given_the_event_and_its_payload(context: ServiceCont
     assert seen == [(1, "one"), (3, "two")]
 
 
-async def test_a_failing_handler_affects_nothing_else(context: ServiceContext, stub: Any) -> None:
+async def test_a_failing_handler_affects_nothing_else(context: ServiceContext, stub: Any, admin: Any) -> None:
     client = EventClient(context)
     seen: list[tuple[str, str]] = []
 
@@ -67,7 +67,7 @@ async def test_a_failing_handler_affects_nothing_else(context: ServiceContext, s
     await client.publish([event("a", "bad"), event("a", "after"), event("b", "other")])
 
     async def dead() -> bool:
-        (consumer,) = (await stub.GetStats(pb.GetStatsRequest())).consumers
+        (consumer,) = (await admin.GetStats(admin_pb.GetStatsRequest())).consumers
         return (consumer.dead_letters, consumer.lag) == (1, 0)
 
     await until(dead)
@@ -127,7 +127,7 @@ async def test_a_position_of_another_journal_is_told_as_a_gap(context: ServiceCo
     assert gaps == [Gap(77, 0, 0)]
 
 
-async def test_a_service_that_ends_in_order_costs_no_attempt(context: ServiceContext, stub: Any) -> None:
+async def test_a_service_that_ends_in_order_costs_no_attempt(context: ServiceContext, stub: Any, admin: Any) -> None:
     client = EventClient(context)
     begun = asyncio.Event()
 
@@ -142,11 +142,11 @@ async def test_a_service_that_ends_in_order_costs_no_attempt(context: ServiceCon
     await context.tasks.close()
 
     async def left() -> bool:
-        (consumer,) = (await stub.GetStats(pb.GetStatsRequest())).consumers
+        (consumer,) = (await admin.GetStats(admin_pb.GetStatsRequest())).consumers
         return (consumer.members, consumer.in_flight, consumer.lag) == (0, 0, 1)
 
     await until(left)
-    assert (await stub.GetStats(pb.GetStatsRequest())).failed == 0
+    assert (await admin.GetStats(admin_pb.GetStatsRequest())).failed == 0
 
 
 async def test_a_reader_that_waits_for_events_says_goodbye_when_it_ends(
@@ -168,7 +168,9 @@ async def test_a_reader_that_waits_for_events_says_goodbye_when_it_ends(
     await until(lambda: ends == [True])
 
 
-async def test_a_reader_that_ends_acknowledges_what_it_has_handled(context: ServiceContext, stub: Any) -> None:
+async def test_a_reader_that_ends_acknowledges_what_it_has_handled(
+    context: ServiceContext, stub: Any, admin: Any
+) -> None:
     client = EventClient(context)
     seen: list[int] = []
 
@@ -184,15 +186,15 @@ async def test_a_reader_that_ends_acknowledges_what_it_has_handled(context: Serv
     await context.tasks.close()
 
     async def freed() -> bool:
-        (consumer,) = (await stub.GetStats(pb.GetStatsRequest())).consumers
+        (consumer,) = (await admin.GetStats(admin_pb.GetStatsRequest())).consumers
         return (consumer.members, consumer.in_flight, consumer.lag) == (0, 0, 3)
 
     await until(freed)
-    assert (await stub.GetStats(pb.GetStatsRequest())).failed == 0
+    assert (await admin.GetStats(admin_pb.GetStatsRequest())).failed == 0
 
 
 async def test_a_call_of_a_handler_that_is_cancelled_is_its_failure_and_not_the_end(
-    context: ServiceContext, stub: Any
+    context: ServiceContext, stub: Any, admin: Any
 ) -> None:
     client = EventClient(context)
     attempts: list[int] = []
@@ -206,7 +208,7 @@ async def test_a_call_of_a_handler_that_is_cancelled_is_its_failure_and_not_the_
     await subscription.wait_open(5)
     await client.publish([event()])
     await until(lambda: attempts == [1, 1])
-    assert (subscription.failed, (await stub.GetStats(pb.GetStatsRequest())).failed) == (1, 1)
+    assert (subscription.failed, (await admin.GetStats(admin_pb.GetStatsRequest())).failed) == (1, 1)
 
 
 async def test_a_refused_batch_names_the_event(context: ServiceContext, monkeypatch: pytest.MonkeyPatch) -> None:

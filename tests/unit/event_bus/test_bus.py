@@ -11,12 +11,14 @@ import pytest
 from minhos_mesh.event_bus.domain.errors import ConsumerConflict, PositionLost
 from minhos_mesh.event_bus.domain.latest import Gap
 from minhos_mesh.event_bus.domain.patterns import ALL, selection
-from minhos_mesh.event_bus.domain.records import EventQuery, NewEvent
+from minhos_mesh.event_bus.domain.records import Change, ConsumerState, DeadLetterQuery, EventQuery, NewEvent
 from minhos_mesh.event_bus.engines import sqlite
 from minhos_mesh.event_bus.engines.sqlite import MIGRATIONS, SqliteEngine
 from minhos_mesh.event_bus.readers import Reader, SlowReaderPolicy
-from minhos_mesh.event_bus.service import Durable, EventBus, Start
+from minhos_mesh.event_bus.reports import RetentionReport, stats
+from minhos_mesh.event_bus.service import CONSUMERS_AHEAD, Durable, EventBus, Start
 from minhos_mesh.runtime.clock import ManualClock, SystemClock
+from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.storage import Database
 
 MakeEvent = Callable[..., NewEvent]
@@ -31,7 +33,7 @@ async def got(reader: Reader, count: int) -> list[int]:
     while len(sequences) < count:
         output = await reader.next_output(5)
         assert output is not None, f"only {sequences} came"
-        sequences += [event.sequence for event, _ in output.events]
+        sequences += [each.event.sequence for each in output.events]
     return sequences
 
 
@@ -89,7 +91,7 @@ async def test_a_slow_reader_of_the_newest_is_told_what_it_missed(bus: EventBus,
     await bus.publish([make_event() for _ in range(100)] + [make_event(subject="ES")])
     output = await reader.next_output(5)
     assert output is not None
-    assert ([event.sequence for event, _ in output.events], output.gap) == ([100], Gap(1, 99, 99))
+    assert ([each.event.sequence for each in output.events], output.gap) == ([100], Gap(1, 99, 99))
     reader.grant(5)
     assert await got(reader, 1) == [101]
 
@@ -107,7 +109,7 @@ async def test_reading_goes_from_disk_to_memory_without_a_seam(
     while remaining:
         output = await durable.next_output(5)
         assert output is not None
-        sequences = [event.sequence for event, _ in output.events]
+        sequences = [each.event.sequence for each in output.events]
         durable.ack(sequences)
         remaining -= set(sequences)
 
@@ -117,7 +119,7 @@ async def test_a_large_backlog_comes_in_bounded_messages(bus: EventBus, make_eve
     reader = await bus.open_ephemeral(ALL, BEGINNING, 100, KEEP)
     output = await reader.next_output(5)
     assert output is not None
-    assert [event.sequence for event, _ in output.events] == [1, 2]
+    assert [each.event.sequence for each in output.events] == [1, 2]
     assert await got(reader, 4) == [3, 4, 5, 6]
 
 
@@ -166,13 +168,13 @@ async def test_a_failing_event_is_tried_again_and_ends_as_a_dead_letter(
         reader.nack(1, "first", None)
         output = await reader.next_output(5)
         assert output is not None
-        assert [(event.sequence, attempt) for event, attempt in output.events] == [(1, 2), (2, 1)]
+        assert [(each.event.sequence, each.attempt) for each in output.events] == [(1, 2), (2, 1)]
         reader.nack(1, "second", None)
         assert await got(reader, 1) == [2]
         reader.ack([2])
-        stats = await bus.stats()
-        assert (stats.failed, stats.consumers[0].dead_letters, stats.consumers[0].lag) == (2, 1, 0)
-    ((_, letter),) = await engine.list_dead_letters("c", 0, 10)
+        told = await stats(bus, RetentionReport())
+        assert (told.failed, told.consumers[0].dead_letters, told.consumers[0].lag) == (2, 1, 0)
+    ((_, letter),) = await engine.list_dead_letters(DeadLetterQuery(consumer="c"))
     assert [failure.error for failure in letter.failures] == ["first", "second"]
 
 
@@ -218,10 +220,12 @@ async def test_a_dead_letter_is_kept_though_the_next_member_comes_at_once(
     reader.nack(1, "broken", None)
     bus.close_reader(reader, clean=True)
     await bus.open_durable(ALL, Start(), 10, Durable("c", "two", max_attempts=1))
-    stats = await bus.stats()
-    assert (stats.failed, stats.consumers[0].dead_letters) == (1, 1)
+    told = await stats(bus, RetentionReport())
+    assert (told.failed, told.consumers[0].dead_letters) == (1, 1)
     async with asyncio.timeout(5):
-        while [letter.event.sequence for _, letter in await engine.list_dead_letters("c", 0, 10)] != [1]:
+        while [
+            letter.event.sequence for _, letter in await engine.list_dead_letters(DeadLetterQuery(consumer="c"))
+        ] != [1]:
             await asyncio.sleep(0.005)
 
 
@@ -229,8 +233,8 @@ async def test_lag_counts_what_was_not_read_yet(bus: EventBus, make_event: MakeE
     reader = await bus.open_durable(selection(["trade.*"]), Start(), 1, Durable("c", "m"))
     bus.close_reader(reader, clean=True)
     await bus.publish([make_event("order.updated"), make_event(), make_event()])
-    (report,) = (await bus.stats()).consumers
-    assert (report.lag, report.members, report.in_flight) == (2, 0, 0)
+    (report,) = (await stats(bus, RetentionReport())).consumers
+    assert (report.lag, report.members, report.in_flight) == (2, (), 0)
     assert report.oldest is not None
     assert report.oldest.sequence == 2
 
@@ -249,3 +253,25 @@ async def test_pages_cover_all_events_once(bus: EventBus, make_event: MakeEvent,
         query = EventQuery(query.selection, after_sequence=after, before_sequence=before, ascending=ascending, limit=7)
     expected = [n + 1 for n in range(50) if n % 3]
     assert seen == (expected if ascending else expected[::-1])
+
+
+async def test_a_consumer_ahead_of_a_journal_that_lost_its_end_goes_back_and_is_told(
+    tmp_path: Path, make_event: MakeEvent
+) -> None:
+    conditions = Conditions()
+    async with Database(tmp_path / "a.db", migrations=MIGRATIONS) as database:
+        engine = SqliteEngine(database, SystemClock())
+        await engine.start()
+        await engine.append([make_event(), make_event()])
+        await engine.save(Change(consumers=[ConsumerState("c", ALL, 3, 10**9, 7, ((2, ()), (6, ())))]))
+        async with EventBus(engine, SystemClock(), conditions) as bus:
+            assert "ends with event 2, but c had 7" in conditions.held()[CONSUMERS_AHEAD]
+            reader = await bus.open_durable(ALL, Start(), 10, Durable("c", "m"))
+            output = await reader.next_output(5)
+            assert output is not None
+            assert output.gap is not None
+            assert (output.gap.first, output.gap.last) == (3, 7)
+            await bus.publish([make_event()])
+            assert await got(reader, 1) == [2]
+            reader.ack([2])
+            assert await got(reader, 1) == [3]

@@ -117,10 +117,10 @@ def test_the_last_attempt_makes_a_dead_letter_with_every_error_and_frees_the_sub
         consumer.nack("a", 1, f"error {attempt}", now)
         now += 10 * SECOND
     assert sequences(consumer.take(now)) == [2]
-    (letter,) = consumer.take_dead()
+    ((letter,), _) = consumer.take_letters()
     assert [failure.error for failure in letter.failures] == ["error 1", "error 2", "error 3"]
     assert (letter.event.sequence, letter.consumer, letter.dead_time_ns) == (1, "c", 7)
-    assert consumer.take_dead() == []
+    assert consumer.take_letters()[0] == []
 
 
 def test_an_event_without_an_answer_fails_at_its_deadline() -> None:
@@ -269,7 +269,7 @@ def test_every_event_is_settled_or_dead_in_order_per_subject_whatever_members_do
             if rng.random() < 0.1:
                 consumer.leave(name, now, clean=rng.random() < 0.5)
                 joined(consumer, name, credit=5)
-        dead += [letter.event.sequence for letter in consumer.take_dead()]
+        dead += [letter.event.sequence for letter in consumer.take_letters()[0]]
         now += rng.choice((0, TENTH, SECOND))
         if offered == 60 and not consumer.unsettled:
             break

@@ -223,10 +223,10 @@ def test_a_client_that_asks_for_too_much_is_refused() -> None:
 
 
 def test_an_unknown_name_costs_something_so_there_may_not_be_many() -> None:
-    stream = DiscoveryStream(lambda type_url, name: res(type_url, name))
+    stream = DiscoveryStream(res)
     ask(stream, RDS, *(f"n{number}" for number in range(MAX_UNKNOWN)))
     assert len(drain(stream, ONE)[0].resources) == MAX_UNKNOWN
-    more = DiscoveryStream(lambda type_url, name: res(type_url, name))
+    more = DiscoveryStream(res)
     ask(more, RDS, *(f"n{number}" for number in range(MAX_UNKNOWN + 1)))
     with pytest.raises(TooManyNames, match="65 names that nobody knows, allowed are 64"):
         drain(more, ONE)

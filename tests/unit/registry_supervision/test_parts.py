@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from minhos_mesh.runtime.log_tail import LogTails
 from minhos_mesh.registry.readiness import ReadinessBoard
 from minhos_mesh.registry.stores.sqlite import MIGRATIONS, SqliteStore
 from minhos_mesh.registry.supervision_watch import describe
 from minhos_mesh.registry.wishes import StoredWishes
 from minhos_mesh.runtime.keeper_protocol import KeeperPaths, ProcessExit
+from minhos_mesh.runtime.log_tail import LogTails
 from minhos_mesh.runtime.storage import Database
 
 

@@ -12,8 +12,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from minhos_mesh.event_bus.domain.errors import ConsumerConflict, NotDelivered
-from minhos_mesh.event_bus.domain.records import ConsumerState, DeadLetter, Failure, StoredEvent
+from minhos_mesh.event_bus.domain.errors import ConsumerConflict, LimitReached, NotDelivered
+from minhos_mesh.event_bus.domain.given import RecentlyGiven
+from minhos_mesh.event_bus.domain.records import (
+    ConsumerState,
+    DeadLetter,
+    Failure,
+    LetterKey,
+    Lost,
+    RemovedEvent,
+    StoredEvent,
+)
 from minhos_mesh.event_bus.domain.redelivery import RedeliveryPolicy
 
 WINDOW: Final = 1024
@@ -25,6 +34,9 @@ LONGEST_RUN: Final = 32
 LARGEST_RUN_BYTES: Final = 256 * 1024
 """As LONGEST_RUN, in bytes; a single larger event goes alone."""
 
+MOST_CREDIT: Final = 1_000_000
+"""Events that a reader may have asked for and not been sent."""
+
 
 @dataclass(slots=True)
 class Entry:
@@ -34,6 +46,8 @@ class Entry:
     failures: list[Failure]
     deliveries: int = 0
     not_before_ns: int = 0
+    letter: DeadLetter | None = None
+    """The dead letter that it is delivered again from."""
 
 
 @dataclass(slots=True)
@@ -54,6 +68,7 @@ class Member:
     credit: int = 0
     is_leaving: bool = False
     in_flight: dict[int, Lane] = field(default_factory=dict)
+    given: RecentlyGiven = field(default_factory=RecentlyGiven)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,7 @@ class Delivery:
     member: str
     event: StoredEvent
     attempt: int
+    requeued: bool = False
 
 
 class Consumer:
@@ -78,6 +94,11 @@ class Consumer:
         self.failed = 0
         self.delivered = 0
         self.late = 0
+        self.pause = state.pause
+        self.lost = state.lost
+        self.lost_count = state.lost_count
+        self.snapshot_through = state.snapshot_through
+        self.accounted_through = state.accounted_through
         self._wall_ns = wall_ns
         self._entries: dict[int, Entry] = {}
         self._lanes: dict[str, Lane] = {}
@@ -85,6 +106,7 @@ class Consumer:
         self._timers: list[tuple[int, str]] = []
         self._timer_at: dict[str, int] = {}
         self._dead: list[DeadLetter] = []
+        self._undead: list[LetterKey] = []
 
     # What comes from the journal.
 
@@ -95,6 +117,8 @@ class Consumer:
 
     def offer(self, event: StoredEvent, failures: tuple[Failure, ...] = ()) -> None:
         """Takes the next matching event of the journal, in order of sequence."""
+        if event.sequence in self._entries:
+            return  # being delivered again already
         entry = Entry(event, list(failures), deliveries=len(failures))
         self._entries[event.sequence] = entry
         lane = self._lanes.setdefault(event.subject, Lane())
@@ -102,9 +126,55 @@ class Consumer:
         self.position = max(self.position, event.sequence)
         self._queue(event.subject, lane)
 
+    def offer_again(self, letter: DeadLetter, failures: tuple[Failure, ...] = ()) -> None:
+        """Takes a dead letter that was requeued; `failures` are those since then."""
+        sequence, subject = letter.event.sequence, letter.event.subject
+        if sequence in self._entries:
+            return
+        self._entries[sequence] = Entry(letter.event, list(failures), deliveries=len(failures), letter=letter)
+        lane = self._lanes.setdefault(subject, Lane())
+        lane.entries.append(self._entries[sequence])
+        self._queue(subject, lane)
+
     def advance(self, through: int) -> None:
         """Notes that the journal was looked through up to here."""
         self.position = max(self.position, through)
+
+    def note_removed(self, removed: Iterable[RemovedEvent]) -> Lost | None:
+        """Takes note that events are gone from the journal; gives what this consumer loses by it.
+
+        Of those it holds it lets go: after a restart nobody could deliver them. What is out may still be handled, its
+        acknowledgement comes late.
+        """
+        lost: list[int] = []
+        for event in removed:
+            self.accounted_through = max(self.accounted_through, event.sequence)
+            entry = self._entries.get(event.sequence)
+            if entry is not None and entry.letter is None:
+                self._let_go(entry)
+                lost.append(event.sequence)
+            elif event.sequence > max(self.position, self.snapshot_through) and self.state.selection.matches(
+                event.type, event.subject
+            ):
+                lost.append(event.sequence)
+        if not lost:
+            return None
+        return self.note_lost(Lost(lost[0], lost[-1], len(lost)))
+
+    def note_lost(self, lost: Lost) -> Lost:
+        """Remembers that events never come, until a reader was told."""
+        before = self.lost
+        self.lost_count += lost.count
+        if before is None:
+            self.lost = lost
+        else:
+            self.lost = Lost(min(before.first, lost.first), max(before.last, lost.last), before.count + lost.count)
+        return lost
+
+    def forget_lost(self, told: Lost) -> None:
+        """A reader was told and went on."""
+        if self.lost == told:
+            self.lost = None
 
     # What comes from members.
 
@@ -117,8 +187,11 @@ class Consumer:
         self.members[name] = Member()
 
     def grant(self, name: str, credit: int) -> None:
-        """Lets that many more events go to the member."""
-        self.members[name].credit += credit
+        """Lets that many more events go to the member. Raises LimitReached."""
+        total = self.members[name].credit + credit
+        if total > MOST_CREDIT:
+            raise LimitReached("unused credit of a reader", total, MOST_CREDIT)
+        self.members[name].credit = total
 
     def retire(self, name: str, unsent: Iterable[int]) -> None:
         """Gives a member nothing more; what was meant for it and not sent goes to others and counts as no attempt."""
@@ -148,15 +221,16 @@ class Consumer:
     def ack(self, name: str, sequence: int, now_ns: int) -> None:
         """Settles an event. One that was withdrawn or settled meanwhile is counted as late.
 
-        Raises NotDelivered for a sequence that was never given to any reader of this consumer.
+        Raises NotDelivered for a sequence that this member was never given.
         """
         lane = self.members[name].in_flight.pop(sequence, None)
         if lane is None:
-            self._require_known(sequence)
-            self.late += 1
+            self._note_late(name, sequence)
             return
         index = self._index_of(lane, sequence)
         entry = lane.entries[index]
+        if entry.letter is not None:
+            self._undead.append(LetterKey(self.state.name, sequence))
         del lane.entries[index]
         del self._entries[entry.event.sequence]
         lane.out -= 1
@@ -168,10 +242,26 @@ class Consumer:
         """Notes a failed attempt: the event goes out again after the schedule's delay, or the given one, or is dead."""
         lane = self.members[name].in_flight.get(sequence)
         if lane is None:
-            self._require_known(sequence)
-            self.late += 1
+            self._note_late(name, sequence)
             return
         self._fail(lane, Failure(self._wall_ns(), name, error), now_ns, self._index_of(lane, sequence), delay_ns)
+
+    def extend(self, name: str, sequence: int, now_ns: int) -> None:
+        """Begins the deadline of an event, and of what is out with it, anew. Raises NotDelivered."""
+        lane = self.members[name].in_flight.get(sequence)
+        if lane is None:
+            self._note_late(name, sequence)
+            return
+        self._arm(lane, now_ns)
+
+    def reset(self, position: int) -> int:
+        """Goes on from another position with nothing held. Gives how many held events below it are passed over thereby."""
+        entries = list(self._entries.values())
+        passed = sum(entry.letter is None and entry.event.sequence <= position for entry in entries)
+        for entry in entries:
+            self._let_go(entry)
+        self.position, self.snapshot_through = position, 0
+        return passed
 
     # What goes out.
 
@@ -179,7 +269,7 @@ class Consumer:
         """Gives what may go out now: per subject to one member, to the member with the least in flight."""
         self._run_timers(now_ns)
         deliveries: list[Delivery] = []
-        while self._ready and (name := self._freest()) is not None:
+        while self.pause is None and self._ready and (name := self._freest()) is not None:
             _, subject = heapq.heappop(self._ready)
             lane = self._lanes.get(subject)
             if lane is None:
@@ -211,24 +301,34 @@ class Consumer:
             unsettled=tuple((sequence, tuple(entry.failures)) for sequence, entry in self._entries.items()),
             redelivered=self.redelivered,
             dead_letters=self.dead_count,
+            pause=self.pause,
+            lost=self.lost,
+            lost_count=self.lost_count,
+            created_ns=self.state.created_ns,
+            snapshot_through=self.snapshot_through if self.position < self.snapshot_through else 0,
+            accounted_through=self.accounted_through,
         )
 
     def is_out(self, name: str, sequence: int) -> bool:
         """Says whether the event is out at that member and not withdrawn."""
         return sequence in self.members[name].in_flight
 
-    def put_back_dead(self, letters: list[DeadLetter]) -> None:
-        """Takes back dead letters that could not be written down."""
-        self._dead = letters + self._dead
+    def put_back_letters(self, dead: list[DeadLetter], undead: list[LetterKey]) -> None:
+        """Takes back what could not be written down."""
+        self._dead = dead + self._dead
+        self._undead = undead + self._undead
 
-    def take_dead(self) -> list[DeadLetter]:
-        """Gives the dead letters since the last call, to be written down together with `remembered`."""
+    def take_letters(self) -> tuple[list[DeadLetter], list[LetterKey]]:
+        """Gives the dead letters since the last call, and those that were handled after all, to be written down together
+        with `remembered`.
+        """
         dead, self._dead = self._dead, []
-        return dead
+        undead, self._undead = self._undead, []
+        return dead, undead
 
     def go_on_from(self, before: Consumer) -> None:
-        """Takes over what a state machine has besides its state: dead letters not yet written down, and its counts."""
-        self._dead = before.take_dead()
+        """Takes over what a state machine has besides its state: letters not yet written down, and its counts."""
+        self._dead, self._undead = before.take_letters()
         self.failed, self.delivered, self.late = before.failed, before.delivered, before.late
 
     @property
@@ -241,13 +341,21 @@ class Consumer:
         """Events out at members."""
         return sum(lane.out for lane in self._lanes.values())
 
-    def held(self) -> list[StoredEvent]:
-        """Every event held and not acknowledged, in order."""
-        return [entry.event for entry in self._entries.values()]
+    def held(self) -> tuple[list[StoredEvent], list[DeadLetter]]:
+        """Every event held and not acknowledged, in order: those of the journal, and requeued letters."""
+        entries = self._entries.values()
+        return (
+            [entry.event for entry in entries if entry.letter is None],
+            [entry.letter for entry in entries if entry.letter is not None],
+        )
+
+    def holds(self, sequence: int) -> bool:
+        """Whether the event is held and not acknowledged."""
+        return sequence in self._entries
 
     def oldest_unsettled(self) -> StoredEvent | None:
-        """The oldest event held and not acknowledged."""
-        return next((entry.event for entry in self._entries.values()), None)
+        """The oldest event of the journal that is held and not acknowledged."""
+        return next((entry.event for entry in self._entries.values() if entry.letter is None), None)
 
     # Inside.
 
@@ -273,7 +381,8 @@ class Consumer:
             self.redelivered += entry.deliveries > 1
             member.credit -= 1
             member.in_flight[entry.event.sequence] = lane
-            run.append(Delivery(name, entry.event, len(entry.failures) + 1))
+            member.given.add(entry.event.sequence)
+            run.append(Delivery(name, entry.event, len(entry.failures) + 1, entry.letter is not None))
         lane.out, lane.member = len(run), name
         self.delivered += len(run)
         self._arm(lane, now_ns)
@@ -315,10 +424,24 @@ class Consumer:
             del lane.entries[index]
             del self._entries[entry.event.sequence]
             self.dead_count += 1
-            self._dead.append(DeadLetter(self.state.name, entry.event, tuple(entry.failures), failure.time_ns))
+            self._dead.append(self._letter(entry, failure.time_ns))
         else:
             delay = self.policy.delay_ns(len(entry.failures)) if delay_ns is None else delay_ns
             entry.not_before_ns = now_ns + delay
+        self._after_settling(entry.event.subject, lane)
+
+    def _letter(self, entry: Entry, time_ns: int) -> DeadLetter:
+        earlier = () if entry.letter is None else entry.letter.failures
+        edited = entry.letter is not None and entry.letter.is_edited
+        return DeadLetter(self.state.name, entry.event, (*earlier, *entry.failures), time_ns, is_edited=edited)
+
+    def _let_go(self, entry: Entry) -> None:
+        """Takes an event away without its being settled."""
+        lane = self._lanes[entry.event.subject]
+        index = lane.entries.index(entry)
+        self._withdraw(lane, index)
+        del lane.entries[index]
+        del self._entries[entry.event.sequence]
         self._after_settling(entry.event.subject, lane)
 
     def _withdraw(self, lane: Lane, index: int) -> None:
@@ -352,7 +475,7 @@ class Consumer:
     def _index_of(lane: Lane, sequence: int) -> int:
         return next(index for index in range(lane.out) if lane.entries[index].event.sequence == sequence)
 
-    def _require_known(self, sequence: int) -> None:
-        entry = self._entries.get(sequence)
-        if sequence < 1 or sequence > self.position or (entry is not None and not entry.deliveries):
+    def _note_late(self, name: str, sequence: int) -> None:
+        if sequence not in self.members[name].given:
             raise NotDelivered(sequence)
+        self.late += 1

@@ -49,12 +49,56 @@ class NotDelivered(BusError):
         self.sequence = sequence
 
 
+class LimitReached(BusError):
+    """Expected: more is asked for than one may have."""
+
+    def __init__(self, limit: str, seen: int, allowed: int) -> None:
+        super().__init__(f"{limit}: {seen} asked, {allowed} allowed")
+        self.limit, self.seen, self.allowed = limit, seen, allowed
+
+
+class ConsumerUnknown(BusError):
+    """Expected: no durable consumer has that name."""
+
+    def __init__(self, consumer: str, nearest: str | None, known: Sequence[str]) -> None:
+        hint = (
+            f"; was {nearest} meant?" if nearest else f"; known are {', '.join(known)}" if known else "; there is none"
+        )
+        super().__init__(f"there is no consumer {consumer!r}{hint}")
+        self.consumer, self.nearest, self.known = consumer, nearest, ", ".join(known)
+
+
+class DeadLetterUnknown(BusError):
+    """Expected: no dead letter of that number waits."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"there is no dead letter {number} that waits")
+        self.number = number
+
+
+class StateConflict(BusError):
+    """Expected: what is asked for does not go with how things stand."""
+
+    def __init__(self, wanted: str, state: str, because: str | None = None) -> None:
+        super().__init__(f"{wanted}: {state}{f'; {because}' if because else ''}")
+        self.wanted, self.state, self.because = wanted, state, because
+
+
+class RequestConflict(BusError):
+    """Expected: the request id came before with other content."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request_id is {request_id!r}, which came before with other content: make a new one")
+        self.field, self.request_id = "request_id", request_id
+
+
 class TypeUnknown(BusError):
-    """Expected: a reader asks for a type without wildcard that is not in the catalogue, so that nothing would ever come."""
+    """Expected: a reader asks for a pattern that no event type matches, so that nothing would ever come."""
 
     def __init__(self, field: str, event_type: str, nearest: str | None) -> None:
         hint = f"; was {nearest} meant?" if nearest else ""
-        super().__init__(f"{field} is {event_type!r}, which is not in the catalogue{hint}")
+        which = "matches no type of" if set(event_type) & {"*", ">"} else "is not in"
+        super().__init__(f"{field} is {event_type!r}, which {which} the catalogue{hint}")
         self.field, self.type, self.nearest = field, event_type, nearest
 
 
@@ -81,3 +125,28 @@ class EventConflict(BusError):
         self.conflicts = tuple(conflicts)
         first = conflicts[0]
         self.field, self.event_id, self.sequence = f"events[{first.index}].event_id", first.event_id, first.sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A subject whose newest event is not the expected one; 0 stands for none."""
+
+    subject: str
+    expected: int
+    current: int
+
+    def __str__(self) -> str:
+        return (
+            f"expected: the newest event of subject {self.subject!r} is {self.current or 'none'},"
+            f" not {self.expected or 'none'}: read it and decide again"
+        )
+
+
+class SequenceMismatch(BusError):
+    """Expected: somebody else published to a subject meanwhile; nothing of the batch is stored."""
+
+    def __init__(self, mismatches: Sequence[Mismatch]) -> None:
+        super().__init__("; ".join(str(mismatch) for mismatch in mismatches))
+        self.mismatches = tuple(mismatches)
+        first = mismatches[0]
+        self.subject, self.expected, self.current = first.subject, first.expected, first.current

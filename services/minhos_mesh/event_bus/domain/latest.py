@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
 from minhos_mesh.event_bus.domain.records import StoredEvent
+
+
+class GapCause(enum.Enum):
+    """Why a reader does not get events."""
+
+    SLOW_READER = enum.auto()
+    RETENTION = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,11 @@ class Gap:
     first: int
     last: int
     skipped: int
+    cause: GapCause = GapCause.SLOW_READER
+
+    def joined(self, other: Gap) -> Gap:
+        """Both as one of the same cause."""
+        return Gap(min(self.first, other.first), max(self.last, other.last), self.skipped + other.skipped, self.cause)
 
 
 class LatestPerSubject:
@@ -44,8 +57,5 @@ class LatestPerSubject:
         return [self._newest.pop(key) for key in keys], gap
 
     def _widen(self, sequence: int) -> None:
-        gap = self._gap
-        if gap is None:
-            self._gap = Gap(sequence, sequence, 1)
-        else:
-            self._gap = Gap(min(gap.first, sequence), max(gap.last, sequence), gap.skipped + 1)
+        gap = Gap(sequence, sequence, 1)
+        self._gap = gap if self._gap is None else self._gap.joined(gap)

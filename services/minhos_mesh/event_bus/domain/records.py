@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minhos_mesh.event_bus.domain.patterns import ALL, Selection
@@ -51,7 +52,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Oldest and newest sequence held; (1, 0) when the journal is empty."""
+    """Oldest and newest sequence held; (1, 0) when nothing was ever stored, (n + 1, n) when nothing is held any more."""
 
     oldest: int
     newest: int
@@ -74,11 +75,31 @@ class EventQuery:
 
 @dataclass(frozen=True, slots=True)
 class TypeCount:
-    """How many events of one type were ever stored, and when the newest was."""
+    """One type: how many events were ever stored and when the newest was (ns), how many are held and their envelopes' bytes."""
 
     type: str
     published: int
     newest_ns: int
+    held: int
+    held_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedEvent:
+    """What is known of an event that was removed from the journal."""
+
+    sequence: int
+    type: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What was removed, in order of sequence, how many bytes of envelopes that were, and whether there is more to remove."""
+
+    removed: tuple[RemovedEvent, ...]
+    bytes: int
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +113,47 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event that one consumer could not handle in any attempt."""
+    """An event that one consumer could not handle in any attempt, with every attempt, those before a requeue too.
+
+    `is_requeued` while it is being delivered again: then it waits for its acknowledgement, which removes it.
+    """
 
     consumer: str
     event: StoredEvent
     failures: tuple[Failure, ...]
     dead_time_ns: int
+    is_requeued: bool = False
+    is_edited: bool = False
+    """Whether a person gave it another payload; `event` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterQuery:
+    """Which dead letters to list, behind a number; None does not filter, empty `numbers` stand for none."""
+
+    consumer: str | None = None
+    selection: Selection = ALL
+    numbers: tuple[int, ...] | None = None
+    is_requeued: bool | None = False
+    after_number: int = 0
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Events that retention took from a consumer before it had them: between which sequences, and how many matched."""
+
+    first: int
+    last: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why and since when (ns since the Unix epoch) a consumer gets nothing."""
+
+    reason: str
+    since_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +161,7 @@ class ConsumerState:
     """What is remembered of a durable consumer.
 
     Everything up to `position` was handed to the consumer or did not match; of that, `unsettled` is not yet
-    acknowledged, each with the attempts that failed so far.
+    acknowledged, each with the attempts that failed since it was (re)queued. `lost` is not yet told to any reader.
     """
 
     name: str
@@ -116,3 +172,54 @@ class ConsumerState:
     unsettled: tuple[tuple[int, tuple[Failure, ...]], ...] = ()
     redelivered: int = 0
     dead_letters: int = 0
+    """How many events ever became dead letters."""
+    pause: Pause | None = None
+    lost: Lost | None = None
+    lost_count: int = 0
+    """How many events retention ever took from it."""
+    created_ns: int = 0
+    snapshot_through: int = 0
+    """Up to here it gets only the newest event of each type and subject; of no meaning once `position` is there."""
+    accounted_through: int = 0
+    """What retention removed up to here is in `lost_count`, as far as it was taken from this consumer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterKey:
+    """What a dead letter is known by: there is one for each consumer and sequence."""
+
+    consumer: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request was answered: `mark` tells its content, so that the same id with other content is noticed."""
+
+    request_id: str
+    mark: str
+    response: bytes
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of what is remembered of consumers and dead letters.
+
+    A consumer or letter that is both written and removed is removed.
+    """
+
+    consumers: Sequence[ConsumerState] = ()
+    dead: Sequence[DeadLetter] = ()
+    removed_letters: Sequence[LetterKey] = ()
+    removed_consumers: Sequence[str] = ()
+    """Their dead letters stay."""
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy of the journal: its size, and the newest event in it."""
+
+    bytes: int
+    newest: int
