@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tests.contract.both_stubs.serving import FILLED, SYMBOL, ServedMesh
 
 from minhos_mesh.runtime.contracts import all_contracts
 
+ROOT = Path(__file__).parents[3]
 P = 23_500_000_000_000
 READING = [
     (contract.name, method)
@@ -24,6 +26,8 @@ STREAMS = [(name, method.name) for name, method in READING if method.response_st
 NEEDED: dict[tuple[str, str], dict[str, Any]] = {
     ("HealthMonitorService", "GetServiceHealth"): {"service": "trading_engine"},
     ("RegistryService", "Resolve"): {"name": "registry"},
+    ("ContractService", "CheckContract"): {"descriptor_set": (ROOT / "proto" / "contracts.binpb").read_bytes()},
+    ("ContractService", "GetContract"): {"name": "TradingEngine"},
     ("RiskManagerService", "CalculatePositionSize"): {
         "symbol": SYMBOL, "entry_price_e9": P, "stop_price_e9": P - 10_000_000_000, "risk_amount_e9": 900_000_000_000,
     },
