@@ -15,7 +15,7 @@ from minhos_mesh.event_bus.service import EventBus
 from minhos_mesh.event_bus.servicer import ERRORS, EventBusServicer
 from minhos_mesh.event_bus.servicer_admin import EventAdminServicer
 from minhos_mesh.runtime import contracts, validation
-from minhos_mesh.runtime.config import EventBusSection
+from minhos_mesh.runtime.config_sections import EventBusSection
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 
 

@@ -12,7 +12,8 @@ from minhos_mesh.registry.supervision_ports import Launch
 from minhos_mesh.runtime.backoff import Backoff
 from minhos_mesh.runtime.catalogue import has_one_owner, service_names
 from minhos_mesh.runtime.clients import BOOTSTRAP_VARIABLE, bootstrap_text
-from minhos_mesh.runtime.config import MeshConfig, RegistrySection
+from minhos_mesh.runtime.config import MeshConfig
+from minhos_mesh.runtime.config_sections import RegistrySection
 from minhos_mesh.runtime.paths import MeshPaths, registry_address
 from minhos_mesh.runtime.service_settings import ServiceSection
 

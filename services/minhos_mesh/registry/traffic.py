@@ -14,7 +14,7 @@ from minhos_mesh.registry.route_store import RouteDocuments, RouteStore
 from minhos_mesh.registry.xds_resources import ResourceBuilder
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.conditions import Conditions
-from minhos_mesh.runtime.config import RoutingSection
+from minhos_mesh.runtime.config_sections import RoutingSection
 from minhos_mesh.runtime.log import get_logger
 
 REFUSED: Final = "DISCOVERY_REFUSED"

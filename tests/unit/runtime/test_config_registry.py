@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from minhos_mesh.runtime.config import ConfigError, RegistrySection, load, load_saved, save
+from minhos_mesh.runtime.config import ConfigError, load, load_saved, save
+from minhos_mesh.runtime.config_sections import RegistrySection
 
 
 def read(tmp_path: Path, text: str) -> RegistrySection:

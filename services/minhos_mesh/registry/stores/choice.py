@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from minhos_mesh.registry.store import RegistryStore, StoreRefused, StoreUnavailable
 from minhos_mesh.registry.stores.etcd import open_etcd
 from minhos_mesh.registry.stores.sqlite import SqliteStore
-from minhos_mesh.runtime.config import ConfigError, RegistrySection
+from minhos_mesh.runtime.config import ConfigError
+from minhos_mesh.runtime.config_sections import RegistrySection
 from minhos_mesh.runtime.storage import Database
 
 
