@@ -32,9 +32,12 @@ class Call:
 CALLS: dict[str, Call] = {
     "minhos_api.registry.v1.RegistryService": Call("Resolve", {"name": "event_bus"}, "127.0.0.1:"),
     "minhos_api.registry.v1.SupervisorService": Call("StartService", {"service": "event_bus"}, "PHASE_UNCHANGED"),
+    "minhos_api.registry.v1.ContractService": Call("GetContract", {"name": "TradingEngine"}, "descriptorSet"),
+    "minhos_api.registry.v1.RouteService": Call("ListRoutes", {}, "{"),
     "minhos_api.health.v1.HealthMonitorService": Call("GetMeshHealth", {}, "SERVICE_STATE_HEALTHY"),
     "minhos_api.mesh.v1.ServiceControlService": Call("Describe", {}, "instanceId"),
     "minhos_api.events.v1.EventBusService": Call("ListEvents", {"page_size": 1}, "type.googleapis.com/minhos_api."),
+    "minhos_api.events.v1.EventAdminService": Call("GetStats", {}, "published"),
     "minhos_api.market.v1.MarketDataProviderService": Call("GetMarketData", {}, "PROVENANCE_SIMULATED"),
     "minhos_api.market.v1.MarketDataIngestService": Call("IngestTicks", {}, "INVALID_FIELD"),
     "minhos_api.sierra.v1.SierraClientService": Call("GetStatus", {}, "SIERRA_FEED_STATE_TAILING"),

@@ -115,6 +115,8 @@ async def all_healthy(address: str, timeout_s: float, ended: Collection[str] = (
 
 async def _not_healthy(clients: Clients, ended: Collection[str]) -> dict[str, str]:
     mesh = await clients.stub(HealthMonitorServiceStub).GetMeshHealth(health.GetMeshHealthRequest())
+    if all(item.state == SERVICE_STATE_STOPPED for item in mesh.services if item.service != REGISTRY):
+        return {"every service": "STOPPED; `minhos up` starts them"}
     return {
         item.service: " ".join([state_name(item.state), *(f"({reason.message})" for reason in item.reasons)])
         for item in mesh.services

@@ -125,6 +125,7 @@ class Database:
         self._listeners: list[Callable[[], None]] = []
         self._open = False
         self._local = threading.local()
+        self._reading: list[Connection] = []
         self._readers = readers
         self._writer_connection: Connection | None = None
 
@@ -158,7 +159,16 @@ class Database:
                 self._writer_connection.interrupt()
             raise StorageError(f"{self.path}: not closed within {self._close_deadline_s:g} s") from None
         finally:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            await self._close_readers()
+
+    async def _close_readers(self) -> None:
+        """Ends reading, what is being read too, and gives back the files."""
+        for connection in self._reading:
+            connection.interrupt()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._pool.shutdown)
+        while self._reading:
+            self._reading.pop().close()
 
     async def write(self, fn: Callable[[Connection], T], *, then: Callable[[T], None] | None = None) -> T:
         """Runs `fn` in the writer thread inside the current group's transaction; returns its result once on disk.
@@ -296,6 +306,7 @@ class Database:
             connection = _connect(self.path)
             connection.execute("PRAGMA query_only = ON")
             self._local.connection = connection
+            self._reading.append(connection)
         connection.execute("BEGIN")
         try:
             return fn(connection)

@@ -239,8 +239,14 @@ async def test_what_bad_clients_cost_is_given_back(plane: Any, channels: Callabl
     tracemalloc.start()
     for _ in range(3):
         await round_of(200)
-    gc.collect()
-    kept, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    _kept, peak = tracemalloc.get_traced_memory()
     assert peak < 40_000_000, "at its worst"
-    assert kept < 3_000_000, "and when they are gone"
+
+    def given_back() -> bool:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] < 3_000_000
+
+    try:
+        await wait_until(given_back, "memory of clients that are gone")  # gRPC lets go of a closed call a little later
+    finally:
+        tracemalloc.stop()

@@ -143,7 +143,10 @@ def test_each_kind_of_change_alone(folder: Path) -> None:
     """Each by itself at several places, all places in one set: what one hides of another is left to the test above."""
     unread, seen = [], set[str]()
     for name in sorted(MUTATIONS):
-        data, done = changed([(name, 37 * place + 11, 13 * place + 5) for place in range(6)])
+        places = [(name, 37 * place + 11, 13 * place + 5) for place in range(60)]
+        data, done = changed(places[:6])
+        if not done:  # what is used elsewhere cannot be taken away alone
+            data, done = changed(places)
         assert done, f"{name} was never applied"
         found = agree(folder, data)
         if found is None:

@@ -163,22 +163,6 @@ async def test_memory_maps_are_read_seldom_and_few_at_once(monkeypatch: pytest.M
     assert sorted(weighed) == sorted(list(range(1, 9)) * 2)
 
 
-def test_a_look_at_ten_processes_costs_less_than_half_a_percent_of_a_core() -> None:
-    """At one look a second that is 5 ms; the memory maps come on top once in thirty seconds and are measured beside it."""
-    sampler = ResourceSampler(lambda: [present(1, os.getpid())], ManualClock())
-    sampler.look()
-    rounds = 200
-    began = time.thread_time()
-    for _round in range(rounds):
-        sampler.look()
-    look_s = (time.thread_time() - began) / rounds
-    began = time.thread_time()
-    for _round in range(10):
-        procfs.pss_bytes(os.getpid())
-    map_s = (time.thread_time() - began) / 10
-    assert 10 * (look_s + map_s / resource_use.PSS_S) < 0.005
-
-
 def test_the_start_of_a_process_is_a_time_of_the_clock() -> None:
     before = time.time_ns()
     with child("pass") as process:
