@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 import typer
@@ -11,9 +12,20 @@ from minhos_mesh.runtime.paths import DEFAULT_DATA_DIR
 
 contract_app: Final = typer.Typer(help="Show contracts, and what a change of one would break.", no_args_is_help=True)
 
+_RELEASE: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})*", re.ASCII)
+
 Candidate = Annotated[
     str, typer.Argument(help="A descriptor set or image, a .proto file, a folder of them, or host:port of a server.")
 ]
+
+
+def _release(value: str) -> str:
+    """Refuses what is no row of numbers. Raises typer.BadParameter."""
+    if value and not _RELEASE.fullmatch(value):
+        raise typer.BadParameter(
+            f"{value!r} is no release: allowed are numbers with dots between them, for example 1.2"
+        )
+    return value
 
 
 @contract_app.command("check")
@@ -29,12 +41,13 @@ def check(
         ),
     ] = None,
     release: Annotated[
-        str, typer.Option(help="Release of the contracts that it was generated from, if it is older.")
+        str,
+        typer.Option(help="Release of the contracts that it was generated from, if it is older.", callback=_release),
     ] = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Say what a contract set would break; exit 1 when it would break anything."""
+    """Say what a contract set would break; exit 1 when it would break anything, 2 when nothing of it is known."""
     from minhos_mesh.cli import contract_check as commands
     from minhos_mesh.cli.mesh import execute
 

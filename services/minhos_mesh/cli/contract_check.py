@@ -5,17 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Final, NoReturn
+
+import grpc
+import typer
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
 
 from minhos_api.registry.v1 import contract_service_pb2 as pb
 from minhos_api.registry.v1.contract_service_pb2_grpc import ContractServiceStub
-from minhos_mesh.cli import contract_source, show
+from minhos_mesh.cli import contract_source, narrow, show
 from minhos_mesh.cli.contract_source import Source
+from minhos_mesh.cli.mesh import Link
 from minhos_mesh.compatibility.additions import Addition, additions, total
 from minhos_mesh.compatibility.compare import compare
-from minhos_mesh.compatibility.offer import broken_promises, looks_whole, touched
+from minhos_mesh.compatibility.descriptors import DescriptorsInvalid
+from minhos_mesh.compatibility.offer import (
+    broken_promises,
+    check_known,
+    is_import,
+    looks_whole,
+    shared_types,
+    touched,
+)
 from minhos_mesh.compatibility.violation import Violation
+from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.paths import MeshPaths
+
+UNKNOWN: Final = 2
+"""Exit code of `contract check` when nothing of the set is known, so that nothing can be said of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +57,13 @@ async def check(paths: MeshPaths, question: Question, *, as_json: bool) -> bool:
         if ":" in question.candidate and contract_source.ADDRESS.match(question.candidate) and question.whole is None:
             whole = False  # a server serves a part of the contracts by nature
         if link is None:
-            name, report = known.name, _compared(known, offered, whole=whole)
+            try:
+                name, report = known.name, _compared(known, offered, whole=whole)
+            except DescriptorsInvalid as error:
+                _unknown(offered, str(error))
         else:
             name = f"the mesh in {paths.data_dir}"
-            report = await link.clients.stub(ContractServiceStub).CheckContract(
-                pb.CheckContractRequest(
-                    descriptor_set=offered.set.part(offered.set.files), whole=whole, contracts_version=question.release
-                )
-            )
+            report = await _asked(link, offered, question.release, whole=whole)
     if as_json:
         told = show.message_dict(report)
         show.as_json(
@@ -56,15 +74,36 @@ async def check(paths: MeshPaths, question: Question, *, as_json: bool) -> bool:
     return bool(report.admitted)
 
 
+async def _asked(link: Link, offered: Source, release: str, *, whole: bool) -> pb.CheckContractResponse:
+    request = pb.CheckContractRequest(
+        descriptor_set=offered.set.part(offered.set.files), whole=whole, contracts_version=release
+    )
+    try:
+        return await link.clients.stub(ContractServiceStub).CheckContract(request)
+    except grpc.aio.AioRpcError as error:
+        told = errors.read(error)
+        if told.reason == "ERROR_REASON_DESCRIPTORS_INVALID":
+            _unknown(offered, told.message)
+        raise
+
+
+def _unknown(offered: Source, why: str) -> NoReturn:
+    """Ends the command: nothing can be said of this set."""
+    typer.echo(f"minhos: {offered.name}: {why}", err=True)
+    raise typer.Exit(UNKNOWN)
+
+
 def _compared(known: Source, offered: Source, *, whole: bool) -> pb.CheckContractResponse:
     where = dict.fromkeys(known.set.services, known.set)
     names = touched(offered.set, where)
+    new = [name for name in offered.set.services if name not in where]
+    check_known(names, new, shared_types(known.set, offered.set))
     found = broken_promises(known.set, offered.set, names, whole=whole)
     return pb.CheckContractResponse(
         admitted=not found,
         violations=[_message(violation) for violation in found],
         contracts=names,
-        new_contracts=[name for name in offered.set.services if name not in where],
+        new_contracts=new,
     )
 
 
@@ -77,7 +116,8 @@ def _message(violation: Violation) -> pb.ContractViolation:
 def _show(report: pb.CheckContractResponse, candidate: str, against: str, *, whole: bool, running: bool) -> None:
     if not running:
         show.out.print(f"no mesh runs here: compared with {against}, without anybody who depends on it now")
-    compared = f"{_count(len(report.contracts), 'contract')} of {candidate} compared with {against}"
+    contracts = _count(len(report.contracts), "contract") if report.contracts else "messages and events"
+    compared = f"{contracts} of {candidate} compared with {against}"
     dependents = (
         f" and what {_count(len(report.dependents), 'live dependent')} were built with" if report.dependents else ""
     )
@@ -85,19 +125,29 @@ def _show(report: pb.CheckContractResponse, candidate: str, against: str, *, who
     show.out.print(f"{compared}{dependents}{kind}")
     if report.new_contracts:
         show.out.print(f"new here, nothing is promised of them yet: {', '.join(report.new_contracts)}")
-    if not report.contracts and not report.violations:
-        show.out.print("none of its contracts is known here, so it breaks nothing")
     if report.admitted:
         show.out.print("admitted: it breaks nothing")
         return
-    show.out.print(violations_table(report.violations))
+    _print_violations(report.violations)
     show.out.print(f"refused: it breaks {_count(len(report.violations), 'promise')}")
 
 
-def violations_table(violations: Iterable[pb.ContractViolation]) -> Any:
-    """Broken promises as a table; who is harmed last but one, since it is what people ask for first."""
+def _print_violations(violations: Iterable[pb.ContractViolation]) -> None:
+    show.out.print(violations_shown(violations, show.out.width), soft_wrap=False)
+
+
+def violations_shown(violations: Iterable[pb.ContractViolation], width: int) -> RenderableType:
+    """Broken promises as a table, or each as a few lines where `width` characters are not enough for one."""
     rows = [(v.rule, v.element, v.old, v.new, ", ".join(v.consumers) or "-", v.file) for v in violations]
-    return show.table(("RULE", "ELEMENT", "OLD", "NEW", "HARMS", "FILE"), rows)
+    columns = ("RULE", "ELEMENT", "OLD", "NEW", "HARMS", "FILE")
+    if narrow.natural_width(columns, rows) <= width:
+        return show.table(columns, rows)
+    blocks: list[RenderableType] = []
+    for rule, element, old, new, harms, file in rows:
+        blocks.append(Text(element, style="bold"))
+        lines = (rule, f"{old} -> {new}", f"harms {harms}" if harms != "-" else "harms nobody now", file)
+        blocks.extend(Padding(Text(line), (0, 0, 0, 2), expand=False) for line in lines)
+    return Group(*blocks)
 
 
 def _count(number: int, word: str) -> str:
@@ -110,17 +160,18 @@ async def diff(paths: MeshPaths, first: str, second: str | None, *, as_json: boo
         old, new = await _known(paths), await contract_source.read(first)
     else:
         old, new = await contract_source.read(first), await contract_source.read(second)
-    breaks, added = compare(old.set, new.set), additions(old.set, new.set)
+    breaks = [each for each in compare(old.set, new.set) if not is_import(each.file)]
+    added = [each for each in additions(old.set, new.set) if not is_import(each.file)]
     if as_json:
         show.as_json({"old": old.name, "new": new.name, "breaks": _dicts(breaks), "adds": _dicts(added)})
         return
     show.out.print(f"from {old.name} to {new.name}")
     if breaks:
-        show.out.print(violations_table(_message(violation) for violation in breaks))
+        _print_violations(_message(violation) for violation in breaks)
     if added:
-        show.out.print(
-            show.table(("ADDED", "ELEMENT", "WHAT", "FILE"), [(a.kind, a.element, a.text, a.file) for a in added])
-        )
+        rows = [(a.kind, a.element, a.text, a.file) for a in added]
+        columns, lines = narrow.fitting(("ADDED", "ELEMENT", "WHAT", "FILE"), rows, show.out.width, ("FILE",))
+        show.out.print(show.table(columns, lines))
     show.out.print(f"{_count(len(breaks), 'broken promise')}; added: {total(added)}")
 
 

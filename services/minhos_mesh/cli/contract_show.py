@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from google.protobuf import descriptor_pb2
+from rich.table import Table
 
 from minhos_api.mesh.v1 import contract_options_pb2 as options
 from minhos_api.registry.v1 import contract_service_pb2 as pb
 from minhos_api.registry.v1.contract_service_pb2_grpc import ContractServiceStub
-from minhos_mesh.cli import contract_source, show
+from minhos_mesh.cli import contract_source, narrow, show
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.compatibility import calls
 from minhos_mesh.compatibility.described import ContractUnknown, entry_of, full_name
@@ -38,8 +39,19 @@ async def list_all(paths: MeshPaths, *, as_json: bool) -> None:
     if as_json:
         show.as_json(show.message_dict(listed))
         return
+    show.out.print(contracts_table(listed.contracts, show.out.width))
+
+
+def contracts_table(entries: Iterable[pb.ContractEntry], width: int) -> Table:
+    """All contracts as a table; where it does not fit, with short names and how many services need each, and less of the rest."""
     columns = ("CONTRACT", "INTERFACE", "METHODS", "ACCESS", "SERVED BY", "NEEDED BY", "BUILD")
-    show.out.print(show.table(columns, [_row(entry) for entry in listed.contracts], right=("METHODS",)))
+    told = list(entries)
+    rows: list[tuple[str, ...]] = [_row(entry) for entry in told]
+    if narrow.natural_width(columns, rows) > width:
+        needed = (str(len({consumer.service for consumer in entry.consumers})) for entry in told)
+        rows = [(row[0].rpartition(".")[2], *row[1:5], count, row[6]) for row, count in zip(rows, needed, strict=True)]
+    names, lines = narrow.fitting(columns, rows, width, ("INTERFACE", "BUILD", "ACCESS", "METHODS"))
+    return show.table(names, lines, right=("METHODS",))
 
 
 async def show_one(paths: MeshPaths, name: str, *, as_json: bool) -> None:

@@ -45,6 +45,8 @@ class Source:
 
 async def read(what: str) -> Source:
     """The contract set that an argument of a command names. Raises CommandFailed."""
+    if not what.strip():
+        raise CommandFailed("no contract set is named: give a descriptor set, a .proto file, a folder or host:port")
     path = Path(what).expanduser()
     if path.is_dir() or path.suffix == ".proto":
         return Source(what, _resolved(what, _compiled(path)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import grpc
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -30,12 +30,14 @@ from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineS
 from minhos_mesh.cli import show
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link, connected
-from minhos_mesh.cli.status import services_table
+from minhos_mesh.cli.status import REASON, services_table
 from minhos_mesh.cli.trading import state_reason
 from minhos_mesh.runtime.paths import MeshPaths
 
 REFRESH_S: Final = 0.5
 _ASK_S: Final = 0.4
+_FRAME: Final = 4
+"""Characters of a line that the frame takes."""
 T = TypeVar("T")
 
 
@@ -52,12 +54,24 @@ class Screen:
 
     def render(self) -> Group:
         """The screen as it stands."""
-        services = services_table(self.services) if self.services is not None else Text("the registry does not answer")
         return Group(
-            Panel(services, title="services", title_align="left", border_style="dim"),
+            Panel(self._services(show.out.width - _FRAME), title="services", title_align="left", border_style="dim"),
             Panel(self._trading(), title="trading", title_align="left", border_style="dim"),
             Text("Ctrl-C stops everything in order", style="dim"),
         )
+
+    def _services(self, width: int) -> RenderableType:
+        if self.services is None:
+            return Text("the registry does not answer")
+        table = services_table(self.services, width)
+        if table.columns[-1].header == REASON:
+            return table
+        reasons = [
+            Text(f"{service.name}: {'; '.join(service.reasons)}")
+            for service in self.services.services
+            if service.reasons
+        ]
+        return Group(table, *reasons)
 
     def _trading(self) -> Table:
         grid = Table.grid(padding=(0, 2))

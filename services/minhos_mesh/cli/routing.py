@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+import grpc
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1 import route_service_pb2 as pb
 from minhos_api.registry.v1.route_service_pb2_grpc import RouteServiceStub
-from minhos_mesh.cli import show
+from minhos_mesh.cli import narrow, show
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link, connected
 from minhos_mesh.cli.trading import actor
+from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.paths import MeshPaths
 
 _SERVICE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
@@ -42,7 +48,8 @@ async def set_route(
             actor=actor(),
             reason=reason,
         )
-        answer = await link.clients.stub(RouteServiceStub).SetRoute(request)
+        with _known(name):
+            answer = await link.clients.stub(RouteServiceStub).SetRoute(request)
     _tell(answer.routes, answer, as_json=as_json)
 
 
@@ -53,7 +60,8 @@ async def list_routes(paths: MeshPaths, name: str, *, history: bool, as_json: bo
         stub, token = link.clients.stub(RouteServiceStub), ""
         while True:
             request = pb.ListRoutesRequest(name=service_name(name), with_earlier=history, page_token=token)
-            answer = await stub.ListRoutes(request)
+            with _known(name):
+                answer = await stub.ListRoutes(request)
             routes.extend(answer.routes)
             token = answer.next_page_token
             if not token:
@@ -71,7 +79,8 @@ async def clear(paths: MeshPaths, name: str, *, reason: str, expected: int | Non
             actor=actor(),
             reason=reason,
         )
-        answer = await link.clients.stub(RouteServiceStub).DeleteRoute(request)
+        with _known(name):
+            answer = await link.clients.stub(RouteServiceStub).DeleteRoute(request)
     if as_json:
         show.as_json(show.message_dict(answer))
         return
@@ -92,7 +101,8 @@ async def roll_back(
             actor=actor(),
             reason=reason,
         )
-        answer = await link.clients.stub(RouteServiceStub).RollbackRoute(request)
+        with _known(name):
+            answer = await link.clients.stub(RouteServiceStub).RollbackRoute(request)
     _tell(answer.routes, answer, as_json=as_json)
 
 
@@ -100,6 +110,25 @@ async def notes(link: Link) -> list[str]:
     """What is not as the routes say, one sentence for each, with the contract."""
     answer = await link.clients.stub(RouteServiceStub).ListRoutes(pb.ListRoutesRequest(page_size=1_000))
     return [f"route of {route.contract.rpartition('.')[2]}: {note}" for route in answer.routes for note in route.notes]
+
+
+@contextlib.contextmanager
+def _known(name: str) -> Iterator[None]:
+    """Tells of a name that nobody knows what it may be; a contract begins with a capital letter or has dots."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        told = errors.read(error)
+        if told.reason != "ERROR_REASON_SERVICE_UNKNOWN":
+            raise
+        raise CommandFailed(unknown_text(name, told.message)) from None
+
+
+def unknown_text(name: str, told: str) -> str:
+    """What is said of a name that the registry does not know, from what it said itself."""
+    if name[:1].isupper() or "." in name:
+        return f"there is no contract {name!r}: `minhos contract list` shows all"
+    return told.replace("there is no service", "there is no service or contract", 1)
 
 
 def service_name(text: str) -> str:
@@ -167,12 +196,29 @@ def _tell(routes: Iterable[pb.Route], answer: Any, *, as_json: bool) -> None:
     if not told:
         show.out.print("there is no route: the calls of every contract go to all its instances in turn")
         return
-    rows = [row for route in told for row in rows_of(route)]
-    show.out.print(show.table(("CONTRACT", "REV", "ROUTE", "INSTANCES", "NOTE"), rows, right=("REV",)))
+    show.out.print(routes_shown(told, show.out.width), soft_wrap=False)
     earlier = [row for route in told for row in _earlier_rows(route)]
     if earlier:
         show.out.print()
         show.out.print(show.table(("CONTRACT", "REV", "WHEN", "WHO", "ROUTE", "WHY"), earlier, right=("REV",)))
+
+
+def routes_shown(routes: Sequence[pb.Route], width: int) -> RenderableType:
+    """Routes as a table; what `width` has no room for stands below it, a line for each note and each list of instances."""
+    columns = ("CONTRACT", "REV", "ROUTE", "INSTANCES", "NOTE")
+    rows: list[tuple[str, ...]] = [row for route in routes for row in rows_of(route)]
+    if narrow.natural_width(columns, rows) > width:
+        rows = [(row[0].rpartition(".")[2], *row[1:]) for row in rows]
+    names, lines = narrow.fitting(columns, rows, width, ("NOTE", "INSTANCES"))
+    table = show.table(names, lines, right=("REV",))
+    below, contract = list[Text](), ""
+    for name, _revision, text, instances, note in rows:
+        contract = name or contract
+        if instances and "INSTANCES" not in names:
+            below.append(Text(f"{contract}, {text}: {instances}"))
+        if note and "NOTE" not in names:
+            below.append(Text(f"{contract}: {note}"))
+    return Group(table, Text(), *below) if below else table
 
 
 def rows_of(route: pb.Route) -> list[tuple[str, str, str, str, str]]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_mesh.cli import graph as drawing
-from minhos_mesh.cli import routing, seen, show, start
+from minhos_mesh.cli import narrow, routing, seen, show, start
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected, running_registry
 from minhos_mesh.runtime.keeper_client import keeper_state
@@ -112,14 +113,20 @@ async def _registry(paths: MeshPaths, deadline: float) -> str:
         await asyncio.sleep(0.05)
 
 
-def services_table(listed: registry.ListServicesResponse) -> Any:
-    """All services as a table with their reasons, for a screen that is renewed."""
+REASON: Final = "REASON"
+"""The column that wraps; it is left out first."""
+
+
+def services_table(listed: registry.ListServicesResponse, width: int) -> Table:
+    """All services as a table, for a screen that is renewed; with their reasons where there is room for them."""
     now = time.time()
-    return show.table(
-        ("SERVICE", "STATE", "UPTIME", "CPU", "MEMORY", "ADDRESS", "PID", "RESTARTS", "REASON"),
+    columns, rows = narrow.fitting(
+        ("SERVICE", "STATE", "UPTIME", "CPU", "MEMORY", "ADDRESS", "PID", "RESTARTS", REASON),
         [_row(service, now) for service in seen.join(listed)],
-        right=("UPTIME", "CPU", "MEMORY", "PID", "RESTARTS"),
+        width,
+        (REASON, "ADDRESS", "PID", "MEMORY", "CPU", "RESTARTS", "UPTIME"),
     )
+    return show.table(columns, rows, right=("UPTIME", "CPU", "MEMORY", "PID", "RESTARTS"))
 
 
 def _row(service: seen.SeenService, now: float) -> tuple[str | Text, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -27,12 +28,15 @@ from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link, connected
 from minhos_mesh.runtime import contracts
 from minhos_mesh.runtime.catalogue import service_names
+from minhos_mesh.runtime.config import ConfigError, load_saved
 from minhos_mesh.runtime.paths import MeshPaths
 
 STREAMS: Final = ("events", "market", "signals", "orders")
 """What can be followed."""
 _CREDIT: Final = 1_000
 _LOG_POLL_S: Final = 0.2
+_SAID: Final = ".stderr"
+"""Ends the name of the log that holds what a process printed; a program that has no log of its own has this one."""
 _LEVEL_STYLES: Final = {"error": "bold red", "critical": "bold red", "warning": "yellow", "debug": "dim"}
 
 
@@ -123,10 +127,12 @@ async def _orders(link: Link) -> AsyncIterator[tuple[Message, str]]:
 
 async def logs(paths: MeshPaths, service: str, lines: int, *, follow: bool, as_json: bool) -> None:
     """The last lines of a service's log, and what follows."""
-    known = ("keeper", *service_names())
+    known = _logging(paths)
     if service not in known:
         raise CommandFailed(f"there is no service {service!r}: known are {', '.join(known)}")
     path = paths.log_file(service)
+    if not path.exists():
+        path = paths.log_file(f"{service}{_SAID}")
     if not path.exists():
         raise CommandFailed(f"{service} has not logged anything in {paths.data_dir} yet")
     position = 0
@@ -138,6 +144,18 @@ async def logs(paths: MeshPaths, service: str, lines: int, *, follow: bool, as_j
         new, position = _since(path, position)
         for line in new:
             _print_log(line, as_json=as_json)
+
+
+def _logging(paths: MeshPaths) -> tuple[str, ...]:
+    """Who may have a log: the keeper, the services, programs of one's own, and whoever has one."""
+    own: list[str] = []
+    if paths.config_file.exists():
+        with contextlib.suppress(
+            ConfigError
+        ):  # the file of a mesh that could not start; its logs are shown all the more
+            own = sorted(load_saved(paths.config_file).services)
+    files = sorted(file.stem.removesuffix(_SAID) for file in paths.log_dir.glob("*.log"))
+    return tuple(dict.fromkeys(("keeper", *service_names(), *own, *files)))
 
 
 def _print_log(line: str, *, as_json: bool) -> None:

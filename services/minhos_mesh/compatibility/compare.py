@@ -27,6 +27,8 @@ class Scope:
     """Full names."""
     events: frozenset[str] = frozenset()
     """Event types."""
+    types: frozenset[str] = frozenset()
+    """Full names of messages and enums, whoever uses them."""
 
 
 def compare(
@@ -62,7 +64,10 @@ def _same(old: ContractSet, new: ContractSet, scope: Scope | None) -> bool:
 
 
 def _reach(old: ContractSet, scope: Scope | None) -> Reach:
-    return old.symbols.everything() if scope is None else old.symbols.reach(scope.contracts, scope.events)
+    if scope is None:
+        return old.symbols.everything()
+    found = old.symbols.reach(scope.contracts, scope.events)
+    return found | old.symbols.everything().only(scope.types) if scope.types else found
 
 
 def _files_of(old: ContractSet, scope: Scope, reach: Reach) -> set[str]:

@@ -7,11 +7,56 @@ from typing import Final
 
 from minhos_api.mesh.v1 import contract_options_pb2 as options
 from minhos_mesh.compatibility.compare import Scope, compare, missing_contracts
-from minhos_mesh.compatibility.descriptors import ContractSet
+from minhos_mesh.compatibility.descriptors import ContractSet, DescriptorsInvalid
 from minhos_mesh.compatibility.violation import Violation
 
 MOST: Final = 0.5
 """A set with more than this part of the known contracts is taken as a whole contract set when nobody says what it is."""
+
+
+_IMPORTS: Final = ("google/", "buf/", "grpc/")
+
+
+_REASONS: Final = ("minhos_api/mesh/v1/error_reason.proto",)
+"""Every contract's errors carry a reason of these, and none imports them."""
+
+
+def is_import(file: str) -> bool:
+    """Whether a file comes with the tools: nobody of a mesh promises what stands in it."""
+    return file.startswith(_IMPORTS)
+
+
+def shared_types(known: ContractSet, offered: ContractSet) -> frozenset[str]:
+    """Messages and enums of a known set that an offer is about: it has them, or the file that they stood in."""
+    stand_in = {each.name: each.file.name for each in known.symbols.messages.values()}
+    stand_in |= {each.name: each.file.name for each in known.symbols.enums.values()}
+    there = offered.symbols
+    return frozenset(
+        name
+        for name, file in stand_in.items()
+        if not is_import(file) and (file in offered.files or name in there.messages or name in there.enums)
+    )
+
+
+def check_known(contracts: Collection[str], new: Collection[str], types: Collection[str]) -> None:
+    """Refuses an offer that nothing can be said of. Raises DescriptorsInvalid."""
+    if not (contracts or new or types):
+        raise DescriptorsInvalid(
+            "nothing in it is known here; check the folder that it belongs to",
+            seen="no contract, message or enum that is known",
+            allowed="contracts, or messages of the mesh's contracts",
+        )
+
+
+def files_of(contracts: ContractSet, name: str) -> tuple[str, ...]:
+    """The file of a contract, those of the events that it tells and hears, and that of the reasons of its errors."""
+    events = contracts.symbols.events
+    named = sorted(published(contracts, [name]) | consumed(contracts, [name]))
+    return (
+        contracts.symbols.services[name].file.name,
+        *(events[kind].file.name for kind in named if kind in events),
+        *(file for file in _REASONS if file in contracts.files),
+    )
 
 
 def published(contracts: ContractSet, names: Iterable[str]) -> frozenset[str]:
@@ -52,12 +97,14 @@ def looks_whole(offered: ContractSet, known: ContractSet) -> bool:
 def broken_promises(
     known: ContractSet, offered: ContractSet, contracts: Iterable[str], *, whole: bool = False
 ) -> dict[Violation, tuple[str, ...]]:
-    """What an offer breaks of a known set, each with the contracts through which it matters."""
+    """What an offer breaks of a known set, each with the contracts through which it matters, none where it is none of these."""
     found: dict[Violation, tuple[str, ...]] = {}
     for name in contracts:
         scope = scope_of(known, offered, name, published(known, [name]))
         for violation in compare(known, offered, scope):
             found[violation] = (*found.get(violation, ()), name)
+    for violation in compare(known, offered, Scope(frozenset(), types=shared_types(known, offered))):
+        found.setdefault(violation, ())
     for violation in missing_contracts(known, offered) if whole else ():
         found.setdefault(violation, (violation.element,))
     return dict(sorted(found.items()))

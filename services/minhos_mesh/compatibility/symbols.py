@@ -78,6 +78,14 @@ class Reach:
     """Messages in either direction."""
     enums: frozenset[str]
 
+    def __or__(self, other: Reach) -> Reach:
+        """What either reaches."""
+        return Reach(self.sent | other.sent, self.all | other.all, self.enums | other.enums)
+
+    def only(self, names: frozenset[str]) -> Reach:
+        """Of this what has one of these names."""
+        return Reach(self.sent & names, self.all & names, self.enums & names)
+
 
 @dataclass(frozen=True, slots=True)
 class Symbols:

@@ -66,12 +66,17 @@ class ContractDirectory:
         return described.full_name(name, self._where())
 
     async def check(self, offered: ContractSet, contracts: Iterable[str], release: str, *, whole: bool) -> Report:
-        """What the offer would break; of all its contracts that the mesh knows when none are named. Raises ContractUnknown."""
+        """What the offer would break; of all that the mesh knows of it when no contracts are named.
+
+        Raises ContractUnknown, or DescriptorsInvalid when nothing of it is known.
+        """
         where = self._where()
-        named = [self.full_name(name) for name in contracts] or touched(offered, where)
+        asked = [self.full_name(name) for name in contracts]
+        named = asked or touched(offered, where)
         standing = Standing(older=self._gate.is_older(release))
         async with self._one_at_a_time:
-            return await asyncio.to_thread(self._gate.report, offered, named, standing, whole=whole)
+            report = self._gate.report
+            return await asyncio.to_thread(report, offered, named, standing, whole=whole, types=not asked)
 
     def _where(self) -> dict[str, ContractSet]:
         """The set that each contract is read from; the mesh's own comes first."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from minhos_mesh.compatibility.compare import LOST_CALLS, Scope, compare, missing_contracts
 from minhos_mesh.compatibility.descriptors import ContractSet
-from minhos_mesh.compatibility.offer import consumed, published, scope_of
+from minhos_mesh.compatibility.offer import check_known, consumed, published, scope_of, shared_types
 from minhos_mesh.compatibility.violation import Violation
 from minhos_mesh.registry.attachment import Claim
 from minhos_mesh.registry.domain.contract_gate import ContractViolation, Finding, Report, is_older
@@ -137,17 +137,34 @@ class ContractGate:
         return is_older(release, self._release)
 
     def report(
-        self, offered: ContractSet, contracts: Iterable[str], standing: Standing = _NEW, *, whole: bool = False
+        self,
+        offered: ContractSet,
+        contracts: Iterable[str],
+        standing: Standing = _NEW,
+        *,
+        whole: bool = False,
+        types: bool = False,
     ) -> Report:
-        """What an offer of these contracts would break, and what it was measured by."""
+        """What an offer of these contracts would break, and what it was measured by.
+
+        With `types` also all messages and enums of the offer that are known count. Raises DescriptorsInvalid when nothing of it is.
+        """
         claimed, instances = sorted(set(contracts)), dict(self._instances)
-        findings = _findings(self._found(offered, claimed, standing))
+        violated = self._found(offered, claimed, standing)
+        met = self._found_types(offered, standing, violated) if types else frozenset(claimed)
+        findings = _findings(violated)
         if whole:
             known = {finding.violation for finding in findings}
             findings += _gone([v for v in missing_contracts(self.mesh, offered) if v not in known], instances)
         served = {*self.mesh.symbols.services, *(name for built in instances for name in built.serves)}
-        dependents = sorted(key for built, keys in instances.items() if built.needs & set(claimed) for key in keys)
+        dependents = sorted(
+            key
+            for built, keys in instances.items()
+            if self._relied_on(offered, claimed, built) or (types and _met(built, offered))
+            for key in keys
+        )
         new = tuple(name for name in offered.services if name not in served)
+        check_known(claimed, new, met)
         return Report(tuple(findings), tuple(claimed), new, tuple(str(key) for key in dependents))
 
     def _found(
@@ -159,29 +176,58 @@ class ContractGate:
             for violation in self._against_mesh(offered, name, standing):
                 found.setdefault(violation, (set(), set()))[0].add(name)
         for built, keys in list(self._instances.items()):
-            for name in built.needs & claimed if keys != {but} else ():
+            for name in self._relied_on(offered, claimed, built) if keys != {but} else ():
                 for violation in self._against_dependent(offered, name, built, standing):
                     through, harmed = found.setdefault(violation, (set(), set()))
                     through.add(name)
                     harmed.update(keys - {but})
         return found
 
+    def _found_types(self, offered: ContractSet, standing: Standing, found: _Found) -> frozenset[str]:
+        """Adds what is broken of messages and enums, whichever contract they belong to; returns those that the mesh knows."""
+        known = shared_types(self.mesh, offered)
+        for violation in self._judged(self.mesh, offered, Scope(frozenset(), types=known), standing):
+            found.setdefault(violation, (set(), set()))
+        for built, keys in list(self._instances.items()):
+            types = _met(built, offered)
+            for violation in self._judged(built.set, offered, Scope(frozenset(), types=types), standing):
+                found.setdefault(violation, (set(), set()))[1].update(keys)
+            known |= types
+        return known
+
+    def _relied_on(self, offered: ContractSet, claimed: Collection[str], built: Built) -> frozenset[str]:
+        """Contracts that matter to an instance: it needs them, or hears events that their servers publish."""
+        hears = consumed(built.set, built.serves)
+        return frozenset(
+            name
+            for name in claimed
+            if name in built.needs or hears & (published(offered, [name]) | published(self.mesh, [name]))
+        )
+
     def _against_mesh(self, offered: ContractSet, name: str, standing: Standing) -> tuple[Violation, ...]:
         if name not in self.mesh.symbols.services:
             return ()  # a contract that only this instance knows; the mesh has promised nothing
         scope = scope_of(self.mesh, offered, name, published(self.mesh, [name]))
-        found = self._compare(self.mesh, offered, scope)
-        if found and (standing.older or standing.resumed) and not self._compare(offered, self.mesh, scope):
+        return self._judged(self.mesh, offered, scope, standing)
+
+    def _judged(
+        self, old: ContractSet, offered: ContractSet, scope: Scope, standing: Standing
+    ) -> tuple[Violation, ...]:
+        """What is broken, but for what an older release only lacks."""
+        found = self._compare(old, offered, scope)
+        if found and (standing.older or standing.resumed) and not self._compare(offered, old, scope):
             return ()
         return found
 
     def _against_dependent(
         self, offered: ContractSet, name: str, built: Built, standing: Standing
     ) -> tuple[Violation, ...]:
-        if name not in built.set.symbols.services:
+        if name in built.needs and name not in built.set.symbols.services:
             return ()  # it needs the contract and did not bring what it was built with
         told = published(offered, [name]) | published(self.mesh, [name])
         scope = scope_of(built.set, offered, name, told & consumed(built.set, built.serves))
+        if name not in built.needs:
+            scope = Scope(frozenset(), scope.events)  # it hears of it through the bus and never calls it
         found = self._compare(built.set, offered, scope)
         if found and (standing.older or standing.resumed) and not self._compare(offered, built.set, scope):
             return () if standing.resumed else tuple(v for v in found if v.rule in LOST_CALLS)
@@ -210,6 +256,12 @@ class ContractGate:
             seen = sum(held.values()) + claim.built.size
             if seen > MAX_HELD_BYTES:
                 raise NoRoomForDescriptors(seen)
+
+
+def _met(built: Built, offered: ContractSet) -> frozenset[str]:
+    """Messages and enums of an offer that an instance meets: in calls of what it needs, or in events that it hears."""
+    reach = built.set.symbols.reach(built.needs, consumed(built.set, built.serves))
+    return (reach.all | reach.enums) & shared_types(built.set, offered)
 
 
 def _findings(found: _Found) -> list[Finding]:

@@ -13,6 +13,7 @@ from minhos_api.registry.v1 import contract_service_pb2 as pb
 from minhos_api.registry.v1 import contract_service_pb2_grpc as rpc
 from minhos_mesh.compatibility.described import ContractUnknown
 from minhos_mesh.compatibility.descriptors import ContractSet, DescriptorsInvalid, resolve
+from minhos_mesh.compatibility.offer import files_of
 from minhos_mesh.registry import translate_contracts as translate
 from minhos_mesh.registry.contract_directory import ContractDirectory
 from minhos_mesh.registry.contract_gate import NoRoomForDescriptors
@@ -70,8 +71,8 @@ class ContractServicer(rpc.ContractServiceServicer):
     async def GetContract(self, request: pb.GetContractRequest, _context: Any) -> pb.GetContractResponse:  # noqa: N802 - the RPC
         """See the contract."""
         entry = self._directory.entry(request.name)
-        file = entry.set.symbols.services[entry.name].file.name
-        return pb.GetContractResponse(contract=translate.entry_to(entry), descriptor_set=entry.set.part([file]))
+        files = entry.set.part(files_of(entry.set, entry.name))
+        return pb.GetContractResponse(contract=translate.entry_to(entry), descriptor_set=files)
 
 
 async def _candidate(request: pb.CheckContractRequest) -> ContractSet:

@@ -19,7 +19,13 @@ from minhos_mesh.registry.instances import TooManyInstances
 from minhos_mesh.registry.plan import UnknownService
 from minhos_mesh.registry.service import Registry, ServiceUnknown
 from minhos_mesh.registry.store import StoreRefused, StoreUnavailable
-from minhos_mesh.registry.supervision_ports import NotReplaceable, NotSupervised, StartFailed, StopFailed
+from minhos_mesh.registry.supervision_ports import (
+    NotReplaceable,
+    NotStartedHere,
+    NotSupervised,
+    StartFailed,
+    StopFailed,
+)
 from minhos_mesh.registry.told_once import AskedOften, ToldOnce
 from minhos_mesh.registry.turns import OwnerReplaced, TooManyWait
 from minhos_mesh.runtime.contracts import contract
@@ -76,6 +82,9 @@ ERRORS: Final[ErrorTable] = {
         grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT, attributes=("service", "state")
     ),
     NotSupervised: ErrorRow(
+        grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT, attributes=("service", "state")
+    ),
+    NotStartedHere: ErrorRow(
         grpc.StatusCode.FAILED_PRECONDITION, reasons.ERROR_REASON_STATE_CONFLICT, attributes=("service", "state")
     ),
     StartFailed: ErrorRow(

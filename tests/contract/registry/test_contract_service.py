@@ -171,7 +171,34 @@ async def test_all_contracts_are_listed_with_both_ends(
 async def test_a_contract_is_found_by_each_of_its_names(name: str, contracts: rpc.ContractServiceAsyncStub) -> None:
     found = await contracts.GetContract(pb.GetContractRequest(name=name))
     assert found.contract.name == ENGINE
-    assert ENGINE in resolve(found.descriptor_set).services
+    contracts_set = resolve(found.descriptor_set)
+    assert ENGINE in contracts_set.services
+    assert {"order.updated", "ai.signal_generated"} <= contracts_set.symbols.events.keys()
+    assert "minhos_api.mesh.v1.ErrorReason" in contracts_set.symbols.enums
+
+
+async def test_all_contracts_together_are_all_that_the_mesh_knows(contracts: rpc.ContractServiceAsyncStub) -> None:
+    found = set[str]()
+    for entry in (await contracts.ListContracts(pb.ListContractsRequest())).contracts:
+        found |= resolve(
+            (await contracts.GetContract(pb.GetContractRequest(name=entry.name))).descriptor_set
+        ).files.keys()
+    assert found == resolve(whole_set()).files.keys()
+
+
+async def test_a_file_of_events_is_checked_alone_and_one_of_nothing_known_is_no_candidate(
+    contracts: rpc.ContractServiceAsyncStub,
+) -> None:
+    changed = resolve(without_first_field(whole_set(), "minhos_api.trading.v1.OrderUpdated"))
+    events = changed.part(["minhos_api/trading/v1/trading_events.proto"])
+    answer = await contracts.CheckContract(pb.CheckContractRequest(descriptor_set=events))
+    assert not answer.admitted
+    assert "minhos_api.trading.v1.OrderUpdated.order" in {v.element for v in answer.violations}
+    files = descriptor_pb2.FileDescriptorSet()
+    files.file.add(name="strange.proto", package="strange").message_type.add(name="M")
+    told = await refused(contracts.CheckContract(pb.CheckContractRequest(descriptor_set=files.SerializeToString())))
+    assert told.reason == "ERROR_REASON_DESCRIPTORS_INVALID"
+    assert "nothing in it is known here" in told.message
 
 
 async def test_an_unknown_contract_names_the_nearest(contracts: rpc.ContractServiceAsyncStub) -> None:

@@ -130,6 +130,57 @@ def test_a_single_proto_file_finds_its_neighbours(run: Run) -> None:
     assert "1 contract of" in result.output
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "element"),
+    [
+        ("brain/v1/brain_events.proto", "Signal signal = 1", "Signal signal = 55", "SignalGenerated.signal"),
+        ("trading/v1/trading_events.proto", "Order order = 1", "Order order = 77", "OrderUpdated.order"),
+    ],
+)
+def test_a_broken_event_is_found_in_its_file_alone(
+    file: str, old: str, new: str, element: str, run: Run, copy: Path
+) -> None:
+    changed = copy / "minhos_api" / file
+    text = changed.read_text()
+    assert "admitted" in run("check", str(changed)).output
+    assert old in text
+    changed.write_text(text.replace(old, new))
+    found = told(run("check", str(changed), "--json", code=1))
+    assert [v for v in found["violations"] if v["element"].endswith(element)]
+    assert "refused" in run("check", str(changed), code=1).output
+
+
+def test_a_set_of_which_nothing_is_known_is_not_admitted(run: Run, tmp_path: Path) -> None:
+    strange = tmp_path / "strange.proto"
+    strange.write_text('syntax = "proto3"; package strange.v1; message M { string a = 1; }')
+    result = run("check", str(strange), code=2)
+    assert "nothing in it is known here; check the folder" in result.output
+    assert "admitted" not in result.output
+
+
+def test_a_contract_that_is_new_is_admitted_and_named(run: Run, tmp_path: Path) -> None:
+    new = tmp_path / "new.proto"
+    new.write_text('syntax = "proto3"; package acme.v1; message M {} service Acme { rpc Do(M) returns (M); }')
+    assert "new here, nothing is promised of them yet: acme.v1.Acme" in run("check", str(new)).output
+
+
+def test_a_release_that_is_none_is_refused(run: Run, written: Callable[..., str]) -> None:
+    assert "is no release" in run("check", written(), "--release", "banana", code=2).output
+    run("check", written(), "--against", written(), "--release", "1.0")
+
+
+def test_an_empty_name_is_not_the_current_folder(run: Run) -> None:
+    assert "no contract set is named" in run("check", "", code=1).output
+
+
+def test_files_that_come_with_the_tools_do_not_count_as_differences(run: Run, written: Callable[..., str]) -> None:
+    def older_tools(files: descriptor_pb2.FileDescriptorSet) -> None:
+        (file,) = [each for each in files.file if each.name == "google/protobuf/descriptor.proto"]
+        del next(m for m in file.message_type if m.name == "FieldOptions").field[-1]
+
+    assert "0 broken promises; added: nothing" in run("diff", written(), written(older_tools)).output
+
+
 MISTAKES = [
     ("nowhere.binpb", "there is no such file or folder"),
     ("nowhere.proto", "there is no such file"),

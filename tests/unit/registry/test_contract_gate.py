@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pb2
 
-from minhos_mesh.compatibility.descriptors import ContractSet, resolve
+from minhos_mesh.compatibility.descriptors import ContractSet, DescriptorsInvalid, resolve
 from minhos_mesh.registry import contract_gate
 from minhos_mesh.registry.attachment import Claim
 from minhos_mesh.registry.contract_gate import ContractGate, NoRoomForDescriptors
@@ -211,6 +211,40 @@ def test_an_event_that_changed_harms_who_consumes_it() -> None:
     found = mesh.refused(claim("ai_brain", [BRAIN], renames_field("minhos_api.brain.v1.SignalGenerated")))
     assert rules(found) == {"FIELD_SAME_NAME"}
     assert {finding.consumers for finding in found} == {("trading_engine/trading_engine-1",)}
+
+
+ORDERS = "minhos_api.trading.v1.OrderService"
+UPDATED = "minhos_api.trading.v1.OrderUpdated"
+
+
+def test_an_event_that_changed_harms_who_hears_it_through_the_bus_alone() -> None:
+    mesh = Mesh()
+    mesh.join(claim("risk_manager", [RISK]))
+    mesh.join(claim("ai_brain", [BRAIN]))
+    found = mesh.refused(claim("trading_engine", [ENGINE, ORDERS], renames_field(UPDATED)))
+    assert {finding.consumers for finding in found} == {("risk_manager/risk_manager-1",)}
+    offered = resolve(changed(whole_set(), renames_field(UPDATED)))
+    report = mesh.gate.report(offered, offered.services, types=True)
+    assert {(f.violation.rule, f.consumers) for f in report.findings} == {
+        ("FIELD_SAME_NAME", ("risk_manager/risk_manager-1",))
+    }
+
+
+def test_a_file_of_events_alone_is_compared_and_names_who_is_harmed() -> None:
+    mesh = Mesh()
+    mesh.join(claim("risk_manager", [RISK]))
+    files = resolve(changed(whole_set(), renames_field(UPDATED)))
+    offered = resolve(files.part(["minhos_api/trading/v1/trading_events.proto"]))
+    report = mesh.gate.report(offered, [], types=True)
+    assert [f.consumers for f in report.findings] == [("risk_manager/risk_manager-1",)]
+    assert "risk_manager/risk_manager-1" in report.dependents
+
+
+def test_an_offer_of_which_nothing_is_known_is_no_offer() -> None:
+    files = Files()
+    files.file.add(name="strange.proto", package="strange").message_type.add(name="M")
+    with pytest.raises(DescriptorsInvalid, match="nothing in it is known here"):
+        Mesh().gate.report(resolve(files.SerializeToString()), [], types=True)
 
 
 def test_a_contract_that_nobody_knows_is_free_and_then_held_to_its_dependents() -> None:

@@ -66,7 +66,7 @@ class ContractServiceServicer:
         """Compares a contract set with the contracts of the mesh and with what every live dependent was built against, and returns every promise that it breaks.
 
         The rules are those of buf's category WIRE_JSON with RPC_NO_DELETE and PACKAGE_SERVICE_NO_DELETE, and stricter ones about validation rules, access, heartbeats and
-        events. Additions break nothing. INVALID_ARGUMENT/DESCRIPTORS_INVALID when the set cannot be built or is too large, UNAVAILABLE/DEPENDENCY_UNAVAILABLE when nobody
+        events. Additions break nothing. INVALID_ARGUMENT/DESCRIPTORS_INVALID when the set cannot be built, is too large, or holds nothing that is known here, UNAVAILABLE/DEPENDENCY_UNAVAILABLE when nobody
         answers to reflection at the address. Changes nothing and may be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -81,7 +81,7 @@ class ContractServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetContract(self, request, context):
-        """Returns one contract with everything that it imports, ready for code generators and dynamic clients.
+        """Returns one contract with everything that it imports, its events and the reasons of its errors, ready for code generators and dynamic clients.
 
         NOT_FOUND/CONTRACT_UNKNOWN when no contract has that name, or when several have that short name.
         """

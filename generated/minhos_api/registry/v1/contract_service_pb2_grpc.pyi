@@ -41,13 +41,13 @@ class ContractServiceStub:
     """Compares a contract set with the contracts of the mesh and with what every live dependent was built against, and returns every promise that it breaks.
 
     The rules are those of buf's category WIRE_JSON with RPC_NO_DELETE and PACKAGE_SERVICE_NO_DELETE, and stricter ones about validation rules, access, heartbeats and
-    events. Additions break nothing. INVALID_ARGUMENT/DESCRIPTORS_INVALID when the set cannot be built or is too large, UNAVAILABLE/DEPENDENCY_UNAVAILABLE when nobody
+    events. Additions break nothing. INVALID_ARGUMENT/DESCRIPTORS_INVALID when the set cannot be built, is too large, or holds nothing that is known here, UNAVAILABLE/DEPENDENCY_UNAVAILABLE when nobody
     answers to reflection at the address. Changes nothing and may be repeated.
     """
     ListContracts: _grpc.UnaryUnaryMultiCallable[_contract_service_pb2.ListContractsRequest, _contract_service_pb2.ListContractsResponse]
     """Lists all contracts that the mesh knows, with who serves and who needs each of them now."""
     GetContract: _grpc.UnaryUnaryMultiCallable[_contract_service_pb2.GetContractRequest, _contract_service_pb2.GetContractResponse]
-    """Returns one contract with everything that it imports, ready for code generators and dynamic clients.
+    """Returns one contract with everything that it imports, its events and the reasons of its errors, ready for code generators and dynamic clients.
 
     NOT_FOUND/CONTRACT_UNKNOWN when no contract has that name, or when several have that short name.
     """
@@ -65,13 +65,13 @@ class ContractServiceAsyncStub(ContractServiceStub):
     """Compares a contract set with the contracts of the mesh and with what every live dependent was built against, and returns every promise that it breaks.
 
     The rules are those of buf's category WIRE_JSON with RPC_NO_DELETE and PACKAGE_SERVICE_NO_DELETE, and stricter ones about validation rules, access, heartbeats and
-    events. Additions break nothing. INVALID_ARGUMENT/DESCRIPTORS_INVALID when the set cannot be built or is too large, UNAVAILABLE/DEPENDENCY_UNAVAILABLE when nobody
+    events. Additions break nothing. INVALID_ARGUMENT/DESCRIPTORS_INVALID when the set cannot be built, is too large, or holds nothing that is known here, UNAVAILABLE/DEPENDENCY_UNAVAILABLE when nobody
     answers to reflection at the address. Changes nothing and may be repeated.
     """
     ListContracts: _aio.UnaryUnaryMultiCallable[_contract_service_pb2.ListContractsRequest, _contract_service_pb2.ListContractsResponse]  # type: ignore[assignment]
     """Lists all contracts that the mesh knows, with who serves and who needs each of them now."""
     GetContract: _aio.UnaryUnaryMultiCallable[_contract_service_pb2.GetContractRequest, _contract_service_pb2.GetContractResponse]  # type: ignore[assignment]
-    """Returns one contract with everything that it imports, ready for code generators and dynamic clients.
+    """Returns one contract with everything that it imports, its events and the reasons of its errors, ready for code generators and dynamic clients.
 
     NOT_FOUND/CONTRACT_UNKNOWN when no contract has that name, or when several have that short name.
     """
@@ -92,7 +92,7 @@ class ContractServiceServicer(metaclass=_abc_1.ABCMeta):
         """Compares a contract set with the contracts of the mesh and with what every live dependent was built against, and returns every promise that it breaks.
 
         The rules are those of buf's category WIRE_JSON with RPC_NO_DELETE and PACKAGE_SERVICE_NO_DELETE, and stricter ones about validation rules, access, heartbeats and
-        events. Additions break nothing. INVALID_ARGUMENT/DESCRIPTORS_INVALID when the set cannot be built or is too large, UNAVAILABLE/DEPENDENCY_UNAVAILABLE when nobody
+        events. Additions break nothing. INVALID_ARGUMENT/DESCRIPTORS_INVALID when the set cannot be built, is too large, or holds nothing that is known here, UNAVAILABLE/DEPENDENCY_UNAVAILABLE when nobody
         answers to reflection at the address. Changes nothing and may be repeated.
         """
 
@@ -110,7 +110,7 @@ class ContractServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _contract_service_pb2.GetContractRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_contract_service_pb2.GetContractResponse, _abc.Awaitable[_contract_service_pb2.GetContractResponse]]:
-        """Returns one contract with everything that it imports, ready for code generators and dynamic clients.
+        """Returns one contract with everything that it imports, its events and the reasons of its errors, ready for code generators and dynamic clients.
 
         NOT_FOUND/CONTRACT_UNKNOWN when no contract has that name, or when several have that short name.
         """
