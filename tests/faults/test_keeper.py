@@ -390,7 +390,7 @@ def test_a_program_that_does_not_exist_is_refused_with_its_name(mesh: Mesh) -> N
     [
         (b"nonsense\n", "not a line of JSON"),
         (b"[]\n", "a request is an object"),
-        (b'{"op":"fly"}\n', "op: 'fly'; known are spawn, signal, list, follow, shutdown"),
+        (b'{"op":"fly"}\n', "op: 'fly'; known are spawn, signal, list, follow, beat, shutdown"),
         (b'{"op":"list","depth":1}\n', "list knows no field depth"),
         (b'{"op":"spawn","service":"../x","instance_id":"a"}\n', "service: '../x'"),
         (b'{"op":"spawn","service":"idle","instance_id":""}\n', "instance_id: ''"),

@@ -41,6 +41,28 @@ class NotRunning(CommandFailed):
         super().__init__(f"no mesh runs in {data_dir}: `minhos up` starts one")
 
 
+class RegistrySilent(CommandFailed):
+    """Expected: the registry of a running mesh is gone or frozen, so that nothing can be asked of the mesh."""
+
+    def __init__(self, paths: MeshPaths, consequence: str = "") -> None:
+        back = (
+            "`minhos up` brings it back"
+            if keeper_state(paths.data_dir) is None
+            else "the keeper starts it again by itself within seconds, `minhos restart registry` at once"
+        )
+        told = f"{consequence}: " if consequence else ""
+        super().__init__(f"{told}the registry does not answer; the services serve on, and {back}")
+
+
+_SILENT: Final = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+
+
+def unreachable(error: grpc.RpcError) -> bool:
+    """Whether a call found nobody who answered, which leaves open what became of it."""
+    told = errors.read(error)
+    return told.code in _SILENT and not told.reason
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """An open way to the services of a running mesh."""
@@ -71,13 +93,20 @@ def running_registry(paths: MeshPaths) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connected(paths: MeshPaths) -> AsyncIterator[Link]:
-    """A way to the services, each called at its own address, or through the registry when it has none now. Raises NotRunning."""
+async def connected(paths: MeshPaths, consequence: str = "") -> AsyncIterator[Link]:
+    """A way to the services, each called at its own address, or through the registry when it has none now.
+
+    Raises NotRunning, and RegistrySilent with the `consequence` for what was to be done.
+    """
     address = running_registry(paths)
     bootstrap_xds(address, "minhos-command")
     direct = Clients(registry=address)
     try:
         listed = await Link(paths, address, direct).services()
+    except grpc.aio.AioRpcError as error:
+        if unreachable(error):
+            raise RegistrySilent(paths, consequence) from None
+        raise
     finally:
         await direct.close()
     targets = {

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import typer
 
 from minhos_mesh.cli import interrupts, live, loop, show, start
-from minhos_mesh.cli.failure import CommandFailed, fail
+from minhos_mesh.cli.failure import CommandFailed, Failed, fail
 from minhos_mesh.cli.mesh import execute
 from minhos_mesh.cli.report import run_to_end
+from minhos_mesh.cli.status import NOT_WELL
 from minhos_mesh.runtime.keeper_client import KeeperError, PendingKeeper, keeper_state
+from minhos_mesh.runtime.log_tail import LogTails
 from minhos_mesh.runtime.paths import MeshPaths
 
 
@@ -21,32 +24,52 @@ def after_launch(
 ) -> None:
     """Waits until everything is HEALTHY, then does what was asked for. What fails on the way is taken down again."""
     consistent = True
+    unhealthy: dict[str, str] = {}
     try:
         interrupts.obey()
         keeper.wait()
-        execute(_bring_up(paths, timeout_s))
-        if until_end:
-            consistent = execute(run_to_end(paths, report))
+        unhealthy = execute(_bring_up(paths, timeout_s))
+        _tell(paths, unhealthy)
+        if until_end and unhealthy:
+            fail(f"a replay is not run beside programs that are not HEALTHY: {', '.join(sorted(unhealthy))}")
+        consistent = execute(run_to_end(paths, report)) if until_end else True
     except KeeperError as error:
         fail(str(error))
-    except (typer.Exit, KeyboardInterrupt):
+    except (typer.Exit, KeyboardInterrupt) as error:
         interrupts.ignore()
         show.err.print("stopping what was started")
-        if keeper_state(paths.data_dir) is None:
-            keeper.cancel()
-        if keeper_state(paths.data_dir) is not None:
-            _shut_down(paths)
+        _take_back(paths, keeper, error)
         raise
     if until_end:
         _shut_down(paths)
         if not consistent:
             fail("the books do not agree: the report says where")
     elif detach:
-        show.out.print(
-            f"all services are HEALTHY in {paths.data_dir}: `minhos status` shows them, `minhos down` ends them"
-        )
+        _leave(paths, unhealthy)
     else:
-        _stay(paths)
+        _stay(paths, unhealthy)
+
+
+def _take_back(paths: MeshPaths, keeper: PendingKeeper, error: BaseException) -> None:
+    """Ends what was started, and says at last why."""
+    if keeper_state(paths.data_dir) is None:
+        keeper.cancel()
+    if keeper_state(paths.data_dir) is not None:
+        _shut_down(paths)
+    if isinstance(error, Failed):
+        show.err.print(f"everything was stopped because {error.message.splitlines()[0]}", markup=False)
+
+
+def _leave(paths: MeshPaths, unhealthy: Collection[str]) -> None:
+    """Leaves the mesh running; ends with NOT_WELL when own programs are not HEALTHY."""
+    if unhealthy:
+        show.err.print(
+            f"the mesh itself is HEALTHY and stays up in {paths.data_dir}, without {', '.join(sorted(unhealthy))}:"
+            " `minhos status` says more, `minhos down` ends it",
+            markup=False,
+        )
+        raise typer.Exit(NOT_WELL)
+    show.out.print(f"all services are HEALTHY in {paths.data_dir}: `minhos status` shows them, `minhos down` ends them")
 
 
 def take_down(paths: MeshPaths) -> None:
@@ -58,19 +81,28 @@ def take_down(paths: MeshPaths) -> None:
     show.out.print("the mesh is down")
 
 
-async def _bring_up(paths: MeshPaths, timeout_s: float) -> None:
+async def _bring_up(paths: MeshPaths, timeout_s: float) -> dict[str, str]:
+    """The state of own programs that are not HEALTHY; raises when a service of the mesh itself is not."""
     address = await start.registry_ready(paths)
-    await start.start_all(address, show.err.print)
-    await start.all_healthy(address, timeout_s, start.may_end(paths))
+    return await start.bring_up(address, paths, timeout_s, show.err.print)
 
 
-def _stay(paths: MeshPaths) -> None:
+def _tell(paths: MeshPaths, unhealthy: dict[str, str]) -> None:
+    """Says which programs are not HEALTHY, each with the last lines of its log."""
+    for program, state in sorted(unhealthy.items()):
+        show.err.print(f"{program} is {state}", markup=False)
+        for line in LogTails(paths.data_dir, lines=start.SAID_LINES).read(program):
+            show.err.print(f"  {line}", markup=False)
+
+
+def _stay(paths: MeshPaths, unhealthy: Collection[str]) -> None:
     """Shows the mesh until Ctrl-C, then ends it in reverse order."""
     try:
         if sys.stdout.isatty():
             loop.run(live.watch(paths))
         else:
-            show.out.print("all services are HEALTHY; Ctrl-C stops them")
+            those = "services of the mesh itself" if unhealthy else "services"
+            show.out.print(f"all {those} are HEALTHY; Ctrl-C stops them")
             signal.pause()
     except KeyboardInterrupt:
         interrupts.ignore()

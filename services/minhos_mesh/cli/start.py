@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import grpc
@@ -21,6 +21,7 @@ from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.ignition import orphans
 from minhos_mesh.cli.mesh import NotRunning
 from minhos_mesh.cli.show import age, state_name
+from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.catalogue import REGISTRY
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.config import load_saved
@@ -37,6 +38,9 @@ NOT_WANTED: Final = "NOT_WANTED"
 """Why a service is STOPPED that nobody asked for: it stays so, and is no fault."""
 STOP_S: Final = 60.0
 """How long the whole mesh may take to end."""
+SETTLE_S: Final = 10.0
+"""How long the services of the mesh may take to be HEALTHY once every start was tried."""
+_NOT_STARTED: Final = "ERROR_REASON_START_TIMEOUT"
 _POLL_S: Final = 0.005
 
 Say = Callable[[str], None]
@@ -91,10 +95,60 @@ def may_end(paths: MeshPaths) -> frozenset[str]:
     return frozenset(name for name, section in services.items() if section.restart != "always")
 
 
-async def all_healthy(address: str, timeout_s: float, ended: Collection[str] = ()) -> float:
+def own_programs(paths: MeshPaths) -> frozenset[str]:
+    """Services that are programs of the person whose mesh it is, and no part of the mesh itself."""
+    services = load_saved(paths.config_file).services
+    return frozenset(name for name, section in services.items() if section.command)
+
+
+class NotAllHealthy(CommandFailed):
+    """Expected: not everything has become HEALTHY in time. `unhealthy` tells the state of each that has not."""
+
+    def __init__(self, timeout_s: float, unhealthy: Mapping[str, str]) -> None:
+        told = "; ".join(f"{service} is {state}" for service, state in sorted(unhealthy.items()))
+        super().__init__(f"not everything is HEALTHY after {timeout_s:.3g} s: {told}")
+        self.unhealthy = dict(unhealthy)
+
+
+async def bring_up(address: str, paths: MeshPaths, timeout_s: float, say: Say) -> dict[str, str]:
+    """Starts all services and waits until those of the mesh itself are HEALTHY; returns the state of own programs that are not.
+
+    Raises AioRpcError or CommandFailed when a service of the mesh itself is not.
+    """
+    programs, ended = own_programs(paths), may_end(paths)
+    try:
+        await start_all(address, say)
+    except grpc.aio.AioRpcError as error:
+        if not programs or errors.read(error).reason != _NOT_STARTED:
+            raise
+        try:
+            await all_healthy(address, SETTLE_S, ended, programs)
+        except NotAllHealthy:
+            raise error from None
+        return await _states(address, ended)
+    try:
+        await all_healthy(address, timeout_s, ended)
+    except NotAllHealthy as error:
+        if not programs.issuperset(error.unhealthy):
+            raise
+        return error.unhealthy
+    return {}
+
+
+async def _states(address: str, ended: Collection[str]) -> dict[str, str]:
+    clients = Clients(registry=address)
+    try:
+        return await _not_healthy(clients, ended)
+    finally:
+        await clients.close()
+
+
+async def all_healthy(
+    address: str, timeout_s: float, ended: Collection[str] = (), left_out: Collection[str] = ()
+) -> float:
     """Waits until every service is HEALTHY, or STOPPED where it is in `ended` or on purpose; returns how long it took.
 
-    Raises CommandFailed naming those that are not.
+    Raises NotAllHealthy naming those that are not. Those in `left_out` may be as they are.
     """
     began = time.monotonic()
     clients = Clients(registry=address)
@@ -102,15 +156,15 @@ async def all_healthy(address: str, timeout_s: float, ended: Collection[str] = (
     try:
         async with asyncio.timeout(timeout_s):
             async for answer in clients.stub(HealthMonitorServiceStub).WatchHealth(health.WatchHealthRequest()):
-                unhealthy = await _not_healthy(clients, ended)
+                found = await _not_healthy(clients, ended)
+                unhealthy = {service: state for service, state in found.items() if service not in left_out}
                 if not unhealthy and answer.revision >= 0:
                     return time.monotonic() - began
     except TimeoutError:
         pass
     finally:
         await clients.close()
-    told = "; ".join(f"{service} is {state}" for service, state in sorted(unhealthy.items()))
-    raise CommandFailed(f"not everything is HEALTHY after {timeout_s:.3g} s: {told}")
+    raise NotAllHealthy(timeout_s, unhealthy)
 
 
 async def _not_healthy(clients: Clients, ended: Collection[str]) -> dict[str, str]:

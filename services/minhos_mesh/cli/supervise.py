@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import time
@@ -15,11 +16,12 @@ from minhos_api.registry.v1 import supervisor_service_pb2 as pb
 from minhos_api.registry.v1.supervisor_service_pb2_grpc import SupervisorServiceStub
 from minhos_mesh.cli import show, start
 from minhos_mesh.cli.failure import CommandFailed
-from minhos_mesh.cli.mesh import running_registry
+from minhos_mesh.cli.mesh import connected, running_registry
 from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.catalogue import REGISTRY
 from minhos_mesh.runtime.clients import Clients
-from minhos_mesh.runtime.keeper_client import KeeperClient, keeper_state
+from minhos_mesh.runtime.config import load_saved
+from minhos_mesh.runtime.keeper_client import KeeperClient, KeeperRefused, keeper_state
 from minhos_mesh.runtime.paths import MeshPaths
 
 _FAILED: Final = pb.SupervisionProgress.PHASE_FAILED
@@ -62,14 +64,31 @@ async def _restart_registry(paths: MeshPaths, as_json: bool) -> None:
 
     KeeperClient(paths.data_dir).signal(old.instance_id, signal.SIGTERM)
     step(pb.SupervisionProgress.PHASE_STOPPING, f"process {old.pid} was asked to end")
-    deadline = began + start.REGISTRY_S
-    while (new := _registry_process(paths)) in (None, old.pid):
-        if time.monotonic() > deadline:
-            raise CommandFailed(f"no new registry runs {start.REGISTRY_S:g} s after the old one was asked to end")
-        await asyncio.sleep(_LOOK_S)
+    patience_s = load_saved(paths.config_file).registry.stop_deadline_s
+    if await _next_registry(paths, old.pid, patience_s) is None and _registry_process(paths) == old.pid:
+        with contextlib.suppress(KeeperRefused):  # it has ended in this very moment
+            KeeperClient(paths.data_dir).signal(old.instance_id, signal.SIGKILL)
+        step(
+            pb.SupervisionProgress.PHASE_STOPPING,
+            f"process {old.pid} did not end within {patience_s:g} s and was killed",
+        )
+    new = await _next_registry(paths, old.pid, start.REGISTRY_S)
+    if new is None:
+        raise CommandFailed(
+            f"no new registry runs {start.REGISTRY_S:g} s after the old one ended: `minhos logs keeper`"
+        )
     step(pb.SupervisionProgress.PHASE_STARTING, f"process {new} started")
     await start.registry_ready(paths)
     step(pb.SupervisionProgress.PHASE_READY, f"serves (process {new})")
+
+
+async def _next_registry(paths: MeshPaths, old: int, within_s: float) -> int | None:
+    deadline = time.monotonic() + within_s
+    while (new := _registry_process(paths)) in (None, old):
+        if time.monotonic() > deadline:
+            return None
+        await asyncio.sleep(_LOOK_S)
+    return new
 
 
 def _registry_process(paths: MeshPaths) -> int | None:
@@ -78,6 +97,8 @@ def _registry_process(paths: MeshPaths) -> int | None:
 
 
 async def _show(paths: MeshPaths, call: Callable[[Any], Steps], as_json: bool) -> None:
+    async with connected(paths, "nothing was started or stopped"):
+        pass  # a registry that is silent is said at once
     clients = Clients(registry=running_registry(paths))
     failed = False
     try:

@@ -63,8 +63,10 @@ async def _renew(paths: MeshPaths, sort: str, ended: asyncio.Event) -> None:
                         live.update(Group(Text("q ends", style="dim"), await _frame(link, sort)), refresh=True)
                         await _pause(ended)
             except (grpc.aio.AioRpcError, CommandFailed) as error:
-                told = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-                live.update(Text(f"the registry does not answer: {told}\nq ends", style="yellow"), refresh=True)
+                told = str(error)
+                if isinstance(error, grpc.aio.AioRpcError):
+                    told = f"the registry does not answer: {error.details()}"
+                live.update(Text(f"{told}\nq ends", style="yellow"), refresh=True)
                 await _pause(ended)
 
 

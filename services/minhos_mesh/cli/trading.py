@@ -6,6 +6,8 @@ import getpass
 import uuid
 from typing import Any
 
+import grpc
+
 from minhos_api.order.v1 import order_terms_pb2 as terms_pb
 from minhos_api.trading.v1 import order_pb2
 from minhos_api.trading.v1 import order_service_pb2 as orders_pb
@@ -16,7 +18,7 @@ from minhos_api.trading.v1.trading_control_service_pb2_grpc import TradingContro
 from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineServiceStub
 from minhos_mesh.cli import show
 from minhos_mesh.cli.failure import CommandFailed
-from minhos_mesh.cli.mesh import connected
+from minhos_mesh.cli.mesh import connected, unreachable
 from minhos_mesh.runtime.config import load_saved
 from minhos_mesh.runtime.money import MoneyError, parse_e9
 from minhos_mesh.runtime.paths import MeshPaths
@@ -116,8 +118,13 @@ async def place(
     request = orders_pb.PlaceOrderRequest(
         request_id=request_id or _request_id(), terms=terms, actor=actor(), reduce_only=reduce_only
     )
-    async with connected(paths) as link:
-        answer = await link.clients.stub(OrderServiceStub).PlaceOrder(request)
+    async with connected(paths, "the order was not sent") as link:
+        try:
+            answer = await link.clients.stub(OrderServiceStub).PlaceOrder(request)
+        except grpc.aio.AioRpcError as error:
+            if unreachable(error):
+                raise CommandFailed(_not_known(request.request_id)) from None
+            raise
     _show_order(answer.order, as_json=as_json)
     if answer.order.state == order_pb2.ORDER_STATE_DENIED:
         failed = [check.message for check in answer.order.checks if not check.passed]
@@ -289,6 +296,13 @@ def _prices(limit: str | None, stop: str | None) -> tuple[int | None, int | None
     except MoneyError as error:
         raise CommandFailed(str(error)) from None
     return limit_e9, stop_e9
+
+
+def _not_known(request_id: str) -> str:
+    return (
+        "the trading engine did not answer in time, so it is not known whether the order was placed: `minhos orders` shows"
+        f" it once it was; with --request-id {request_id} it can be tried again and is never placed twice"
+    )
 
 
 def _request_id() -> str:

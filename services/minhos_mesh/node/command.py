@@ -20,6 +20,9 @@ EXIT_USAGE: Final = 2
 EXIT_PRELOAD: Final = 3
 EXIT_ALREADY_RUNNING: Final = 4
 
+ROOT_SILENCE_S: Final = 10.0
+"""How long a registry that was taken over may be silent at first; then its own `liveness_deadline_s` counts."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a keeper with all services of this program; returns the exit code."""
@@ -45,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         services={service: catalogue.bootstrap_module(service) for service in catalogue.service_names()},
         root=catalogue.REGISTRY,
         preload=preload,
+        root_silence_s=ROOT_SILENCE_S,
     )
     return run(options)
 

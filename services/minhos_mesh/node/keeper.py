@@ -27,7 +27,7 @@ from minhos_mesh.node.exits import ExitLog
 from minhos_mesh.node.journal import Journal
 from minhos_mesh.node.preload import PreloadFailed, preload
 from minhos_mesh.node.processes import Ended, ProcessTable
-from minhos_mesh.node.root import RootPolicy
+from minhos_mesh.node.root import LOOK_S, STARTING_S, RootPolicy, RootSilence
 from minhos_mesh.runtime.clock import SystemClock
 from minhos_mesh.runtime.keeper_protocol import KeeperPaths, ProcessExit, ProcessInfo, RootState, SpawnRequest
 
@@ -49,6 +49,10 @@ class KeeperOptions:
     """The service that the keeper starts by itself and restarts; None for none."""
     preload: Callable[[], Entry]
     """Loads what all services share and returns what runs one."""
+    root_silence_s: float | None = None
+    """How long the root service may be silent that an earlier keeper started, before it has said itself how long; None
+    watches over none.
+    """
 
 
 class Keeper:
@@ -68,6 +72,7 @@ class Keeper:
         self._table = ProcessTable(self._selector)
         self._exits = ExitLog(self._record)
         self._root = None if options.root is None else RootPolicy(options.root)
+        self._silence = RootSilence()
         self._ending: Ending | None = None
         self._unloaded = deque(module for module in options.services.values() if module is not None)
 
@@ -100,6 +105,8 @@ class Keeper:
             key.data(events)
         for ended in self._table.reap():
             self._on_exit(ended)
+        if self._ending is None and self._silence.too_long(time.monotonic()):
+            self._give_up_root()
         if not ready and self._unloaded and self._ending is None:
             self._load_next()
 
@@ -118,6 +125,8 @@ class Keeper:
         if self._unloaded and self._ending is None:
             return 0.0
         due = self._root.retry_at if self._root is not None else None
+        if due is None and self._silence.looked_at is not None:
+            due = self._silence.looked_at + LOOK_S
         if self._ending is not None:
             due = self._ending.until
         return None if due is None else max(0.0, due - time.monotonic())
@@ -146,6 +155,7 @@ class Keeper:
                 self._journal.write("adopted", target=info.service, instance_id=info.instance_id, pid=info.pid)
                 if self._root is not None and info.root:
                     self._root.started()
+                    self._watch_root(info.instance_id, self._options.root_silence_s)
             else:
                 self._on_exit(Ended(adopted, None, None))
 
@@ -195,9 +205,22 @@ class Keeper:
         try:
             self._start(request, root=True)
             root.started()
+            self._watch_root(request.instance_id, STARTING_S)
         except fork.SpawnFailed as error:
             self._journal.write("not_started", level="error", target=root.service, error=str(error))
             root.retry_at = time.monotonic() + _SPAWN_RETRY_S
+
+    def _watch_root(self, instance_id: str, limit_s: float | None) -> None:
+        if self._options.root_silence_s is not None and limit_s is not None:
+            self._silence.begin(instance_id, limit_s, time.monotonic())
+
+    def _give_up_root(self) -> None:
+        """Kills the root service that lives and is not heard any more; its end starts the next."""
+        info = self._table.find(self._silence.instance_id)
+        if info is not None:
+            silent_s = self._silence.limit_s
+            self._journal.write("silent_killed", level="error", target=info.service, pid=info.pid, silent_s=silent_s)
+            self._table.kill(info)
 
     def _close_inherited(self) -> None:
         """Runs in the child: gives back every descriptor that is the keeper's."""
@@ -224,6 +247,7 @@ class Keeper:
         )
         if info.root and self._root is not None:
             self._root.ended(lived_s, time.monotonic(), in_order=ended.code == 0)
+            self._silence.end()
         self._exits.add(exited)
         try:
             self._save()
@@ -250,6 +274,7 @@ class Keeper:
             "signal": self._signal,
             "list": self._list,
             "follow": self._follow,
+            "beat": self._beat,
             "shutdown": self._shutdown,
         }
         operation = request.get("op")
@@ -313,6 +338,15 @@ class Keeper:
         name = requests.follower(request.get("name"))
         connection.send({"ok": True, "sequence": self._record.sequence})
         self._exits.follow(connection, name)
+
+    def _beat(self, connection: Connection, request: Mapping[str, Any]) -> None:
+        requests.only(request, "instance_id", "silence_s")
+        instance_id = requests.instance(request.get("instance_id"))
+        silence_s = requests.silence(request.get("silence_s"))
+        if self._silence.heard(instance_id, silence_s, time.monotonic()):
+            connection.send({"ok": True})
+        else:
+            connection.refuse("NOT_FOUND", f"{instance_id} is not what is watched")
 
     def _shutdown(self, connection: Connection, request: Mapping[str, Any]) -> None:
         requests.only(request, "deadline_s")

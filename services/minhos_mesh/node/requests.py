@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from minhos_mesh.runtime.keeper_protocol import SpawnRequest
+from minhos_mesh.runtime.keeper_protocol import MAX_SILENCE_S, SpawnRequest
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _INSTANCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -72,6 +72,13 @@ def deadline(value: object, default: float) -> float:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_DEADLINE_S:
         raise BadRequest(f"deadline_s: {value!r}; seconds from 0 to {_MAX_DEADLINE_S:g} are allowed")
+    return float(value)
+
+
+def silence(value: object) -> float:
+    """Seconds. Raises BadRequest."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MAX_SILENCE_S:
+        raise BadRequest(f"silence_s: {value!r}; seconds from 1 to {MAX_SILENCE_S:g} are allowed")
     return float(value)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from minhos_mesh.compatibility.descriptors import resolve
 from minhos_mesh.registry import translate
@@ -49,6 +49,7 @@ from minhos_mesh.runtime.catalogue import REGISTRY
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.contracts import whole_set
+from minhos_mesh.runtime.keeper_beat import keep_beating
 from minhos_mesh.runtime.keeper_client import AsyncKeeperClient
 from minhos_mesh.runtime.log_tail import LogTails
 from minhos_mesh.runtime.storage import Database
@@ -80,6 +81,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
 
         async def start() -> None:
             _collect_seldom()
+            context.tasks.start(_beats(context, parts), "registry-beats")
             neighbours = MeshNeighbours(parts.registry, context.conditions, addresses.others_are)
             context.tasks.start(store.follow(neighbours), "registry-store")
             await store.announce(addresses.own)
@@ -134,6 +136,12 @@ def _liveness(context: ServiceContext, parts: _Parts) -> Liveness:
     return Liveness(parts.registry.instances.of_service, parts.supervisor, context.clock, deadline_s=deadline_s)
 
 
+def _beats(context: ServiceContext, parts: _Parts) -> Coroutine[Any, Any, None]:
+    """The registry has nobody but its keeper to watch over it."""
+    silence_s = parts.supervisor.policy_of(REGISTRY).liveness_deadline
+    return keep_beating(AsyncKeeperClient(context.paths.data_dir), context.instance_id, silence_s, context.clock)
+
+
 def _route_control(parts: _Parts) -> RouteControl:
     return RouteControl(parts.registry, parts.traffic.routes, parts.clock, parts.traffic.discovery.settled)
 
@@ -186,6 +194,7 @@ def _wire(context: ServiceContext, database: Database, store: RegistryStore) -> 
         instances=rules.instances,
         launches=rules.launches,
         external=(REGISTRY,),
+        attached=lambda service: any(not present.gone for present in registry.instances.of_service(service)),
         on_change=on_change,
     )
     registry.turns.processes = supervisor.instances_with_process

@@ -156,3 +156,11 @@ class NotSupervised(SupervisionError):
     def __init__(self, service: str) -> None:
         self.service, self.state = service, "kept by the keeper"
         super().__init__(f"{service} is {self.state} and cannot be started or stopped alone; stop the whole mesh")
+
+
+class NotStartedHere(SupervisionError):
+    """Expected: somebody else started this service, which is attached and is no part of the configuration."""
+
+    def __init__(self, service: str) -> None:
+        self.service, self.state = service, "not started by this keeper"
+        super().__init__(f"{service} was {self.state}: end it where it runs")

@@ -18,13 +18,13 @@ from typing import Final, Self
 from minhos_mesh.registry.domain import supervision
 from minhos_mesh.registry.domain.supervision import Act, Next, Phase, SupervisionPolicy, Unit
 from minhos_mesh.registry.plan import Plan
+from minhos_mesh.registry.supervision_admission import Admission
 from minhos_mesh.registry.supervision_gates import Gates
 from minhos_mesh.registry.supervision_ports import (
     Launch,
     Launches,
     Logs,
     NotReplaceable,
-    NotSupervised,
     Processes,
     Progress,
     Readiness,
@@ -63,6 +63,7 @@ class Supervisor:
         instances: Mapping[str, int] | None = None,
         launches: Launches = lambda _service, _instance_id: Launch(),
         external: Collection[str] = ("registry",),
+        attached: Callable[[str], bool] = lambda _service: False,
         new_id: Callable[[str], str] = lambda service: f"{service}-{secrets.token_hex(4)}",
         on_change: Callable[[Unit], None] = lambda unit: None,
     ) -> None:
@@ -86,6 +87,7 @@ class Supervisor:
         ]
         self._table = UnitTable(units, clock, on_change)
         self._services = frozenset(unit.service for unit in units)
+        self._admission = Admission(plan, self._external, processes, attached)
         self._gates = Gates(plan, self._external, readiness, self._table.all)
         self._deadlines: dict[str, float] = {}
         self._spawning: set[str] = set()
@@ -127,7 +129,7 @@ class Supervisor:
 
     def unit(self, service: str) -> Unit:
         """The first instance of a supervised service. Raises plan.UnknownService or NotSupervised."""
-        self._check(service)
+        self._admission.check(service)
         return self._table[service]
 
     def policy_of(self, service: str) -> SupervisionPolicy:
@@ -148,8 +150,8 @@ class Supervisor:
             yield progress
 
     async def start(self, service: str, ready_deadline: float | None = None) -> AsyncIterator[Progress]:
-        """Starts one service and what it requires. Raises UnknownService, NotSupervised, StartFailed."""
-        self._check(service)
+        """Starts one service and what it requires. Raises as `Admission.admit`, and StartFailed."""
+        await self._admission.admit(service)
         async for progress in self._start(self._plan.with_required(service) - self._external, ready_deadline):
             yield progress
 
@@ -159,7 +161,7 @@ class Supervisor:
 
         What happens in between is up to its policy: where a process can be replaced without a failed call, it is.
         """
-        self._check(service)
+        await self._admission.admit(service)
         if self._readiness.is_serving(service) and (awaited := self._gates.awaited(service)):
             raise NotReplaceable(service, awaited)
         await self._wish({service: True})
@@ -173,8 +175,8 @@ class Supervisor:
                 yield progress
 
     async def stop(self, service: str) -> AsyncIterator[Progress]:
-        """Stops one service and keeps it stopped; its dependents stay. Raises UnknownService, NotSupervised, StopFailed."""
-        self._check(service)
+        """Stops one service and keeps it stopped; its dependents stay. Raises as `Admission.admit`, and StopFailed."""
+        await self._admission.admit(service)
         async for progress in self._stop(frozenset({service})):
             yield progress
 
@@ -233,11 +235,6 @@ class Supervisor:
         """After so many seconds a start is given up even if nobody has failed."""
         longest = max((self.policy_of(name).ready_deadline for name in services), default=0.0)
         return (longest if ready_deadline is None else ready_deadline) * (levels + 1)
-
-    def _check(self, service: str) -> None:
-        self._plan.check(service)
-        if service in self._external:
-            raise NotSupervised(service)
 
     # One task for each unit.
 

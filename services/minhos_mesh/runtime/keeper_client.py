@@ -149,6 +149,10 @@ class AsyncKeeperClient:
         """Sends a signal to a process."""
         await self._call({"op": "signal", "instance_id": instance_id, "signal": int(number)})
 
+    async def beat(self, instance_id: str, silence_s: float) -> None:
+        """Says that the registry reacts; the keeper replaces it when it says nothing for `silence_s` seconds."""
+        await self._call({"op": "beat", "instance_id": instance_id, "silence_s": silence_s})
+
     async def list(self) -> KeeperState:
         """What the keeper runs."""
         return KeeperState.from_json(await self._call({"op": "list"}))

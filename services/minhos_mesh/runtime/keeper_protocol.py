@@ -18,6 +18,9 @@ MAX_LINE_BYTES: Final = 1024 * 1024
 MAX_SOCKET_PATH_BYTES: Final = 100
 """Linux takes 107; a longer path is replaced by a short one that keeper.json names."""
 
+MAX_SILENCE_S: Final = 600.0
+"""Longest silence after which a keeper can be told to give up the registry."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeeperPaths:

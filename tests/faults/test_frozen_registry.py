@@ -1,0 +1,102 @@
+"""A registry that lives and does not react, and a keeper that is gone: what is replaced by itself, and what commands say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.running_mesh import SERVICES, Mesh, alive, started, until
+
+from minhos_mesh.runtime.keeper_client import keeper_state
+
+SETTINGS = {"MINHOS_REGISTRY__LIVENESS_DEADLINE_S": "4", "MINHOS_REGISTRY__STOP_DEADLINE_S": "1"}
+
+pytestmark = pytest.mark.timeout(150)
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    with started(tmp_path_factory.mktemp("frozen") / "data", settings=SETTINGS) as made:
+        yield made
+
+
+def keeper_pid(mesh: Mesh) -> int:
+    state = keeper_state(mesh.data_dir)
+    assert state is not None
+    return state.pid
+
+
+def registry_pid(mesh: Mesh) -> int | None:
+    state = keeper_state(mesh.data_dir)
+    return next((info.pid for info in state.processes if info.root), None) if state is not None else None
+
+
+def freeze(mesh: Mesh) -> int:
+    until(mesh.healthy, "all HEALTHY")
+    pid = mesh.pids()["registry"]
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def silent_killed(mesh: Mesh) -> list[int]:
+    return [entry["pid"] for entry in mesh.log_entries("keeper") if entry["event"] == "silent_killed"]
+
+
+def test_a_frozen_registry_is_replaced_by_the_keeper_and_nothing_else_is_touched(mesh: Mesh) -> None:
+    until(mesh.healthy, "all HEALTHY")
+    before = mesh.pids()
+    frozen = freeze(mesh)
+    until(lambda: registry_pid(mesh) not in (None, frozen), "another registry runs")
+    until(mesh.healthy, "all HEALTHY")
+    assert not alive(frozen)
+    after = mesh.pids()
+    assert {name for name in SERVICES if after[name] != before[name]} == {"registry"}
+    assert silent_killed(mesh) == [frozen]
+
+
+def test_the_restart_of_a_frozen_registry_kills_it(mesh: Mesh) -> None:
+    frozen = freeze(mesh)
+    said = mesh.ok("restart", "registry")
+    # On a busy machine the keeper may have noticed the silence before the command had waited for its second.
+    assert f"process {frozen} did not end within 1 s and was killed" in said or frozen in silent_killed(mesh)
+    assert "ready" in said.splitlines()[-1]
+    assert not alive(frozen)
+
+
+def test_without_keeper_and_registry_each_command_says_what_is_wrong_and_what_to_do(mesh: Mesh) -> None:
+    until(mesh.healthy, "all HEALTHY")
+    keeper = keeper_pid(mesh)
+    os.kill(keeper, signal.SIGKILL)
+    until(lambda: not alive(keeper), "the keeper is gone")
+    for command in ("stop", "restart", "start"):
+        began = time.monotonic()
+        mesh.run(command, "ai_brain").refused("no keeper answers", "`minhos up`")
+        assert time.monotonic() - began < 5
+    frozen = freeze(mesh)
+    told = ("the registry does not answer; the services serve on, and `minhos up` brings it back",)
+    mesh.run("status").refused(*told)
+    mesh.run("order", "place", "buy", "1").refused("the order was not sent: ", *told)
+    mesh.up()
+    until(lambda: registry_pid(mesh) not in (None, frozen), "another registry runs")
+    until(mesh.healthy, "all HEALTHY")
+
+
+def test_a_program_that_cannot_run_is_named_and_the_mesh_stays_up(tmp_path: Path) -> None:
+    (tmp_path / "minhos.toml").write_text(
+        '[services.bad]\ncommand = ["/nope"]\nbackoff_first_s = 0.05\nbackoff_max_s = 0.1\ncrash_loop_after = 2\n',
+        encoding="utf-8",
+    )
+    own = Mesh(tmp_path / "data")
+    try:
+        done = own.run("up", "--detach", "--config", str(tmp_path / "minhos.toml"))
+        assert done.code == 3, done.said
+        assert "bad is UNHEALTHY" in done.err
+        assert "cannot execute /nope" in done.err
+        assert "stays up" in done.err.splitlines()[-2] + done.err.splitlines()[-1]
+        assert set(own.pids()) >= SERVICES
+    finally:
+        own.end()
