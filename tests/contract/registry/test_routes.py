@@ -11,6 +11,8 @@ import grpc
 import pytest
 
 from minhos_api.mesh.v1 import error_reason_pb2 as reasons
+from minhos_api.registry.v1 import registry_service_pb2 as registry_pb
+from minhos_api.registry.v1 import registry_service_pb2_grpc as registry_rpc
 from minhos_api.registry.v1 import route_service_pb2 as pb
 from minhos_api.registry.v1 import route_service_pb2_grpc as rpc
 from minhos_mesh.registry.envoy import ADS_METHOD, ADS_SERVICE, EnvoyMessages
@@ -50,6 +52,17 @@ class Routes:
         return await self._stub.ListRoutes(pb.ListRoutesRequest(**fields), timeout=5)
 
 
+async def all_serve(mesh: Any, count: int) -> None:
+    """Waits until so many instances of the simulator's contract get calls: the registry derives that a moment later."""
+    stub: Any = registry_rpc.RegistryServiceStub(mesh.channel)
+
+    async def serve() -> bool:
+        answer = await stub.Resolve(registry_pb.ResolveRequest(name=SIMULATOR), timeout=5)
+        return sum(instance.in_rotation for instance in answer.instances) == count
+
+    await mesh.eventually(serve, f"{count} in rotation")
+
+
 async def refused(call: Any) -> tuple[grpc.StatusCode, str, Any]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -65,6 +78,7 @@ async def routes(mesh: Any, attach: Callable[..., Any]) -> Routes:
             "sierra_simulator", name, SIMULATOR, version=version, address=f"127.0.0.1:{9 + len(version)}"
         )
         await instance.beat()
+    await all_serve(mesh, 2)
     return Routes(mesh)
 
 
@@ -134,6 +148,7 @@ async def test_a_target_that_goes_away_is_told_of_and_its_share_goes_to_the_othe
     goes = await attach("sierra_simulator", "sim-2", SIMULATOR, version="v2", address="127.0.0.1:10")
     await stays.beat()
     await goes.beat()
+    await all_serve(mesh, 2)
     routes = Routes(mesh)
     await routes.set()
     goes.call.cancel()
@@ -149,6 +164,7 @@ async def test_a_target_that_goes_away_is_told_of_and_its_share_goes_to_the_othe
     assert (await refused(routes.set(strict)))[1] == "ROUTE_TARGET_UNKNOWN"
     back = await attach("sierra_simulator", "sim-2", SIMULATOR, version="v2", address="127.0.0.1:10")
     await back.beat()
+    await all_serve(mesh, 2)
     await routes.set(strict)
     back.call.cancel()
 
@@ -270,6 +286,7 @@ async def test_traffic_can_move_from_one_service_to_another_that_serves_the_same
     for service, port in (("legacy_bridge", 9), ("sierra_simulator", 10)):
         instance = await attach(service, f"{service}-1", SIMULATOR, address=f"127.0.0.1:{port}")
         await instance.beat()
+    await all_serve(mesh, 2)
     routes = Routes(mesh)
     new = pb.InstanceSelector(service="sierra_simulator")
     rule = pb.RouteRule(targets=[pb.RouteTarget(selector=new, percent=10)])
