@@ -58,7 +58,7 @@ async def all_serve(mesh: Any, count: int) -> None:
 
     async def serve() -> bool:
         answer = await stub.Resolve(registry_pb.ResolveRequest(name=SIMULATOR), timeout=5)
-        return sum(instance.in_rotation for instance in answer.instances) == count
+        return [instance.in_rotation for instance in answer.instances].count(True) == count
 
     await mesh.eventually(serve, f"{count} in rotation")
 
