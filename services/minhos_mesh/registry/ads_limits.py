@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
@@ -11,8 +12,8 @@ MAX_STREAMS: Final = 2_048
 MAX_ON_CONNECTION: Final = 64
 """Of these, streams on one connection: gRPC opens one for each name that a process calls, all on the same connection."""
 MAX_UNPROVEN: Final = 128
-"""Of these, streams on which nothing was answered yet; when there are more, one of them ends: the oldest that has not asked
-for anything, or else the oldest.
+"""Of these, streams on which nothing was answered yet; when there are more, one of them ends: on the connection that has the
+most of them, the oldest that has not asked for anything, or else the oldest.
 """
 PROOF_SECONDS: Final = 10.0
 """A working client answers within milliseconds; a stream without any answer ends after this."""
@@ -102,6 +103,7 @@ class LogPace:
 class Provable(Protocol):
     """A stream that may be asked to make room."""
 
+    connection: str
     opened_at: float
     asked: bool
 
@@ -129,8 +131,11 @@ C = TypeVar("C", bound=Provable)
 
 
 def least_promising(clients: Iterable[C]) -> C | None:
-    """The stream that has been open the longest without an answer, those first that did not even ask; None when all have
-    answered or are ending.
+    """The stream to end for the sake of others; None when all have answered or are ending.
+
+    On the connection that has the most streams without an answer, so that one client's many do not cost another its only one,
+    it is the one open the longest, those first that did not even ask.
     """
     unproven = [client for client in clients if client.ending is None and not client.stream.proven]
-    return min(unproven, key=lambda client: (client.asked, client.opened_at), default=None)
+    crowd = Counter(client.connection for client in unproven)
+    return min(unproven, key=lambda client: (-crowd[client.connection], client.asked, client.opened_at), default=None)

@@ -34,8 +34,11 @@ async def hold(registry: Registry, said: AsyncIterator[Said], heartbeat_seconds:
             yield answer
     finally:
         reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
-        registry.instances.detach(attachment)
+        try:
+            await asyncio.gather(reader, return_exceptions=True)
+        finally:
+            # Also when this stream is cancelled while it waits: a lease must not outlive its stream.
+            registry.instances.detach(attachment)
 
 
 async def _first(limits: AttachLimits, said: AsyncIterator[Said]) -> Claim:
