@@ -9,14 +9,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import grpc
+from tests.waiting import alive
 
 from minhos_api.health.v1.service_health_pb2 import ServiceState
 from minhos_api.registry.v1 import registry_service_pb2 as registry_pb
@@ -29,35 +29,12 @@ MINHOS: Final = Path(sys.executable).with_name("minhos")
 SERVICES: Final = frozenset(service_names())
 STATES: Final = frozenset({"STARTING", "HEALTHY", "DEGRADED", "UNHEALTHY", "STOPPING", "STOPPED"})
 CALL_S: Final = 10.0
-_POLL_S: Final = 0.02
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T | None], what: str, within_s: float = 20.0) -> T:
-    """The first truthy answer of a condition; fails with `what` after the deadline."""
-    deadline, pause = time.monotonic() + within_s, threading.Event()
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        pause.wait(_POLL_S)
 
 
 def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a newcomer: nothing of MinhOS in it but what is given."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith(("MINHOS_", "GRPC_"))}
     return {**plain, **(settings or {})}
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and is not reaped does not."""
-    try:
-        content = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return content[content.rindex(")") + 2] not in "ZX"
 
 
 def processes_of(data_dir: Path) -> dict[int, str]:

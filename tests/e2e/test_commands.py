@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from tests.e2e.running_mesh import SERVICES, STATES, Mesh, alive, until
+from tests.e2e.running_mesh import SERVICES, STATES, Mesh
+from tests.waiting import alive, until
 
 from minhos_mesh.runtime.contracts import all_contracts
 

@@ -25,7 +25,8 @@ import pytest
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from tests.e2e.running_mesh import Mesh, environment, state_of, until
+from tests.e2e.running_mesh import Mesh, environment, state_of
+from tests.waiting import until
 
 from minhos_api.brain.v1 import ai_brain_service_pb2 as brain_pb
 from minhos_api.brain.v1 import brain_events_pb2, signal_pb2

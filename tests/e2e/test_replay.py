@@ -9,7 +9,8 @@ import grpc
 import pytest
 from tests.e2e.books import Book, assert_books_agree, events, fill_of, settled
 from tests.e2e.recording import BAD, MINUTES, TRADES, make_recording
-from tests.e2e.running_mesh import Mesh, started, until
+from tests.e2e.running_mesh import Mesh, started
+from tests.waiting import until
 
 from minhos_api.brain.v1 import ai_brain_service_pb2 as brain_pb
 from minhos_api.brain.v1 import brain_events_pb2

@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.running_mesh import Mesh, started, until
+from tests.e2e.running_mesh import Mesh, started
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from fcntl import ioctl
 
 import pytest
-from tests.e2e.running_mesh import SERVICES, Mesh, environment, processes_of, until
+from tests.e2e.running_mesh import SERVICES, Mesh, environment, processes_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -7,8 +7,9 @@ import os
 import signal
 
 import pytest
-from tests.e2e.running_mesh import SERVICES, Mesh, until
+from tests.e2e.running_mesh import SERVICES, Mesh
 from tests.e2e.test_terminal import CTRL_C, terminal
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(90)
 NOT_WELL = 3

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from tests.e2e.books import assert_books_agree, count_events, events, settled
-from tests.e2e.running_mesh import Mesh, until
+from tests.e2e.running_mesh import Mesh
+from tests.waiting import until
 
 from minhos_api.risk.v1 import risk_events_pb2
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.running_mesh import SERVICES, Mesh, alive, started, until
+from tests.e2e.running_mesh import SERVICES, Mesh, started
+from tests.waiting import alive, until
 
 from minhos_mesh.runtime.keeper_client import keeper_state
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
-from tests.e2e.running_mesh import Mesh, alive, started, until
+from tests.e2e.running_mesh import Mesh, started
+from tests.waiting import alive, until
 
 SETTINGS = {"MINHOS_REGISTRY__LIVENESS_DEADLINE_S": "2", "MINHOS_REGISTRY__STOP_DEADLINE_S": "1.5"}
 

@@ -4,39 +4,24 @@ import contextlib
 import datetime as dt
 import json
 import os
-import select
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import alive, until
 
 from minhos_mesh.runtime.keeper_client import AsyncKeeperClient, KeeperClient, KeeperRefused, KeeperUnavailable
 from minhos_mesh.runtime.keeper_protocol import KeeperPaths, KeeperState, ProcessExit, ProcessInfo, SpawnRequest
 
 CHILD = Path(__file__).with_name("keeper_child.py")
 DEADLINE_S = 10.0
-
-
-def alive(pid: int) -> bool:
-    try:
-        content = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return content[content.rindex(")") + 2] not in "ZX"
-
-
-def await_that(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {DEADLINE_S:g} s: {what}"
-        select.select([], [], [], 0.005)
 
 
 class Mesh:
@@ -59,7 +44,7 @@ class Mesh:
         )
         self.keepers.append(keeper)
         if wait:
-            await_that(lambda: self._answers(keeper), "the keeper answers")
+            until(lambda: self._answers(keeper), "the keeper answers")
         return keeper
 
     def _answers(self, keeper: subprocess.Popen[str]) -> bool:
@@ -80,7 +65,7 @@ class Mesh:
 
     def facts(self, instance_id: str) -> dict[str, Any]:
         path = self.data_dir / f"{instance_id}.json"
-        await_that(path.exists, f"{instance_id} says who it is")
+        until(path.exists, f"{instance_id} says who it is")
         value: dict[str, Any] = json.loads(path.read_text())
         return value
 
@@ -156,7 +141,7 @@ def test_exits_that_nobody_heard_are_told_to_the_next_follower_once(mesh: Mesh) 
     mesh.start()
     for number in (1, 2):
         mesh.spawn("quit", f"quit-{number}")
-    await_that(lambda: not mesh.state().processes, "both ended")
+    until(lambda: not mesh.state().processes, "both ended")
     assert {exited.instance_id for exited in mesh.exits(2)} == {"quit-1", "quit-2"}
     assert list(mesh.client.follow("test", timeout=0.05)) == []
     assert len(mesh.exits(2, "another")) == 2
@@ -165,7 +150,7 @@ def test_exits_that_nobody_heard_are_told_to_the_next_follower_once(mesh: Mesh) 
 def test_exits_survive_the_keeper_for_those_who_missed_them(mesh: Mesh) -> None:
     keeper = mesh.start()
     mesh.spawn("quit")
-    await_that(lambda: not mesh.state().processes, "it ended")
+    until(lambda: not mesh.state().processes, "it ended")
     keeper.kill()
     keeper.wait(DEADLINE_S)
     mesh.start()
@@ -186,7 +171,7 @@ def test_children_outlive_a_killed_keeper_and_are_adopted_by_the_next(mesh: Mesh
     keeper.wait(DEADLINE_S)
     assert alive(first.pid)
     os.kill(second.pid, signal.SIGKILL)
-    await_that(lambda: not alive(second.pid), "it ended without a keeper")
+    until(lambda: not alive(second.pid), "it ended without a keeper")
     mesh.start()
     (adopted,) = mesh.state().processes
     assert (adopted.pid, adopted.start_ticks, adopted.adopted) == (first.pid, first.start_ticks, True)
@@ -252,15 +237,15 @@ def test_the_registry_is_started_again_at_once_and_then_later_and_later(mesh: Me
     mesh.start("idle")
     pids = []
     for _ in range(3):
-        await_that(lambda: (root := mesh.state().root) is not None and root.running, "the root runs")
+        until(lambda: (root := mesh.state().root) is not None and root.running, "the root runs")
         (info,) = mesh.state().processes
         assert info.root
         pids.append(info.pid)
         os.kill(info.pid, signal.SIGKILL)
-        await_that(lambda: not Path(f"/proc/{pids[-1]}").exists(), "it is gone")
+        until(lambda: not Path(f"/proc/{pids[-1]}").exists(), "it is gone")
     assert len(set(pids)) == 3
     ends = [exited.time_ns for exited in mesh.exits(3)]
-    await_that(lambda: mesh.state().processes, "the root runs")
+    until(lambda: mesh.state().processes, "the root runs")
     starts = [_started(line) for line in _journal(mesh) if line["event"] == "started"]
     pauses = [start - end / 1e9 for start, end in zip(starts[1:], ends, strict=True)]
     assert pauses[0] < 0.09
@@ -270,7 +255,7 @@ def test_the_registry_is_started_again_at_once_and_then_later_and_later(mesh: Me
 
 def test_a_crash_loop_of_the_registry_is_told(mesh: Mesh) -> None:
     mesh.start("quit")
-    await_that(lambda: (root := mesh.state().root) is not None and root.failures >= 3, "three failures")
+    until(lambda: (root := mesh.state().root) is not None and root.failures >= 3, "three failures")
     root = mesh.state().root
     assert root is not None
     assert root.last_exit is not None
@@ -279,7 +264,7 @@ def test_a_crash_loop_of_the_registry_is_told(mesh: Mesh) -> None:
 
 def test_an_adopted_registry_is_not_doubled_and_still_restarted(mesh: Mesh) -> None:
     keeper = mesh.start("idle")
-    await_that(lambda: mesh.state().processes, "the root runs")
+    until(lambda: mesh.state().processes, "the root runs")
     (before,) = mesh.state().processes
     keeper.kill()
     keeper.wait(DEADLINE_S)
@@ -287,7 +272,7 @@ def test_an_adopted_registry_is_not_doubled_and_still_restarted(mesh: Mesh) -> N
     (adopted,) = mesh.state().processes
     assert adopted.pid == before.pid
     os.kill(adopted.pid, signal.SIGKILL)
-    await_that(lambda: [info.pid for info in mesh.state().processes] not in ([], [before.pid]), "a new root runs")
+    until(lambda: [info.pid for info in mesh.state().processes] not in ([], [before.pid]), "a new root runs")
 
 
 def test_an_interrupt_of_the_starters_group_reaches_no_child(mesh: Mesh) -> None:
@@ -312,7 +297,7 @@ def test_shutdown_ends_everything_and_the_registry_last(mesh: Mesh) -> None:
     mesh.spawn("stubborn")
     mesh.facts("stubborn-1")
     os.kill(mesh.spawn("frozen", argv=("sleep", "100")).pid, signal.SIGSTOP)
-    await_that(lambda: all((mesh.data_dir / f"parent-{n}.child").exists() for n in (1, 2, 3)), "their children run")
+    until(lambda: all((mesh.data_dir / f"parent-{n}.child").exists() for n in (1, 2, 3)), "their children run")
     grandchildren = [int((mesh.data_dir / f"parent-{n}.child").read_text()) for n in (1, 2, 3)]
     pids = [info.pid for info in mesh.state().processes]
     assert len(pids) == 6
@@ -349,7 +334,7 @@ def test_what_cannot_be_recorded_is_not_started(mesh: Mesh) -> None:
     with pytest.raises(KeeperRefused, match="cannot write .*keeper.json: Is a directory") as caught:
         mesh.spawn("idle")
     assert caught.value.code == "SPAWN_FAILED"
-    await_that(lambda: not mesh.state().processes, "the child has ended")
+    until(lambda: not mesh.state().processes, "the child has ended")
     assert not (mesh.data_dir / "idle-1.json").exists()
     (exited,) = mesh.exits(1)
     assert exited.code == 70
@@ -360,7 +345,7 @@ def test_nothing_is_started_while_the_keeper_ends(mesh: Mesh) -> None:
     mesh.spawn("stubborn")
     mesh.facts("stubborn-1")
     keeper.terminate()
-    await_that(lambda: any(line["event"] == "ending" for line in _journal(mesh)), "the end begins")
+    until(lambda: any(line["event"] == "ending" for line in _journal(mesh)), "the end begins")
     with pytest.raises(KeeperRefused, match="nothing is started any more") as caught:
         mesh.spawn("idle")
     assert caught.value.code == "SHUTTING_DOWN"

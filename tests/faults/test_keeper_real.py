@@ -3,17 +3,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import pytest
+from tests.waiting import alive, until
 
 from minhos_api.registry.v1 import registry_service_pb2, registry_service_pb2_grpc
 from minhos_api.registry.v1 import supervisor_service_pb2 as pb
@@ -27,21 +26,6 @@ from minhos_mesh.runtime.paths import MeshPaths
 DEADLINE_S = 30.0
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def alive(pid: int) -> bool:
-    try:
-        content = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return content[content.rindex(")") + 2] not in "ZX"
-
-
-def await_that(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {DEADLINE_S:g} s: {what}"
-        select.select([], [], [], 0.02)
 
 
 class Mesh:
@@ -60,7 +44,7 @@ class Mesh:
         return pid
 
     def channel(self) -> grpc.Channel:
-        await_that(self.paths.mesh_file.exists, "the registry has an address")
+        until(self.paths.mesh_file.exists, "the registry has an address")
         return grpc.insecure_channel(json.loads(self.paths.mesh_file.read_text())["address"])
 
     def start_all(self) -> dict[str, float]:
@@ -150,12 +134,12 @@ def test_services_outlive_the_keeper_and_the_registry_and_are_taken_back(mesh: M
     mesh.start_all()
     before, places = mesh.pids(), mesh.instances()
     os.kill(keeper, signal.SIGKILL)
-    await_that(lambda: not alive(keeper), "the keeper is gone")
+    until(lambda: not alive(keeper), "the keeper is gone")
     assert all(alive(pid) for pid in before.values())
     os.kill(before["registry"], signal.SIGKILL)
     assert mesh.start_keeper() != keeper
-    await_that(lambda: mesh.pids().get("registry", before["registry"]) != before["registry"], "a new registry runs")
-    await_that(lambda: {**mesh.instances(), "registry": ""} == {**places, "registry": ""}, "all are back in the list")
+    until(lambda: mesh.pids().get("registry", before["registry"]) != before["registry"], "a new registry runs")
+    until(lambda: {**mesh.instances(), "registry": ""} == {**places, "registry": ""}, "all are back in the list")
     others = {name: pid for name, pid in before.items() if name != "registry"}
     assert {name: pid for name, pid in mesh.pids().items() if name != "registry"} == others
 
@@ -166,7 +150,7 @@ def test_a_killed_service_is_back_and_no_other_was_touched(mesh: Mesh, service: 
     mesh.start_all()
     before = mesh.pids()
     os.kill(before[service], signal.SIGKILL)
-    await_that(lambda: mesh.pids().get(service, before[service]) != before[service], f"a new {service} runs")
+    until(lambda: mesh.pids().get(service, before[service]) != before[service], f"a new {service} runs")
     after = mesh.pids()
     assert {name: pid for name, pid in after.items() if name != service} == {
         name: pid for name, pid in before.items() if name != service

@@ -6,7 +6,8 @@ import os
 import signal
 
 import pytest
-from tests.e2e.running_mesh import SERVICES, Mesh, alive, processes_of, until
+from tests.e2e.running_mesh import SERVICES, Mesh, processes_of
+from tests.waiting import alive, until
 
 from minhos_mesh.runtime.keeper_client import keeper_state
 

@@ -14,9 +14,10 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.e2e.books import Books, assert_books_agree, events, settled
-from tests.e2e.running_mesh import SERVICES, Mesh, alive, until
+from tests.e2e.running_mesh import SERVICES, Mesh
 from tests.faults.mesh_client import MeshClient
 from tests.faults.mesh_client_child import AGAIN, SOURCE
+from tests.waiting import alive, until
 
 from minhos_api.health.v1 import health_monitor_service_pb2 as health_pb
 from minhos_api.health.v1.health_monitor_service_pb2_grpc import HealthMonitorServiceStub

@@ -16,7 +16,8 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from tests.e2e.running_mesh import environment, until
+from tests.e2e.running_mesh import environment
+from tests.waiting import until
 
 from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb
 from minhos_api.events.v1 import event_pb2

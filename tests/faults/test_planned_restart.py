@@ -14,8 +14,9 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.e2e.running_mesh import SERVICES, Mesh, alive, environment, state_of, until
+from tests.e2e.running_mesh import SERVICES, Mesh, environment, state_of
 from tests.faults.mesh_client import MeshClient
+from tests.waiting import alive, until
 
 from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub

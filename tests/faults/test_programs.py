@@ -12,8 +12,9 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.e2e.running_mesh import STATES, Mesh, alive, environment, processes_of, state_of, until
+from tests.e2e.running_mesh import STATES, Mesh, environment, processes_of, state_of
 from tests.faults.own_program import CONTRACT, METHOD
+from tests.waiting import alive, until
 
 from minhos_api.registry.v1 import registry_service_pb2 as registry_pb
 from minhos_mesh.runtime.clients import bootstrap_text

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.waiting import eventually
 
 from minhos_mesh.registry.ads import AggregatedDiscovery
 from minhos_mesh.registry.ads_stream import Withheld
@@ -241,14 +242,6 @@ class Stream:
     async def close(self) -> None:
         self.call.cancel()
         await self._channel.close()
-
-
-async def eventually(condition: Callable[[], Any], what: str, deadline_s: float = 10.0) -> Any:
-    end = asyncio.get_running_loop().time() + deadline_s
-    while not (found := condition()):
-        assert asyncio.get_running_loop().time() < end, f"not within {deadline_s} s: {what}"
-        await asyncio.sleep(0.01)
-    return found
 
 
 @pytest.fixture
