@@ -6,8 +6,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from tests.performance.bare import BareServer, bare_servers, time_of_calls
@@ -16,13 +14,11 @@ from tests.performance.mesh_run import MeshFailed, running_mesh
 from tests.performance.path_market import TurningMarket, history
 from tests.performance.path_probe import STAGES, Probe, Way, probing
 from tests.performance.results import Benchmark, Metric, Reach, Settings, percentile
+from tests.performance.tick_source import write_empty_file
 
 from minhos_mesh.runtime.clients import Clients
-from minhos_mesh.runtime.config import load, load_saved
+from minhos_mesh.runtime.config import load_saved
 from minhos_mesh.runtime.context import ServiceContext
-from minhos_mesh.runtime.paths import MeshPaths
-from minhos_mesh.sierra_files.layout import SUFFIX
-from minhos_mesh.sierra_files.writer import ScidWriter
 
 TICKS_PER_S: Final = 500
 STEP_S: Final = 60 / 115
@@ -58,7 +54,7 @@ async def run(settings: Settings) -> Sequence[Metric]:
     """Alternates ticks through the mesh and calls to a bare server; a first round of each does not count."""
     seen = _Seen()
     data_dir = settings.folder / "mesh"
-    _write_empty_file(data_dir)
+    write_empty_file(data_dir)
     async with (
         bare_servers(1) as (bare,),
         bare_chain(settings.folder) as chain,
@@ -83,14 +79,6 @@ class _Seen:
     ways: list[list[Way]] = field(default_factory=list)
     raw: list[list[float]] = field(default_factory=list)
     trips: list[list[float]] = field(default_factory=list)
-
-
-def _write_empty_file(data_dir: Path) -> None:
-    """What the Sierra client waits for; it is stopped when the mesh is up, and the benchmark is the source in its place."""
-    paths = MeshPaths(data_dir)
-    paths.create()
-    symbol = load(None, environment={}).resolved(datetime.now(UTC)).primary()
-    ScidWriter.create(paths.sierra_dir / f"{symbol}{SUFFIX}").close()
 
 
 async def _measure(probe: Probe, bare: BareServer, chain: Chain, settings: Settings, seen: _Seen) -> None:

@@ -22,7 +22,7 @@ def history(until_ns: int, seed: int = 1) -> TickArray:
     random = np.random.default_rng(seed)
     count = HISTORY_MINUTES * 10
     times = until_ns - HISTORY_MINUTES * MINUTE_NS + (np.arange(count) + 0.5) * (MINUTE_NS / 10)
-    return _trades(times.astype(np.int64), MIDDLE + random.integers(-2, 3, count))
+    return trades(times.astype(np.int64), MIDDLE + random.integers(-2, 3, count))
 
 
 class TurningMarket:
@@ -48,10 +48,10 @@ class TurningMarket:
                 self._step, self._up = step, not self._up
                 prices[index] = MIDDLE + (JUMP if self._up else -JUMP)
                 turning.append(index)
-        return _trades(times, prices), turning
+        return trades(times, prices), turning
 
 
-def _trades(
+def trades(
     times_ns: np.ndarray[tuple[int], np.dtype[np.int64]], prices: np.ndarray[tuple[int], np.dtype[np.int64]]
 ) -> TickArray:
     ticks = new_ticks(len(times_ns))

@@ -8,23 +8,19 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from tests.performance.path_market import TurningMarket
+from tests.performance.tick_source import TickSource, ticking
 
 from minhos_api.brain.v1 import brain_events_pb2
 from minhos_api.events.v1 import event_pb2
-from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
-from minhos_api.market.v1 import provenance_pb2
 from minhos_api.trading.v1 import order_pb2, trading_events_pb2
 from minhos_mesh.runtime.context import ServiceContext
 from minhos_mesh.runtime.events import EventClient
 from minhos_mesh.runtime.tick_layout import TickArray
-from minhos_mesh.runtime.ticks import bytes_or_message, encode_batch, in_field
 
-INGEST: Final = "minhos_api.market.v1.MarketDataIngestService"
-SIMULATED: Final = provenance_pb2.PROVENANCE_SIMULATED
 STAGES: Final = (
     "tick sent -> signal stored by the bus",
     "signal stored -> order made",
@@ -68,26 +64,20 @@ class Way:
 class Probe:
     """Sends ticks and meets their fills."""
 
-    symbol: str
-    epoch: int
-    call: Any
-    sent: int = 0
-    """Ticks sent so far; the sequence of the last one, for none is refused."""
+    source: TickSource
     ways: dict[str, Way] = field(default_factory=dict)
     """By signal id."""
-    acknowledged: int = 0
     refused: int = 0
     refusal: str = ""
     """Why the last refused order was refused."""
 
     async def send(self, ticks: TickArray, turning: list[int]) -> None:
         """Sends ticks that follow each other; the turning ones are stamped."""
-        message = in_field(1, encode_batch(self.symbol, int(SIMULATED), self.epoch, self.sent + 1, ticks))
         now, wall = time.perf_counter_ns(), time.time_ns()
+        before = self.source.sent
         for index in turning:
-            self.ways[f"{self.symbol}:{self.epoch:x}:{self.sent + index + 1}"] = Way(now, wall)
-        self.sent += len(ticks)
-        await self.call.write(message)
+            self.ways[f"{self.source.symbol}:{self.source.epoch:x}:{before + index + 1}"] = Way(now, wall)
+        await self.source.send(ticks)
 
     async def run(self, market: TurningMarket, ticks_per_s: int, seconds: float) -> None:
         """Sends ticks at a steady rate; what was late goes out together."""
@@ -142,40 +132,22 @@ class Probe:
         way.delivered, way.delivered_wall = now, wall
         way.filled, way.stored = _ns(payload.fill.fill_time), _ns(event.store_time)
 
-    async def read_answers(self) -> None:
-        """Keeps the stream of the source flowing until cancelled."""
-        while True:
-            answer = await self.call.read()
-            if not hasattr(answer, "ack"):
-                return
-            self.acknowledged = max(self.acknowledged, answer.ack.through_position)
-
 
 @asynccontextmanager
 async def probing(context: ServiceContext, symbol: str) -> AsyncIterator[Probe]:
     """A source of ticks for a symbol, and a reader of the fills that come of them. Raises grpc.RpcError."""
-    call: Any = context.clients.channel(INGEST).stream_stream(
-        f"/{INGEST}/IngestTicks",
-        request_serializer=bytes_or_message,
-        response_deserializer=ingest_pb2.IngestTicksResponse.FromString,
-    )()
-    epoch = time.time_ns()
-    opened = ingest_pb2.IngestOpen(source="benchmark", symbol=symbol, provenance=SIMULATED, epoch=epoch)
-    await call.write(ingest_pb2.IngestTicksRequest(open=opened))
-    await call.read()
-    probe = Probe(symbol, epoch, call)
-    fills = EventClient(context).subscribe({trading_events_pb2.TradeExecuted: probe.on_fill})
-    between = EventClient(context).subscribe(
-        {brain_events_pb2.SignalGenerated: probe.on_signal, trading_events_pb2.OrderUpdated: probe.on_order}
-    )
-    await fills.wait_open(5.0)
-    await between.wait_open(5.0)
-    context.tasks.start(probe.read_answers(), "answers")
-    try:
-        yield probe
-    finally:
-        call.cancel()
-        await context.tasks.close()
+    async with ticking(context.clients, symbol) as source:
+        probe = Probe(source)
+        fills = EventClient(context).subscribe({trading_events_pb2.TradeExecuted: probe.on_fill})
+        between = EventClient(context).subscribe(
+            {brain_events_pb2.SignalGenerated: probe.on_signal, trading_events_pb2.OrderUpdated: probe.on_order}
+        )
+        await fills.wait_open(5.0)
+        await between.wait_open(5.0)
+        try:
+            yield probe
+        finally:
+            await context.tasks.close()
 
 
 def _ns(stamp: Timestamp) -> int:
