@@ -350,9 +350,10 @@ class FakeBus(bus_grpc.EventBusServiceServicer):
         self.opened.append(first.open)
         yield bus_pb2.SubscribeResponse(opened=bus_pb2.SubscribeOpened())
         answers = asyncio.create_task(self._answers(requests))
+        answers.add_done_callback(lambda _: self._more.set())
         sent = 0
         try:
-            while True:
+            while not answers.done():
                 while sent < len(self.to_deliver):
                     item = bus_pb2.DeliveredEvent(event=self.to_deliver[sent], attempt=1)
                     sent += 1
