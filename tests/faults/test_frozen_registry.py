@@ -68,6 +68,16 @@ def test_the_restart_of_a_frozen_registry_kills_it(mesh: Mesh) -> None:
     assert not alive(frozen)
 
 
+def assert_asked_directly(mesh: Mesh, engine: str, command: str, answer: str) -> None:
+    """A command that makes nothing riskier reaches the engine, and says how."""
+    began = time.monotonic()
+    done = mesh.run(command)
+    assert done.code == 0, done.said
+    assert answer in done.out
+    assert f"trading_engine is asked at its last known address, {engine}" in done.err
+    assert time.monotonic() - began < 10
+
+
 def test_without_keeper_and_registry_each_command_says_what_is_wrong_and_what_to_do(mesh: Mesh) -> None:
     until(mesh.healthy, "all HEALTHY")
     keeper = keeper_pid(mesh)
@@ -77,10 +87,18 @@ def test_without_keeper_and_registry_each_command_says_what_is_wrong_and_what_to
         began = time.monotonic()
         mesh.run(command, "ai_brain").refused("no keeper answers", "`minhos up`")
         assert time.monotonic() - began < 5
+    engine = mesh.addresses()["trading_engine"]
     frozen = freeze(mesh)
     told = ("the registry does not answer; the services serve on, and `minhos up` brings it back",)
     mesh.run("status").refused(*told)
     mesh.run("order", "place", "buy", "1").refused("the order was not sent: ", *told)
+    assert_asked_directly(mesh, engine, "halt", "state HALTED")
+    assert_asked_directly(mesh, engine, "orders", "ORDER")
+    mesh.run("order", "cancel", "no-such-order").refused("last known address", "no-such-order")
+    mesh.run("resume").refused("the registry does not answer")
+    os.kill(frozen, signal.SIGKILL)
+    until(lambda: not alive(frozen), "the registry is gone")
+    assert_asked_directly(mesh, engine, "emergency-stop", "EMERGENCY STOP by")
     mesh.up()
     until(lambda: registry_pid(mesh) not in (None, frozen), "another registry runs")
     until(mesh.healthy, "all HEALTHY")

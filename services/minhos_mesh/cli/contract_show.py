@@ -8,7 +8,10 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from google.protobuf import descriptor_pb2
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from minhos_api.mesh.v1 import contract_options_pb2 as options
 from minhos_api.registry.v1 import contract_service_pb2 as pb
@@ -80,12 +83,7 @@ def _print(entry: pb.ContractEntry, contracts: ContractSet, methods: list[dict[s
     known_as = f"  ({entry.interface})" if entry.interface else ""
     show.out.print(f"{entry.name}{known_as}")
     show.out.print(f"{entry.file}  build {entry.build}")
-    columns = ("METHOD", "REQUEST", "RESPONSE", "ACCESS", "BOUND", "REPEAT")
-    rows = [
-        [each[key] for key in ("name", "request", "response", "access", "bound", "idempotency")] for each in methods
-    ]
-    package = f"{entry.name.rpartition('.')[0]}."
-    show.out.print(show.table(columns, [[cell.replace(package, "") for cell in row] for row in rows]))
+    show.out.print(methods_shown(methods, f"{entry.name.rpartition('.')[0]}.", show.out.width), soft_wrap=False)
     for title, values in (
         ("needs", _needs(contracts, entry.name)),
         ("publishes", entry.publishes),
@@ -103,6 +101,23 @@ def _print(entry: pb.ContractEntry, contracts: ContractSet, methods: list[dict[s
             show.out.print(f"  {versions}")
     if entry.consumers:
         show.out.print(f"needed by {', '.join(_consumers(entry.consumers))}")
+
+
+def methods_shown(methods: Iterable[dict[str, Any]], package: str, width: int) -> RenderableType:
+    """All methods as a table; where `width` has no room for it, each in lines of its own that wrap, so that nothing is cut off.
+
+    Names of the contract's own package are shortened.
+    """
+    columns = ("METHOD", "REQUEST", "RESPONSE", "ACCESS", "BOUND", "REPEAT")
+    keys = ("name", "request", "response", "access", "bound", "idempotency")
+    rows = [[str(each[key]).replace(package, "") for key in keys] for each in methods]
+    if narrow.natural_width(columns, rows) <= width:
+        return show.table(columns, rows)
+    lines: list[RenderableType] = []
+    for name, request, response, access, bound, repeat in rows:
+        lines.append(Text.assemble((name, "bold"), f"({request}) -> {response}", overflow="fold"))
+        lines.append(Padding(Text(f"{access}, {bound}, repeat: {repeat}", style="dim"), (0, 0, 0, 2), expand=False))
+    return Group(*lines)
 
 
 def _row(entry: pb.ContractEntry) -> tuple[str, ...]:

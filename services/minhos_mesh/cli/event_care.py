@@ -12,21 +12,22 @@ from typing import Any, Final
 
 from google.protobuf import any_pb2
 from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
 from minhos_api.events.v1 import event_admin_service_pb2 as pb
 from minhos_api.events.v1.event_admin_service_pb2_grpc import EventAdminServiceStub
-from minhos_mesh.cli import show
+from minhos_mesh.cli import event_payloads, show
 from minhos_mesh.cli.event_reading import event_dict, print_event, size_text, time_of
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected
 from minhos_mesh.cli.trading import actor
-from minhos_mesh.runtime import contracts
 from minhos_mesh.runtime.paths import MeshPaths
 
 _PAGE: Final = 200
+_WIDE: Final = 120
+"""From this width on a reason stands beside its dead letter, else below all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,13 @@ async def stats(paths: MeshPaths, *, as_json: bool) -> None:
     kept = told.retention
     held = f"{kept.held} ({size_text(kept.held_bytes)})"
     span = f"{told.oldest_sequence} to {told.newest_sequence}" if kept.held else "none"
+    since = f" since the bus started at {show.when(told.start_time):%m-%d %H:%M:%S}"
     for name, value in (
         ("published", f"{told.published}"),
         ("held", f"{held}, sequences {span}"),
-        ("delivered", f"{told.delivered} since the bus started, {told.failed} failed"),
-        ("refused", f"{told.refused} since the bus started{_refused(told)}"),
-        ("removed", f"{kept.removed} since the bus started, {kept.taken} of them unacknowledged"),
+        ("delivered", f"{told.delivered}{since}, {told.failed} failed"),
+        ("refused", f"{told.refused}{since}{_refused(told)}"),
+        ("removed", f"{kept.removed}{since}, {kept.taken} of them unacknowledged"),
         ("dead letters", f"{told.dead_letters} ever"),
     ):
         show.out.print(f"{name:<13} {value}", markup=False)
@@ -263,6 +265,7 @@ async def dead(paths: MeshPaths, letters: Letters, count: int, *, requeued: bool
             request.page_token = page.next_page_token
             if not request.page_token:
                 break
+        await event_payloads.learn(link.clients, [letter.event for letter in found])
     if as_json:
         show.as_json([_letter_dict(letter) for letter in found])
     elif letters.numbers:
@@ -295,7 +298,12 @@ def _print_letters(found: Sequence[pb.DeadLetter], waiting: int) -> None:
         for each in found
     ]
     columns = ("NUMBER", "DEAD SINCE", "CONSUMER", "TYPE", "SUBJECT", "TRIED", "WHY")
-    show.out.print(show.table(columns, rows, right=("NUMBER", "TRIED")))
+    shown = len(columns) if show.out.width >= _WIDE else len(columns) - 1
+    show.out.print(show.table(columns[:shown], [row[:shown] for row in rows], right=("NUMBER", "TRIED")))
+    if shown < len(columns):
+        show.out.print()
+        for row in rows:
+            show.out.print(f"{row[0]:>6}  {row[-1]}", markup=False)
     if waiting > len(found):
         show.err.print(f"{waiting} wait in all")
 
@@ -328,16 +336,17 @@ async def requeue(
         )
         if payload is not None:
             page = await stub.ListDeadLetters(pb.ListDeadLettersRequest(number=letters.numbers[0]))
-            request.payload.CopyFrom(_payload(payload, page.dead_letters[0].event.type))
+            failed = page.dead_letters[0].event
+            kind = await event_payloads.learn_type(link.clients, failed.type, failed.version)
+            request.payload.CopyFrom(_payload(payload, failed.type, kind))
         answer = await stub.RequeueDeadLetters(request)
     _tell_handled(answer, answer.requeued, "delivered again", answer.remaining, as_json=as_json)
 
 
-def _payload(text: str, event_type: str) -> any_pb2.Any:
+def _payload(text: str, event_type: str, kind: type[Message] | None) -> any_pb2.Any:
     """The payload that was typed, as the message of the event type. Raises CommandFailed."""
-    contract = contracts.event_catalogue().get(event_type)
-    if contract is None:
-        raise CommandFailed(f"--payload: this program does not know the payload of {event_type}")
+    if kind is None:
+        raise CommandFailed(f"--payload: nobody knows the payload of {event_type}")
     try:
         raw = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
         value = json.loads(raw)
@@ -345,11 +354,11 @@ def _payload(text: str, event_type: str) -> any_pb2.Any:
             value.pop("@type", None)
         elif not value:
             value = None  # an empty list would pass for an empty message
-        message = ParseDict(value, GetMessageClass(contract.payload)())
+        message = ParseDict(value, kind())
     except OSError as error:
         raise CommandFailed(f"--payload: {text[1:]} cannot be read: {error.strerror}") from None
     except (ValueError, ParseError, AttributeError, TypeError) as error:
-        raise CommandFailed(f"--payload is no {contract.payload.full_name} as JSON: {error}") from None
+        raise CommandFailed(f"--payload is no {kind.DESCRIPTOR.full_name} as JSON: {error}") from None
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed

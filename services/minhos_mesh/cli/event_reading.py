@@ -7,13 +7,13 @@ import base64
 import json
 import re
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
@@ -22,10 +22,11 @@ from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
 from minhos_api.events.v1.event_admin_service_pb2_grpc import EventAdminServiceStub
 from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
-from minhos_mesh.cli import show
+from minhos_mesh.cli import event_payloads, show
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link, connected
 from minhos_mesh.runtime import contracts
+from minhos_mesh.runtime.money import format_e9
 from minhos_mesh.runtime.paths import MeshPaths
 
 _PAGE: Final = 1000
@@ -48,6 +49,7 @@ class Wanted:
     after: int | None
     since: str | None
     until: str | None
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ async def list_events(paths: MeshPaths, wanted: Wanted, count: int, *, oldest_fi
     request = _request(wanted, oldest_first=oldest_first)
     async with connected(paths) as link:
         found = [event async for event in _stored(link, request, count)]
+        await event_payloads.learn(link.clients, found)
     if as_json:
         show.as_json([event_dict(event) for event in found])
     elif not found:
@@ -74,15 +77,15 @@ async def list_events(paths: MeshPaths, wanted: Wanted, count: int, *, oldest_fi
         _print_table(found)
 
 
-async def show_event(paths: MeshPaths, sequence: int, *, as_json: bool) -> None:
-    """One event whole. Raises CommandFailed."""
+async def show_event(paths: MeshPaths, which: str, *, as_json: bool) -> None:
+    """One event whole, by its sequence or its id. Raises CommandFailed."""
     contracts.load_all()
     async with connected(paths) as link:
-        request = pb.ListEventsRequest(ascending=True, after_sequence=sequence - 1, page_size=1)
-        answer = await link.clients.stub(EventBusServiceStub).ListEvents(request)
-    if not answer.events or answer.events[0].sequence != sequence:
+        answer = await link.clients.stub(EventBusServiceStub).ListEvents(_one(which))
+        await event_payloads.learn(link.clients, answer.events)
+    if not answer.events or which not in (str(answer.events[0].sequence), answer.events[0].event_id):
         held = f"{answer.oldest_sequence} to {answer.newest_sequence}" if answer.oldest_sequence else "nothing"
-        raise CommandFailed(f"there is no event {sequence}: the journal holds {held}")
+        raise CommandFailed(f"there is no event {which}: the journal holds {held}")
     if as_json:
         show.as_json(event_dict(answer.events[0]))
     else:
@@ -112,6 +115,7 @@ async def tail(paths: MeshPaths, following: Following, *, as_json: bool) -> None
         async for answer in link.clients.stub(EventBusServiceStub).Subscribe(requests()):
             if answer.WhichOneof("message") == "gap":
                 _print_gap(answer.gap, as_json=as_json)
+            await event_payloads.learn(link.clients, [item.event for item in answer.delivery.events])
             for item in answer.delivery.events:
                 print(json.dumps(event_dict(item.event)) if as_json else event_line(item.event), flush=True)
                 shown += 1
@@ -160,17 +164,42 @@ async def types(paths: MeshPaths, *, as_json: bool) -> None:
             str(each.held),
             size_text(each.held_bytes) if each.held else "-",
             f"{show.when(each.newest_time):%m-%d %H:%M:%S}" if each.HasField("newest_time") else "-",
-            each.payload.removeprefix("minhos_api.") or "not in the catalogue any more",
+            _payload_name(each),
         )
         for each in found
     ]
     columns = ("TYPE", "V", "HELD", "SIZE", "NEWEST", "PAYLOAD")
     shown = len(columns) if _shows_payload(show.out) else len(columns) - 1
     show.out.print(show.table(columns[:shown], [row[:shown] for row in rows], right=("V", "HELD", "SIZE")))
+    for each in found:
+        for known in each.definitions:
+            for service, why in sorted(known.refused.items()):
+                text = f"{each.type} version {known.version} of {service} is refused: {why}"
+                show.out.print(text, style="yellow", markup=False)
+
+
+def _payload_name(told: admin.EventTypeInfo) -> str:
+    """The message of a type, and the service that brought it where that is no service of the mesh."""
+    if not told.payload:
+        return "not in the catalogue any more"
+    by = told.definitions[-1].offered_by if told.definitions else ""
+    return told.payload.removeprefix("minhos_api.") + (f" of {by}" if by else "")
+
+
+def _one(which: str) -> pb.ListEventsRequest:
+    """Asks for one event. Raises CommandFailed for what is neither a sequence nor an id."""
+    if which.isascii() and which.isdigit() and int(which):
+        return pb.ListEventsRequest(ascending=True, after_sequence=int(which) - 1, page_size=1)
+    try:
+        return pb.ListEventsRequest(event_ids=[str(uuid.UUID(which))])
+    except ValueError:
+        raise CommandFailed(f"{which!r} is neither a sequence (1 or more) nor the id of an event") from None
 
 
 def size_text(count: int) -> str:
-    """Bytes in kB, MB or GB of powers of ten."""
+    """Bytes in B, kB, MB or GB of powers of ten."""
+    if count < 1_000:
+        return f"{count} B"
     return f"{count / 1e3:.0f} kB" if count < 1_000_000 else show.size(count)
 
 
@@ -181,22 +210,39 @@ def event_dict(event: event_pb2.Event) -> dict[str, Any]:
     bare.CopyFrom(event)
     bare.ClearField("payload")
     told = show.message_dict(bare)
-    try:
-        told["payload"] = MessageToDict(
-            event.payload, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
-    except (TypeError, ValueError, KeyError):
-        told["payload"] = {
-            "@type": event.payload.type_url,
-            "undecoded": base64.b64encode(event.payload.value).decode(),
-        }
+    told["payload"] = event_payloads.payload_dict(event) or {
+        "@type": event.payload.type_url,
+        "undecoded": base64.b64encode(event.payload.value).decode(),
+    }
     return told
 
 
 def payload_text(event: event_pb2.Event) -> str:
     """The payload in one line: `field=value`, what is empty left out."""
     payload = {key: value for key, value in event_dict(event)["payload"].items() if key != "@type"}
-    return " ".join(f"{key}={_short(value)}" for key, value in payload.items() if value not in ("", [], {}, None))
+    return _fields(payload)
+
+
+def _fields(values: dict[str, Any]) -> str:
+    told = [
+        (key.removesuffix("_e9"), _decimal(value) if key.endswith("_e9") else _inline(value))
+        for key, value in values.items()
+        if value not in ("", [], {}, None)
+    ]
+    return " ".join(f"{key}={text}" for key, text in told)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{_fields(value)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_inline(each) for each in value)}]"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _decimal(value: Any) -> str:
+    """A number in units of 1e-9 as people write it."""
+    return format_e9(int(value)) if isinstance(value, str | int) else _inline(value)
 
 
 def _short(value: object) -> str:
@@ -204,11 +250,12 @@ def _short(value: object) -> str:
 
 
 def event_line(event: event_pb2.Event) -> str:
-    """One event in one line."""
-    line = f"{show.clock(event.event_time)} {event.sequence:>8} {event.type:<24} {event.source:<14} {event.subject:<12}"
+    """One event in one line, with the time when it was stored."""
+    line = f"{show.clock(event.store_time)} {event.sequence:>8} {event.type:<26} {event.source:<14} {event.subject:<12}"
     if _shows_payload(show.out):
         line = f"{line} {payload_text(event)}"
-    return line.rstrip() if not show.out.is_terminal else line[: show.out.width].rstrip()
+    width = show.out.width
+    return line.rstrip() if not show.out.is_terminal or len(line) <= width else f"{line[: width - 1]}…"
 
 
 def print_event(event: event_pb2.Event) -> None:
@@ -263,6 +310,7 @@ def _request(wanted: Wanted, *, oldest_first: bool) -> pb.ListEventsRequest:
         since_time=None if wanted.since is None else time_of("--since", wanted.since),
         before_time=None if wanted.until is None else time_of("--until", wanted.until),
         ascending=oldest_first,
+        event_ids=wanted.ids,
     )
 
 
@@ -273,6 +321,7 @@ async def _stored(link: Link, request: pb.ListEventsRequest, count: int | None) 
         request.page_size = _PAGE if count is None else min(count - seen, _PAGE)
         page = await stub.ListEvents(request)
         newest = page.newest_sequence if newest is None else newest
+        await event_payloads.learn(link.clients, page.events)
         for event in page.events:
             if event.sequence > newest:
                 return

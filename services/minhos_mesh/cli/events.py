@@ -42,6 +42,7 @@ def list_events(
     after: After = None,
     since: Since = None,
     until: Until = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Only the event with this id; may be repeated.")] = None,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="The oldest first.")] = False,
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=100_000, help="How many at the most.")] = 20,
     data_dir: DataDir = DEFAULT_DATA_DIR,
@@ -51,13 +52,13 @@ def list_events(
     from minhos_mesh.cli import event_reading as commands
     from minhos_mesh.cli.mesh import execute
 
-    wanted = commands.Wanted(tuple(types or ()), subject, source, correlation, after, since, until)
+    wanted = commands.Wanted(tuple(types or ()), subject, source, correlation, after, since, until, tuple(ids or ()))
     execute(commands.list_events(paths_of(data_dir), wanted, count, oldest_first=oldest_first, as_json=json))
 
 
 @events_app.command("show")
 def show(
-    sequence: Annotated[int, typer.Argument(min=1, help="Sequence as `minhos events list` shows it.")],
+    event: Annotated[str, typer.Argument(help="Sequence as `minhos events list` shows it, or the id of the event.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
@@ -65,7 +66,7 @@ def show(
     from minhos_mesh.cli import event_reading as commands
     from minhos_mesh.cli.mesh import execute
 
-    execute(commands.show_event(paths_of(data_dir), sequence, as_json=json))
+    execute(commands.show_event(paths_of(data_dir), event, as_json=json))
 
 
 @events_app.command("tail")

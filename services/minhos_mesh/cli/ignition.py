@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from minhos_mesh.cli import interrupts
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.runtime.keeper_client import PendingKeeper, keeper_state
 from minhos_mesh.runtime.keeper_protocol import KeeperPaths
+from minhos_mesh.runtime.last_listing import process_runs
 from minhos_mesh.runtime.paths import MeshPaths
 
 
@@ -38,14 +38,4 @@ def orphans(paths: MeshPaths) -> bool:
         processes = json.loads(record.read_text(encoding="utf-8")).get("processes", [])
     except (OSError, ValueError, AttributeError):
         return False
-    return any(_runs(item.get("pid"), item.get("start_ticks")) for item in processes if isinstance(item, dict))
-
-
-def _runs(pid: object, start_ticks: object) -> bool:
-    """Whether that very process runs, and not another that was given its number later."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    state, *rest = stat[stat.rindex(")") + 2 :].split()
-    return state not in "ZXx" and int(rest[18]) == start_ticks
+    return any(process_runs(item.get("pid"), item.get("start_ticks")) for item in processes if isinstance(item, dict))

@@ -10,7 +10,7 @@ import typer
 from minhos_mesh.cli.contract import contract_app
 from minhos_mesh.cli.events import events_app
 from minhos_mesh.cli.failure import CommandFailed, fail
-from minhos_mesh.cli.options import DataDir, Json, paths_of
+from minhos_mesh.cli.options import DataDir, Json, paths_of, seconds
 from minhos_mesh.cli.route import route_app
 from minhos_mesh.runtime.paths import DEFAULT_DATA_DIR
 
@@ -48,7 +48,7 @@ def up(
     report: Annotated[Path | None, typer.Option(help="Where the report of --until-end goes.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when everything is HEALTHY.")] = False,
     config: Annotated[Path | None, typer.Option(help="Configuration file; ./minhos.toml when there is one.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds until everything must be HEALTHY.")] = 60.0,
+    timeout: Annotated[float, typer.Option(callback=seconds, help="Seconds until everything must be HEALTHY.")] = 60.0,
 ) -> None:
     """Start the whole mesh."""
     from minhos_mesh.cli.ignition import ignite
@@ -132,7 +132,7 @@ def status(data_dir: DataDir = DEFAULT_DATA_DIR, json: Json = False) -> None:
 @app.command()
 def wait(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    timeout: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+    timeout: Annotated[float, typer.Option(callback=seconds, help="Seconds.")] = 60.0,
 ) -> None:
     """Return when every service is HEALTHY."""
     from minhos_mesh.cli import status as commands
@@ -189,7 +189,7 @@ def tail(
     what: Annotated[str, typer.Argument(help="events, market, signals or orders.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
-    count: Annotated[int | None, typer.Option(help="Stop after so many lines.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many lines.")] = None,
 ) -> None:
     """Follow what happens."""
     from minhos_mesh.cli import tail as commands

@@ -15,20 +15,22 @@ from minhos_api.health.v1 import health_monitor_service_pb2 as health
 from minhos_api.health.v1.health_monitor_service_pb2_grpc import HealthMonitorServiceStub
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
-from minhos_mesh.cli import loop
+from minhos_mesh.cli import loop, show
 from minhos_mesh.cli.failure import CommandFailed, fail
 from minhos_mesh.cli.ignition import orphans
 from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.clients import Clients, bootstrap_xds
 from minhos_mesh.runtime.config import ConfigError
 from minhos_mesh.runtime.keeper_client import KeeperError, keeper_state
+from minhos_mesh.runtime.last_listing import LastListing
 from minhos_mesh.runtime.paths import MeshPaths, registry_address
 
 T = TypeVar("T")
 
 ANSWER_S: Final = 5.0
 """How long the registry may take to answer a command."""
-
+PATIENCE_S: Final = 1.5
+"""How long it may take where the command can do without it."""
 
 _NO_ROUTE: Final = "No matching route"
 """How gRPC says that the registry knows nobody who serves a contract."""
@@ -93,34 +95,53 @@ def running_registry(paths: MeshPaths) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connected(paths: MeshPaths, consequence: str = "") -> AsyncIterator[Link]:
+async def connected(paths: MeshPaths, consequence: str = "", without_registry: str = "") -> AsyncIterator[Link]:
     """A way to the services, each called at its own address, or through the registry when it has none now.
 
+    While the registry is silent, the service `without_registry` is called where it listened last, and that is said.
     Raises NotRunning, and RegistrySilent with the `consequence` for what was to be done.
     """
     address = running_registry(paths)
     bootstrap_xds(address, "minhos-command")
-    direct = Clients(registry=address)
     try:
-        listed = await Link(paths, address, direct).services()
+        targets = await _targets(address, PATIENCE_S if without_registry else ANSWER_S)
     except grpc.aio.AioRpcError as error:
-        if unreachable(error):
+        if not unreachable(error):
+            raise
+        targets = _last_targets(paths, without_registry, "the registry does not answer")
+        if not targets:
             raise RegistrySilent(paths, consequence) from None
-        raise
+    clients = Clients(targets, registry=address)
+    try:
+        yield Link(paths, address, clients)
     finally:
-        await direct.close()
-    targets = {
+        await clients.close()
+
+
+async def _targets(address: str, timeout_s: float) -> dict[str, str]:
+    """Where each contract is served, as the registry says."""
+    clients = Clients(registry=address)
+    try:
+        stub = clients.stub(RegistryServiceStub)
+        listed = await stub.ListServices(registry.ListServicesRequest(), timeout=timeout_s)
+    finally:
+        await clients.close()
+    return {
         contract: instance.address
         for service in listed.services
         for instance in service.instances
         if instance.address
         for contract in service.contracts
     }
-    clients = Clients(targets, registry=address)
-    try:
-        yield Link(paths, address, clients)
-    finally:
-        await clients.close()
+
+
+def _last_targets(paths: MeshPaths, service: str, why: str) -> dict[str, str]:
+    """Where the contracts of a service were served last, when that very process still runs; else nothing."""
+    found = LastListing(paths).find(service) if service else None
+    if found is None:
+        return {}
+    show.err.print(f"{why}: {service} is asked at its last known address, {found.address} (process {found.pid})")
+    return dict.fromkeys(found.contracts, found.address)
 
 
 def execute(work: Coroutine[Any, Any, T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,13 @@ DataDir = Annotated[
     typer.Option("--data-dir", envvar="MINHOS_DATA_DIR", help="Folder of the mesh; another folder is another mesh."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def seconds(value: float) -> float:
+    """A number of seconds as it was typed; not a number, or one below 0, is refused."""
+    if math.isnan(value) or value < 0:
+        raise typer.BadParameter(f"{value:g} is no time to wait: allowed is a number of seconds from 0")
+    return value
 
 
 def paths_of(data_dir: Path) -> MeshPaths:

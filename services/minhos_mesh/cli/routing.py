@@ -22,6 +22,8 @@ from minhos_mesh.cli.trading import actor
 from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.paths import MeshPaths
 
+_OF_KEEPER = re.compile(r"([a-z][a-z0-9_]*)/(\1(?:-[0-9]{1,4})?)-[0-9a-f]{8}")
+"""An instance as the keeper names it: its service, its number where there are several, and what is random."""
 _SERVICE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 
 
@@ -50,6 +52,8 @@ async def set_route(
         )
         with _known(name):
             answer = await link.clients.stub(RouteServiceStub).SetRoute(request)
+    for sentence in passing(who for who, _percent in parsed):
+        show.err.print(sentence)
     _tell(answer.routes, answer, as_json=as_json)
 
 
@@ -186,6 +190,17 @@ def selector_of(who: str, services: set[str]) -> pb.InstanceSelector:
     if service_name(who) in services:
         return pb.InstanceSelector(service=service_name(who))
     return pb.InstanceSelector(version=who)
+
+
+def passing(targets: Iterable[str]) -> Iterator[str]:
+    """A warning for each target that ends with one process: one that the keeper named, whose successor has another id."""
+    for target in targets:
+        named = _OF_KEEPER.fullmatch(target)
+        if named is None:
+            continue
+        service, place = named[1], named[2]
+        lasting = f"{service}/{place}" if place != service else service
+        yield f"{target} is one process, and the route ends with it: {lasting} names every process that comes in its place"
 
 
 def _tell(routes: Iterable[pb.Route], answer: Any, *, as_json: bool) -> None:

@@ -64,9 +64,14 @@ class SeenInstance:
 
     @property
     def memory_bytes(self) -> int | None:
-        """Its proportional share of memory, or all that it holds while that is not known."""
+        """Its proportional share of memory; None until that was read for the first time."""
         pss: int | None = _optional(self.use, "pss_bytes")
-        return _optional(self.use, "rss_bytes") if pss is None else pss
+        return pss
+
+    @property
+    def address(self) -> str:
+        """Where it listens; a dash for a process that is only watched."""
+        return self.listed.address or "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +99,8 @@ class SeenService:
 
     @property
     def memory_bytes(self) -> int | None:
-        """Memory of all its instances."""
-        found = total(instance.memory_bytes for instance in self.instances)
-        return None if found is None else int(found)
+        """Memory of all its instances; None until all of them are known."""
+        return memory_of(self.instances)
 
     def count(self) -> str:
         """How many instances there are, and of how many that should be where these differ."""
@@ -106,6 +110,12 @@ class SeenService:
     def uptime(self, now: float) -> str:
         """Since when its oldest process runs."""
         return uptime(self.listed.start_time if self.listed.HasField("start_time") else None, now)
+
+
+def memory_of(instances: Iterable[SeenInstance]) -> int | None:
+    """Proportional share of memory of some instances together; None when that of one is not known: a part is no sum."""
+    known = [instance.memory_bytes for instance in instances]
+    return None if not known or None in known else sum(filter(None, known))
 
 
 def join(
@@ -143,7 +153,7 @@ def _rows(service: SeenService, now: float) -> Iterator[tuple[str | Text, ...]]:
         str(service.listed.restarts),
         show.percent(service.cpu_percent),
         show.size(service.memory_bytes),
-        *(("-" if not service.instances else "", "") if alone is None else (alone.pid, alone.listed.address)),
+        *(("-" if not service.instances else "", "") if alone is None else (alone.pid, alone.address)),
     )
     for instance in service.instances if alone is None else ():
         yield (
@@ -155,7 +165,7 @@ def _rows(service: SeenService, now: float) -> Iterator[tuple[str | Text, ...]]:
             show.percent(instance.cpu_percent),
             show.size(instance.memory_bytes),
             instance.pid,
-            instance.listed.address,
+            instance.address,
         )
 
 
@@ -224,7 +234,7 @@ def _instance_dict(instance: SeenInstance) -> dict[str, Any]:
     return {
         "id": listed.instance_id,
         "state": show.state_name(health.state) if health.instance_id else None,
-        "address": listed.address,
+        "address": listed.address or None,
         "pid": show.optional(listed, "pid"),
         "in_rotation": listed.in_rotation,
         "version": listed.version,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from enum import Enum
 from typing import Final
 
@@ -54,12 +55,14 @@ async def ports(paths: MeshPaths, service: str | None, *, as_json: bool) -> None
     """Where each service listens, or the address of one alone, ready for a command line."""
     async with connected(paths) as link:
         listed = await link.services()
-    found = {s.name: [i.address for i in s.instances] for s in listed.services}
+    found = {s.name: [i.address for i in s.instances if i.address] for s in listed.services}
+    running = {s.name for s in listed.services if s.instances}
     if service is not None:
         if service not in found:
             raise CommandFailed(f"there is no service {service!r}: known are {', '.join(found)}")
         if not found[service]:
-            raise CommandFailed(f"{service} does not run at the moment")
+            why = "runs and listens nowhere" if service in running else "does not run at the moment"
+            raise CommandFailed(f"{service} {why}")
         show.out.print(found[service][0])
     elif as_json:
         show.as_json({"registry": link.registry_address, "services": found})
@@ -130,15 +133,18 @@ def services_table(listed: registry.ListServicesResponse, width: int) -> Table:
 
 
 def _row(service: seen.SeenService, now: float) -> tuple[str | Text, ...]:
-    running = [instance.listed for instance in service.instances]
     return (
         service.name,
         show.state_text(service.state),
         service.uptime(now),
         show.percent(service.cpu_percent),
         show.size(service.memory_bytes),
-        ", ".join(instance.address for instance in running) or "-",
-        ", ".join(str(instance.pid) for instance in running if instance.HasField("pid")) or "-",
+        _joined(instance.address for instance in service.instances),
+        _joined(instance.pid for instance in service.instances),
         str(service.listed.restarts),
         "; ".join(service.listed.reasons),
     )
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(text for text in texts if text != "-") or "-"

@@ -115,11 +115,10 @@ def _rows(service: SeenService, now: datetime) -> Iterator[tuple[str | Text, ...
 def _values(instances: Sequence[SeenInstance]) -> tuple[str, ...]:
     if not instances:
         return ("-",) * 6
-    memory = seen.total(instance.memory_bytes for instance in instances)
     return (
         str(_calls(instances)),
         show.percent(seen.total(instance.cpu_percent for instance in instances)),
-        show.size(None if memory is None else int(memory)),
+        show.size(seen.memory_of(instances)),
         _count(seen.total(show.optional(instance.use, "open_files") for instance in instances)),
         _count(seen.total(show.optional(instance.use, "threads") for instance in instances)),
         str(sum(instance.health.internal_errors for instance in instances)),

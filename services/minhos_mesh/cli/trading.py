@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import uuid
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -23,6 +23,9 @@ from minhos_mesh.runtime.config import load_saved
 from minhos_mesh.runtime.money import MoneyError, parse_e9
 from minhos_mesh.runtime.paths import MeshPaths
 
+_ENGINE: Final = "trading_engine"
+"""Who is asked where it listened last while the registry is silent, by commands that make nothing riskier."""
+
 
 def actor() -> str:
     """Who types: the name of the account on this machine."""
@@ -31,7 +34,7 @@ def actor() -> str:
 
 async def positions(paths: MeshPaths, *, as_json: bool) -> None:
     """What is held, with profit and loss."""
-    async with connected(paths) as link:
+    async with connected(paths, without_registry=_ENGINE) as link:
         found = await link.clients.stub(TradingEngineServiceStub).GetPositions(
             engine_pb.GetPositionsRequest(include_flat=True)
         )
@@ -59,7 +62,7 @@ async def positions(paths: MeshPaths, *, as_json: bool) -> None:
 
 async def orders(paths: MeshPaths, count: int, *, as_json: bool) -> None:
     """The newest orders."""
-    async with connected(paths) as link:
+    async with connected(paths, without_registry=_ENGINE) as link:
         found = await link.clients.stub(OrderServiceStub).ListOrders(orders_pb.ListOrdersRequest(page_size=count))
     if as_json:
         show.as_json(show.message_dict(found))
@@ -133,7 +136,7 @@ async def place(
 
 async def cancel(paths: MeshPaths, order_id: str, *, as_json: bool) -> None:
     """Asks to cancel an order."""
-    async with connected(paths) as link:
+    async with connected(paths, without_registry=_ENGINE) as link:
         answer = await link.clients.stub(OrderServiceStub).CancelOrder(
             orders_pb.CancelOrderRequest(order_id=order_id, actor=actor())
         )
@@ -171,7 +174,7 @@ async def replace(
 
 async def trading_state(paths: MeshPaths, *, as_json: bool) -> None:
     """Mode, state and emergency stop."""
-    async with connected(paths) as link:
+    async with connected(paths, without_registry=_ENGINE) as link:
         answer = await link.clients.stub(TradingControlServiceStub).GetTradingState(control_pb.GetTradingStateRequest())
     show_state(answer.status, as_json=as_json)
 
@@ -189,7 +192,7 @@ async def set_mode(paths: MeshPaths, mode: str, reason: str, *, as_json: bool) -
 async def halt(paths: MeshPaths, reason: str, *, reduce: bool, as_json: bool) -> None:
     """Halts trading, or lets only reductions through."""
     state = control_pb.TRADING_STATE_REDUCING if reduce else control_pb.TRADING_STATE_HALTED
-    async with connected(paths) as link:
+    async with connected(paths, without_registry=_ENGINE) as link:
         answer = await link.clients.stub(TradingControlServiceStub).Halt(
             control_pb.HaltRequest(request_id=_request_id(), state=state, actor=actor(), reason=reason)
         )
@@ -207,7 +210,7 @@ async def resume(paths: MeshPaths, reason: str, *, as_json: bool) -> None:
 
 async def emergency_stop(paths: MeshPaths, reason: str, *, flatten: bool, as_json: bool) -> None:
     """Stops everything. Raises CommandFailed when the venue has not confirmed it all."""
-    async with connected(paths) as link:
+    async with connected(paths, without_registry=_ENGINE) as link:
         answer = await link.clients.stub(TradingControlServiceStub).EmergencyStop(
             control_pb.EmergencyStopRequest(actor=actor(), reason=reason, flatten=flatten)
         )

@@ -14,7 +14,6 @@ import selectors
 import signal
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +43,7 @@ class KeeperOptions:
     data_dir: Path
     config_path: Path | None
     services: Mapping[str, str | None]
-    """Services that can be forked, each with the module that is loaded before its first fork."""
+    """Services that can be forked, each with the module that is loaded before its first fork, if `preload` has not done so."""
     root: str | None
     """The service that the keeper starts by itself and restarts; None for none."""
     preload: Callable[[], Entry]
@@ -74,7 +73,6 @@ class Keeper:
         self._root = None if options.root is None else RootPolicy(options.root)
         self._silence = RootSilence()
         self._ending: Ending | None = None
-        self._unloaded = deque(module for module in options.services.values() if module is not None)
 
     def run(self) -> int:
         """Serves until SIGTERM, SIGINT or a shutdown request; returns the exit code. Raises what the preload raises."""
@@ -100,30 +98,14 @@ class Keeper:
                 return
         elif self._root is not None and self._root.retry_at is not None and now >= self._root.retry_at:
             self._start_root(self._root)
-        ready = self._selector.select(self._wait_s())
-        for key, events in ready:
+        for key, events in self._selector.select(self._wait_s()):
             key.data(events)
         for ended in self._table.reap():
             self._on_exit(ended)
         if self._ending is None and self._silence.too_long(time.monotonic()):
             self._give_up_root()
-        if not ready and self._unloaded and self._ending is None:
-            self._load_next()
-
-    def _load_next(self) -> None:
-        """Loads the module of one more service while nothing else is to be done."""
-        module = self._unloaded.popleft()
-        try:
-            preload(module)
-        except PreloadFailed as error:
-            # Who asks for this service is told then; the others can do without it.
-            self._journal.write("not_preloaded", level="error", error=str(error))
-        if not self._unloaded:
-            self._journal.write("all_preloaded", cpu_s=round(time.process_time(), 3))
 
     def _wait_s(self) -> float | None:
-        if self._unloaded and self._ending is None:
-            return 0.0
         due = self._root.retry_at if self._root is not None else None
         if due is None and self._silence.looked_at is not None:
             due = self._silence.looked_at + LOOK_S

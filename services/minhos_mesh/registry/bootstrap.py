@@ -19,13 +19,17 @@ from minhos_mesh.registry.domain.directory import Present
 from minhos_mesh.registry.domain.health import Condition, Serving
 from minhos_mesh.registry.domain.leases import InstanceKey
 from minhos_mesh.registry.domain.supervision import Unit
+from minhos_mesh.registry.facts import FactMakers
+from minhos_mesh.registry.free_memory import FreeMemory
 from minhos_mesh.registry.health_servicer import HealthMonitorServicer
+from minhos_mesh.registry.last_addresses import LastAddresses
 from minhos_mesh.registry.launches import rules_of
 from minhos_mesh.registry.liveness import Liveness
 from minhos_mesh.registry.mesh_addresses import MeshAddresses, port_before
 from minhos_mesh.registry.mesh_services import EVERYWHERE, planned_services, specs_of
 from minhos_mesh.registry.monitor import HealthMonitor
 from minhos_mesh.registry.neighbours import MeshNeighbours
+from minhos_mesh.registry.offered_events import OfferedEvents
 from minhos_mesh.registry.outbox import Outbox
 from minhos_mesh.registry.plan import make_plan
 from minhos_mesh.registry.procfs import connects, start_ticks, started_ns
@@ -34,7 +38,7 @@ from minhos_mesh.registry.readiness import ReadinessBoard
 from minhos_mesh.registry.resource_use import ResourceSampler
 from minhos_mesh.registry.route_control import RouteControl
 from minhos_mesh.registry.route_servicer import ROUTE_ERRORS, RouteServicer
-from minhos_mesh.registry.service import FactMakers, Registry
+from minhos_mesh.registry.service import Registry
 from minhos_mesh.registry.servicer import ERRORS, RegistryServicer
 from minhos_mesh.registry.store import InstanceRecord, RegistryStore
 from minhos_mesh.registry.stores.choice import open_store
@@ -88,6 +92,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
             context.tasks.start(parts.registry.keep_time(), "registry-time")
             context.tasks.start(parts.publisher.run(), "registry-publisher")
             context.tasks.start(parts.sampler.run(), "registry-resources")
+            context.tasks.start(FreeMemory(context.clock).run(), "registry-memory")
             parts.traffic.discovery.open()
             await supervision.enter_async_context(parts.supervisor)
             context.tasks.start(_liveness(context, parts).run(), "registry-liveness")
@@ -109,7 +114,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
                 SupervisorServicer(parts.supervisor),
                 HealthMonitorServicer(parts.registry),
                 RouteServicer(_route_control(parts)),
-                ContractServicer(ContractDirectory(parts.registry, parts.gate)),
+                ContractServicer(ContractDirectory(parts.registry, parts.gate), OfferedEvents(parts.gate)),
             ],
             errors={**ERRORS, **ROUTE_ERRORS, **CONTRACT_ERRORS},
             start=start,
@@ -150,7 +155,8 @@ def _wire(context: ServiceContext, database: Database, store: RegistryStore) -> 
     settings, clock = context.config.registry, context.clock
     outbox, board = Outbox(database), ReadinessBoard()
     traffic = Traffic(store.documents, context.conditions, clock, context.config.routing)
-    specs, rules = specs_of(planned_services(context.config), context.config), rules_of(context.config, context.paths)
+    planned = planned_services(context.config)
+    specs, rules = specs_of(planned, context.config), rules_of(context.config, context.paths)
     gate = ContractGate(resolve(whole_set()), PROGRAM_VERSION)
     registry = Registry(
         store=store,
@@ -170,6 +176,7 @@ def _wire(context: ServiceContext, database: Database, store: RegistryStore) -> 
         own_service=REGISTRY,
         bounds=Bounds(settings.max_instances_of_service, settings.max_silent_streams),
     )
+    registry.on_arrival(LastAddresses(context.paths, planned).note)
     own_key = InstanceKey(REGISTRY, context.instance_id)
     context.conditions.listen(
         lambda: registry.instances.note(own_key, 0, conditions=_conditions(context.conditions.held()))

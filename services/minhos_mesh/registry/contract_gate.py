@@ -132,6 +132,13 @@ class ContractGate:
         """All different builds of attached instances."""
         return tuple(self._instances)
 
+    def attached(self) -> Mapping[ContractSet, frozenset[InstanceKey]]:
+        """All different descriptor sets of attached instances, with who was built with them."""
+        found: dict[ContractSet, frozenset[InstanceKey]] = {}
+        for built, keys in self._instances.items():
+            found[built.set] = found.get(built.set, frozenset()) | keys
+        return found
+
     def is_older(self, release: str) -> bool:
         """Whether a release of the contracts is before the mesh's own."""
         return is_older(release, self._release)

@@ -18,6 +18,7 @@ from minhos_mesh.registry import translate_contracts as translate
 from minhos_mesh.registry.contract_directory import ContractDirectory
 from minhos_mesh.registry.contract_gate import NoRoomForDescriptors
 from minhos_mesh.registry.domain.contract_gate import ContractViolation
+from minhos_mesh.registry.offered_events import OfferedEvents
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable, invalid_field
 from minhos_mesh.runtime.reflection import NotReflected, served_contracts
 
@@ -54,8 +55,9 @@ _REFLECTION_S: Final = 5.0
 class ContractServicer(rpc.ContractServiceServicer):
     """Serves ContractService."""
 
-    def __init__(self, directory: ContractDirectory) -> None:
+    def __init__(self, directory: ContractDirectory, offered: OfferedEvents) -> None:
         self._directory = directory
+        self._offered = offered
 
     async def CheckContract(self, request: pb.CheckContractRequest, _context: Any) -> pb.CheckContractResponse:  # noqa: N802 - the RPC
         """See the contract."""
@@ -73,6 +75,13 @@ class ContractServicer(rpc.ContractServiceServicer):
         entry = self._directory.entry(request.name)
         files = entry.set.part(files_of(entry.set, entry.name))
         return pb.GetContractResponse(contract=translate.entry_to(entry), descriptor_set=files)
+
+    async def ListOfferedEvents(  # noqa: N802 - the RPC
+        self, request: pb.ListOfferedEventsRequest, _context: Any
+    ) -> pb.ListOfferedEventsResponse:
+        """See the contract."""
+        offers = self._offered.offers(frozenset(request.known_builds))
+        return pb.ListOfferedEventsResponse(offers=[translate.offer_to(each) for each in offers])
 
 
 async def _candidate(request: pb.CheckContractRequest) -> ContractSet:

@@ -7,10 +7,9 @@ nothing else ever changes what is told.
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -38,15 +37,17 @@ from minhos_mesh.registry.domain.leases import InstanceKey, StaleToken
 from minhos_mesh.registry.domain.resources import ResourceUse
 from minhos_mesh.registry.domain.routes import RouteRule
 from minhos_mesh.registry.domain.routing import RoutingView
+from minhos_mesh.registry.facts import FactMakers
 from minhos_mesh.registry.instances import ArrivalListener, Instances
-from minhos_mesh.registry.outbox import Fact, Outbox
+from minhos_mesh.registry.outbox import Outbox
 from minhos_mesh.registry.plan import ServiceSpec
 from minhos_mesh.registry.readiness import ReadinessBoard
 from minhos_mesh.registry.restart_counts import RestartCounts
 from minhos_mesh.registry.shared_contracts import SharedContracts
 from minhos_mesh.registry.store import Departure, Desired, InstanceRecord, RegistryStore
+from minhos_mesh.registry.strangers import Strangers
 from minhos_mesh.registry.turns import Turns
-from minhos_mesh.registry.views import ServiceView, view_of
+from minhos_mesh.registry.views import ServiceUnknown, ServiceView, view_of
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.tasks import OwnedTasks
@@ -64,27 +65,6 @@ DERIVE_PAUSE: Final = 3.0
 MAX_DERIVE_PAUSE_SECONDS: Final = 0.1
 
 _log = get_logger("registry")
-
-
-class ServiceUnknown(LookupError):
-    """Expected: neither a service nor a contract has this name."""
-
-    def __init__(self, service: str, known: Sequence[str]) -> None:
-        near = difflib.get_close_matches(service, known, n=1)
-        self.service = service
-        self.nearest = near[0] if near else None
-        self.known = ", ".join(sorted(set(known)))
-        hint = f"; was {near[0]} meant?" if near else ""
-        super().__init__(f"there is no service {service!r}{hint}; known: {self.known}")
-
-
-@dataclass(frozen=True, slots=True)
-class FactMakers:
-    """How facts are put into messages; given from outside, since this module knows no messages."""
-
-    health: Callable[[HealthChange], Sequence[Fact]]
-    started: Callable[[Present, int], Fact]
-    stopped: Callable[[Present, bool, str, int], Fact]
 
 
 class Registry:
@@ -127,6 +107,8 @@ class Registry:
         self.limits = AttachLimits(
             clock, [*(spec.name for spec in specs), own_service], self.instances, bounds or Bounds()
         )
+        self._configured = {spec.name: tuple(n for n in spec.needs if n.provider is not None) for spec in specs}
+        self._strangers = Strangers(self.instances.of_service, self.is_planned)
         self.turns = Turns(self.instances.of_service, board)
         self._assessed: Mapping[str, Assessment] = {}
         self._since: dict[str, int] = {}
@@ -182,6 +164,10 @@ class Registry:
         """Name of the service that this is."""
         return self._own_service
 
+    def is_planned(self, service: str) -> bool:
+        """Whether the configuration asks for a service, so that it is told of also while nothing of it runs."""
+        return service in self._configured or service == self._own_service
+
     def on_arrival(self, listener: ArrivalListener) -> None:
         """Calls `listener` with each instance that comes (True) or goes (False)."""
         self._arrival_listeners.append(listener)
@@ -211,11 +197,16 @@ class Registry:
         """
         self._derive_from = float("inf")
         state = await self._store.load()
+        here = {held.key.service for held in (*state.instances, *(held.record for held in state.elsewhere))}
         for service in state.services:
+            planned = self.is_planned(service.service)
+            if not planned and service.service not in here:
+                await self._store.forget_service(service.service)  # nothing of it is left, and nothing could start it
+                continue
             known = self._known.get(service.service, Known(service.service))
             if not known.contracts:
                 known = replace(known, contracts=service.contracts, needs=service.needs)
-            wanted = None if service.desired is None else service.desired is Desired.RUNNING
+            wanted = None if service.desired is None or not planned else service.desired is Desired.RUNNING
             self._known[service.service] = replace(known, wanted=wanted)
         for key, token in state.tokens:
             self.instances.remember_token(key, token)
@@ -232,6 +223,7 @@ class Registry:
             else:
                 _log.warning("instance.gone_meanwhile", instance_key=str(record.key))
                 await self._store.remove(record.key, record.token)
+                self._strangers.departed(record.key.service, self._clock.monotonic(), in_order=True)
         for held in state.elsewhere:
             self.instances.seen_elsewhere(held)
         if not state.members:
@@ -262,7 +254,7 @@ class Registry:
         return attachment
 
     def _forget_service(self, service: str) -> None:
-        """A service that nobody planned and that is not there any more makes room for another."""
+        """A service that nobody planned and that is not there any more is told of no longer."""
         _log.info("service.forgotten", target=service)
         self.instances.forget_gone(service)
         self._assessed = {name: told for name, told in self._assessed.items() if name != service}
@@ -289,6 +281,8 @@ class Registry:
     def note_service(self, service: str, *, anew: bool = False, **changes: Any) -> None:
         """Takes in what the supervisor knows of a service; `anew` when somebody stops or restarts it on purpose."""
         before = self._known.get(service, Known(service))
+        if "needs" in changes:
+            changes["needs"] = (*self._configured.get(service, ()), *changes["needs"])
         if "restarts" in changes:
             changes["restarts"] = self._restarts.total(service, changes["restarts"], anew=anew)
         after = replace(before, **changes)
@@ -308,8 +302,11 @@ class Registry:
             swept = self.instances.sweep()
             if (due is not None and now >= due) or (self._stale and now >= self._derive_from):
                 self._derive()
+            for service in self._strangers.take_due(now) if not self._stale else ():
+                self._forget_service(service)
             stale = self._derive_from if self._stale else None
-            dues = [due for due in (swept, stale, *self._route_dues()) if due is not None]
+            forget = None if self._stale else self._strangers.next_due()
+            dues = [due for due in (swept, stale, forget, *self._route_dues()) if due is not None]
             due = min(dues, default=None)
             waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._wake.wait())]
             if due is not None:
@@ -337,7 +334,8 @@ class Registry:
         service = present.key.service
         known = self._known.get(service, Known(service))
         if claim is not None:
-            self._known[service] = replace(known, contracts=claim.contracts, needs=claim.needs, lost_at=None)
+            needs = (*self._configured.get(service, ()), *claim.needs)
+            self._known[service] = replace(known, contracts=claim.contracts, needs=needs, lost_at=None)
             new = {name: shape for name, shape in claim.offered.items() if name in claim.contracts}
             self._contracts = {**new, **self._contracts}
             if not set(known.contracts) <= set(claim.contracts):
@@ -375,6 +373,7 @@ class Registry:
         if not in_order:
             self.failed(key.service, f"{key.instance_id}: {how}")
             self._known[key.service] = replace(self._known[key.service], lost_at=self._clock.monotonic())
+        self._strangers.departed(key.service, self._clock.monotonic(), in_order=in_order)
         for listener in self._arrival_listeners:
             listener(present, False)
         if not present.holder:

@@ -17,7 +17,7 @@ from minhos_mesh.registry.domain.graph import graph_of
 from minhos_mesh.registry.domain.leases import InstanceHeld, StaleToken
 from minhos_mesh.registry.instances import TooManyInstances
 from minhos_mesh.registry.plan import UnknownService
-from minhos_mesh.registry.service import Registry, ServiceUnknown
+from minhos_mesh.registry.service import Registry
 from minhos_mesh.registry.store import StoreRefused, StoreUnavailable
 from minhos_mesh.registry.supervision_ports import (
     NotReplaceable,
@@ -28,6 +28,7 @@ from minhos_mesh.registry.supervision_ports import (
 )
 from minhos_mesh.registry.told_once import AskedOften, ToldOnce
 from minhos_mesh.registry.turns import OwnerReplaced, TooManyWait
+from minhos_mesh.registry.views import ServiceUnknown
 from minhos_mesh.runtime.contracts import contract
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.keeper_client import KeeperRefused, KeeperUnavailable

@@ -260,7 +260,9 @@ class RegistryStore(Protocol):
         ...
 
     async def forget_service(self, service: str) -> None:
-        """Forgets, on this machine, a service that attached by itself and that nobody ever wanted."""
+        """Forgets a service that attached by itself, when no instance of it is attached anywhere in the mesh; whether it
+        should run stays known on a machine where somebody ever said so.
+        """
         ...
 
     async def keep_restarts(self, service: str, restarts: int) -> None:

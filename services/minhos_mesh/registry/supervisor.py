@@ -64,7 +64,7 @@ class Supervisor:
         launches: Launches = lambda _service, _instance_id: Launch(),
         external: Collection[str] = ("registry",),
         attached: Callable[[str], bool] = lambda _service: False,
-        new_id: Callable[[str], str] = lambda service: f"{service}-{secrets.token_hex(4)}",
+        new_id: Callable[[str], str] = lambda place: f"{place}-{secrets.token_hex(4)}",
         on_change: Callable[[Unit], None] = lambda unit: None,
     ) -> None:
         """Services in `external` belong to the plan and are not started here; they count as serving.
@@ -80,7 +80,7 @@ class Supervisor:
         self._external = frozenset(external)
         counts = instances or {}
         units = [
-            Unit(name, slot)
+            Unit(name, slot, counts.get(name, 1))
             for name in plan.services
             if name not in self._external
             for slot in range(1, counts.get(name, 1) + 1)
@@ -308,7 +308,7 @@ class Supervisor:
             unit = self._table[name]
             if unit.has_process or not unit.wanted:
                 return
-            instance_id = unit.instance_id or self._new_id(unit.service)
+            instance_id = unit.instance_id or self._new_id(unit.place)
             self._table.replace_quietly(replace(unit, instance_id=instance_id))
             self._logs.mark(unit.service)
             info = await self._start_process(unit.service, instance_id)
@@ -321,7 +321,7 @@ class Supervisor:
     async def _spawn_next(self, name: str) -> None:
         """Starts the process that is to replace the present one."""
         unit = self._table[name]
-        instance_id = self._new_id(unit.service)
+        instance_id = self._new_id(unit.place)
         self._logs.mark(unit.service)
         try:
             info = await self._start_process(unit.service, instance_id)
@@ -486,7 +486,8 @@ class Supervisor:
             with suppress(KeeperRefused):
                 await self._processes.signal(info.instance_id, signal.SIGTERM)
             return
-        unit = known if known is not None else free[0]
+        its_own = [unit for unit in free if info.instance_id.startswith(f"{unit.place}-")]
+        unit = known if known is not None else (its_own or free)[0]
         # A running service of which no wish is known is wanted: the wishes were lost, not taken back.
         wanted = replace(unit, wanted=self._wished.get(info.service, True))
         self._put(self._spawned(wanted, info.instance_id, info.pid))

@@ -197,7 +197,7 @@ def service_to(view: ServiceView) -> pb.Service:
         reasons=[reason.text for reason in _told_reasons(view.assessment)],
         instances=[instance_to(present, view.uses) for present in instances],
         contracts=known.contracts,
-        depends_on=[dependency_to(need) for need in known.needs],
+        depends_on=[dependency_to(need) for need in known.needs if need.provider is None],
         depends_on_services=provider_names(view.requirements),
         errors=view.errors,
         restarts=known.restarts,

@@ -9,6 +9,7 @@ from minhos_api.registry.v1 import contract_service_pb2 as pb
 from minhos_mesh.compatibility.described import entry_of
 from minhos_mesh.registry.contract_directory import Consumer, Entry, Server
 from minhos_mesh.registry.domain.contract_gate import ContractViolation, Finding, Report
+from minhos_mesh.registry.offered_events import Offer
 from minhos_mesh.registry.translate import kind_to
 
 DETAIL_BYTES: Final = 3_000
@@ -52,6 +53,12 @@ def details_of(error: ContractViolation) -> list[pb.ContractViolations]:
             break
         told.violations.append(violation)
     return [told]
+
+
+def offer_to(offer: Offer) -> pb.OfferedEvents:
+    """The event types of one build."""
+    events = [pb.OfferedEvent(type=each.type, version=each.version, payload=each.payload) for each in offer.events]
+    return pb.OfferedEvents(build=offer.build, instances=offer.instances, events=events, descriptor_set=offer.files)
 
 
 def entry_to(entry: Entry) -> pb.ContractEntry:

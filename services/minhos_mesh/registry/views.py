@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from minhos_mesh.registry.domain.directory import Known, Present
 from minhos_mesh.registry.domain.health import Assessment, Requirement, State, dependency_state
 from minhos_mesh.registry.domain.resources import ResourceUse
+
+
+class ServiceUnknown(LookupError):
+    """Expected: neither a service nor a contract has this name."""
+
+    def __init__(self, service: str, known: Sequence[str]) -> None:
+        near = difflib.get_close_matches(service, known, n=1)
+        self.service = service
+        self.nearest = near[0] if near else None
+        self.known = ", ".join(sorted(set(known)))
+        hint = f"; was {near[0]} meant?" if near else ""
+        super().__init__(f"there is no service {service!r}{hint}; known: {self.known}")
 
 
 @dataclass(frozen=True, slots=True)

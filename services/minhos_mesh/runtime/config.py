@@ -39,7 +39,7 @@ from minhos_mesh.runtime.instruments import (
 from minhos_mesh.runtime.service_settings import ServiceSection, check_services
 from minhos_mesh.runtime.symbols import Symbol, SymbolError, current_contract, parse_symbol, symbol_of_file
 
-_LISTS: Final = ("symbols", "endpoints", "peers", "servers")
+_LISTS: Final = ("symbols", "endpoints", "peers", "servers", "record")
 """Keys that hold several values, separated by commas in the environment."""
 ENVIRONMENT_PREFIX: Final = "MINHOS_"
 """`MINHOS_RISK__MAX_POSITION=3` is the key `max_position` of the table `[risk]`."""
@@ -254,7 +254,31 @@ def _line(location: tuple[int | str, ...], kind: str, message: str, seen: object
         return f"{path} is no key of the configuration{_near(str(location[-1]), _siblings(location))}"
     if kind == "value_error":
         return f"{path}: {message.removeprefix('Value error, ')}" if path else message.removeprefix("Value error, ")
-    return f"{path} is {seen!r}: {message[:1].lower()}{message[1:]}"
+    wanted = _wanted(kind, seen) or f"{message[:1].lower()}{message[1:]}"
+    return f"{path} is {_as_written(seen)}: {wanted}"
+
+
+def _wanted(kind: str, seen: object) -> str:
+    """What a key must be, in the words of the file; empty where the message that there is says it well."""
+    if kind in ("tuple_type", "list_type"):
+        example = _as_written(seen) if isinstance(seen, str) else '"..."'
+        return f"a list in square brackets is needed, for example [{example}]"
+    return next((wanted for begin, wanted in _WANTED if kind.startswith(begin)), "")
+
+
+_WANTED: Final = (
+    ("dict_", "a table is needed"),
+    ("model_", "a table is needed"),
+    ("string_type", "a text in quotes is needed"),
+    ("int_", "a whole number is needed"),
+    ("float_", "a number is needed"),
+    ("bool_", "true or false is needed"),
+)
+
+
+def _as_written(value: object) -> str:
+    """A value as a TOML file has it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _siblings(location: tuple[int | str, ...]) -> list[str]:

@@ -90,6 +90,47 @@ async def test_what_should_run_is_kept_beside_what_it_serves(engine: Engine) -> 
     assert await again.store.wishes() == {"risk_manager": Desired.STOPPED, "ai_brain": Desired.RUNNING}
 
 
+async def test_a_service_is_forgotten_when_nothing_of_it_is_attached(engine: Engine) -> None:
+    one = await engine.open()
+    token = await one.store.admit(record(), allow)
+    await one.store.forget_service("risk_manager")
+    assert [s.service for s in (await one.store.load()).services] == ["risk_manager"]
+    assert await one.store.remove(KEY, token)
+    await one.store.forget_service("risk_manager")
+    await one.store.forget_service("risk_manager")
+    await one.stop()
+    again = await engine.open()
+    assert again.store.state.services == ()
+    await again.store.admit(record(), allow)
+    assert [(s.service, s.contracts, s.needs) for s in (await again.store.load()).services] == [
+        ("risk_manager", RECORD.contracts, RECORD.needs)
+    ]
+
+
+async def test_a_service_that_somebody_wanted_is_not_forgotten(engine: Engine) -> None:
+    one = await engine.open()
+    await one.store.set_desired("risk_manager", Desired.STOPPED)
+    await one.store.forget_service("risk_manager")
+    await one.stop()
+    again = await engine.open()
+    assert [(s.service, s.desired) for s in again.store.state.services] == [("risk_manager", Desired.STOPPED)]
+
+
+async def test_tokens_are_above_what_a_store_has_seen_and_stay_so(engine: Engine) -> None:
+    one = await engine.open()
+    seen = [10**9, 5, 10**9 + 1, 2 * 10**9]
+    granted = [await one.store.admit(replace(record(f"r-{n}"), token=token), allow) for n, token in enumerate(seen)]
+    assert all(token > before for token, before in zip(granted, seen, strict=True))
+    assert granted == sorted(set(granted))
+    at_once = [replace(record(f"s-{n}"), token=3 * 10**9 - n) for n in range(10)]
+    more = await asyncio.gather(*(one.store.admit(each, allow) for each in at_once))
+    assert all(token > each.token for token, each in zip(more, at_once, strict=True))
+    assert len({*granted, *more}) == 14
+    await one.stop()
+    again = await engine.open()
+    assert await again.store.admit(record(), allow) > max(more)
+
+
 async def test_health_changes_are_kept_with_their_events(engine: Engine) -> None:
     reason = Reason(Cause.LEASE_EXPIRED, "a-1", "ran out")
     change = HealthChange(7, "a", State.HEALTHY, Assessment(State.UNHEALTHY, (reason,)), 70)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from minhos_mesh.cli import contract_show
 from minhos_mesh.cli.main import app
 from minhos_mesh.runtime.contracts import all_contracts, descriptor_set, whole_set
 
@@ -249,3 +252,31 @@ def test_a_contract_is_shown_by_each_of_its_names(name: str, run: Run) -> None:
 
 def test_an_unknown_contract_names_the_nearest(run: Run) -> None:
     assert "was TradingEngine meant?" in run("show", "TradingEngin", code=1).output
+
+
+@pytest.mark.parametrize("width", [40, 80, 400])
+def test_show_cuts_nothing_off_at_any_width(width: int) -> None:
+    methods = [
+        {
+            "name": "GetPerformanceOfEverything",
+            "request": "minhos_api.trading.v1.GetPerformanceOfEverythingRequest",
+            "response": "stream minhos_api.trading.v1.GetPerformanceOfEverythingResponse",
+            "access": "read",
+            "bound": "open, heartbeat 5 s",
+            "idempotency": "no side effects",
+        }
+    ]
+    out = io.StringIO()
+    made = contract_show.methods_shown(methods, "minhos_api.trading.v1.", width)
+    Console(file=out, width=width, highlight=False).print(made, soft_wrap=False)
+    lines = out.getvalue().splitlines()
+    told = "".join(line.strip() for line in lines).replace(" ", "")
+    for word in (
+        "GetPerformanceOfEverythingRequest",
+        "streamGetPerformanceOfEverythingResponse",
+        "nosideeffects",
+        "heartbeat5s",
+    ):
+        assert word in told
+    assert all(len(line.rstrip()) <= width for line in lines)
+    assert "\u2026" not in out.getvalue()

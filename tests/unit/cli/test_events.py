@@ -91,8 +91,8 @@ def test_a_mistake_is_told_before_the_mesh_is_asked(
 
 
 def test_a_payload_is_typed_as_the_message_of_its_event_type() -> None:
-    packed = event_care._payload('{"service": "x", "instance_id": "x-1"}', "service.started")
+    packed = event_care._payload('{"service": "x", "instance_id": "x-1"}', "service.started", ServiceStarted)
     assert packed.TypeName() == "minhos_api.registry.v1.ServiceStarted"
     for text, why in (('{"servce": "x"}', "servce"), ("[]", "is no"), ("{", "is no"), ("@/no/such", "cannot be read")):
         with pytest.raises(CommandFailed, match=why):
-            event_care._payload(text, "service.started")
+            event_care._payload(text, "service.started", ServiceStarted)

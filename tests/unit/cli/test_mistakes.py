@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import pytest
+from typer.testing import CliRunner
 
 from minhos_api.order.v1 import order_terms_pb2 as terms_pb
 from minhos_mesh.cli import ignition, launch, mesh, recording, tail, trading
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.launch import FeedChoice
+from minhos_mesh.cli.main import app
+from minhos_mesh.node.identity import start_ticks
 from minhos_mesh.runtime import config
 from minhos_mesh.runtime.config import ConfigError
+from minhos_mesh.runtime.last_listing import LastListing, Listed
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.sierra_files.writer import ScidWriter
 
@@ -287,3 +292,28 @@ def test_a_call_to_a_service_that_nobody_serves_points_to_status() -> None:
     told = "No matching route found in xDS route config"
     error = grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), told)
     assert mesh.describe(error) == "the service does not run at the moment: `minhos status` says why"
+
+
+@pytest.mark.parametrize("command", ["wait", "up"])
+@pytest.mark.parametrize("seconds", ["-3", "-0.1", "nan"])
+def test_a_time_that_cannot_be_waited_is_refused(tmp_path: Path, command: str, seconds: str) -> None:
+    done = CliRunner().invoke(app, [command, "--timeout", seconds, "--data-dir", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "allowed is a number of seconds from 0" in " ".join(done.output.replace("\u2502", " ").split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_listens_last_is_trusted_while_that_very_process_runs(paths: MeshPaths) -> None:
+    ticks = start_ticks(os.getpid())
+    assert ticks is not None
+    here = Listed("trading_engine", "trading_engine-1", "127.0.0.1:40001", ("a.B",), os.getpid(), ticks)
+    listing = LastListing(paths)
+    assert listing.find("trading_engine") is None
+    listing.put(here)
+    listing.put(replace(here, service="risk_manager", start_ticks=ticks + 1))
+    assert listing.find("trading_engine") == here
+    assert listing.find("risk_manager") is None, "another process has its number by now"
+    listing.put(replace(here, instance_id="trading_engine-2"))
+    assert [found.instance_id for found in [listing.find("trading_engine")] if found] == ["trading_engine-2"]
+    (paths.run_dir / "services.json").write_text("{", encoding="utf-8")
+    assert listing.find("trading_engine") is None

@@ -5,7 +5,7 @@ import pytest
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1 import route_service_pb2 as pb
 from minhos_mesh.cli.failure import CommandFailed
-from minhos_mesh.cli.routing import make_rule, parse_target, rows_of, rule_text, selector_of, service_name
+from minhos_mesh.cli.routing import make_rule, parse_target, passing, rows_of, rule_text, selector_of, service_name
 
 SERVICES = [registry.Service(name="risk_manager"), registry.Service(name="legacy")]
 
@@ -65,4 +65,14 @@ def test_a_route_is_shown_part_by_part_with_who_does_not_serve() -> None:
     ]
     assert rows_of(pb.Route(contract="C", current=pb.RouteRevision(revision=4))) == [
         ("C", "4", "all instances in turn", "", "")
+    ]
+
+
+def test_a_target_that_ends_with_its_process_is_warned_of_with_one_that_lasts() -> None:
+    targets = ["v2", "worker", "worker/worker-2", "worker/canary-1", "worker/worker-2-1c56e221", "bus/bus-1c56e221"]
+    assert [
+        (told.partition(" ")[0], told.partition("with it: ")[2].partition(" ")[0]) for told in passing(targets)
+    ] == [
+        ("worker/worker-2-1c56e221", "worker/worker-2"),
+        ("bus/bus-1c56e221", "bus"),
     ]

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from minhos_api.health.v1 import health_monitor_service_pb2 as monitor
 from minhos_api.health.v1 import service_health_pb2 as health_pb
 from minhos_api.registry.v1 import registry_service_pb2 as registry
-from minhos_mesh.cli import seen, show, top
+from minhos_mesh.cli import seen, show, status, top
 
 NOW = datetime(2026, 11, 22, 19, 30, tzinfo=UTC)
 STATES = {name.removeprefix("SERVICE_STATE_"): value for name, value in health_pb.ServiceState.items() if value}
@@ -154,10 +154,25 @@ def test_what_is_not_known_is_absent_and_never_zero() -> None:
     assert text(seen.table([found], 80))[1].split() == ["x", "HEALTHY", "1", "-", "0", "-", "-", "-"]
 
 
-def test_all_memory_stands_for_the_share_that_is_not_known_yet(mesh: Mesh) -> None:
-    mesh.service("x")
+def test_memory_is_a_dash_until_the_share_of_every_instance_is_known(mesh: Mesh) -> None:
+    mesh.service("x", instances=2)
     mesh.listed.services[0].instances[0].use.ClearField("pss_bytes")
-    assert mesh.seen()[0].memory_bytes == 90_000_000
+    (found,) = mesh.seen()
+    assert found.memory_bytes is None
+    service, first, second = text(seen.table([found], 80))[1:]
+    assert [line.split()[-2:] for line in (service, first)] == [["24.7%", "-"], ["-", "1234568"]]
+    assert second.split()[-3:] == ["31", "MB", "1234569"]
+    assert text(top.frame([found], "memory", NOW, 80))[4].split()[:5] == ["x", "HEALTHY", "3", "24.7%", "-"]
+
+
+def test_a_process_that_is_only_watched_has_a_dash_for_an_address(mesh: Mesh) -> None:
+    mesh.service("exporter")
+    mesh.listed.services[0].instances[0].address = ""
+    (found,) = mesh.seen()
+    assert text(seen.table([found], 160), 160)[1].split()[-2:] == ["1234568", "-"]
+    (instance,) = seen.service_dict(found)["instances"]
+    assert instance["address"] is None
+    assert "-" in [str(cell) for cell in status._row(found, NOW.timestamp())]
 
 
 def test_top_counts_the_states_and_sums_what_is_used(mesh: Mesh) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +12,22 @@ from typing import Any
 import pytest
 
 from minhos_mesh.compatibility.descriptors import resolve
+from minhos_mesh.registry import translate
 from minhos_mesh.registry.attachment import Attachment, Beat, Claim
 from minhos_mesh.registry.contract_gate import ContractGate
 from minhos_mesh.registry.domain.contract_gate import ContractShape
 from minhos_mesh.registry.domain.directory import Present
+from minhos_mesh.registry.domain.graph import graph_of
 from minhos_mesh.registry.domain.health import Serving, State
 from minhos_mesh.registry.domain.leases import InstanceKey, StaleToken
 from minhos_mesh.registry.domain.routing import EndpointHealth, RoutingView
 from minhos_mesh.registry.domain.supervision import Phase, Unit
+from minhos_mesh.registry.facts import FactMakers
+from minhos_mesh.registry.mesh_services import EVERYWHERE
 from minhos_mesh.registry.outbox import Fact, Outbox
 from minhos_mesh.registry.plan import Need, ServiceSpec
 from minhos_mesh.registry.readiness import ReadinessBoard
-from minhos_mesh.registry.service import FactMakers, Registry
+from minhos_mesh.registry.service import Registry
 from minhos_mesh.registry.store import InstanceRecord
 from minhos_mesh.registry.stores.sqlite import MIGRATIONS, SqliteStore
 from minhos_mesh.registry.unit_notes import UnitNotes
@@ -94,7 +98,9 @@ def life(tmp_path: Path) -> Life:
     clock, told = ManualClock(), list[Fact]()
 
     @asynccontextmanager
-    async def one_life(there: Callable[[InstanceRecord], bool] = lambda _record: True) -> AsyncIterator[Core]:
+    async def one_life(
+        there: Callable[[InstanceRecord], bool] = lambda _record: True, specs: Sequence[ServiceSpec] = SPECS
+    ) -> AsyncIterator[Core]:
         async with Database(tmp_path / "registry.db", migrations=MIGRATIONS) as database:
             failed: list[str] = []
             tasks, board = OwnedTasks(lambda name, error: failed.append(f"{name} {error!r}")), ReadinessBoard()
@@ -114,7 +120,7 @@ def life(tmp_path: Path) -> Life:
                 clock=clock,
                 contracts={},
                 gate=ContractGate(resolve(whole_set()), "1.0.0"),
-                specs=SPECS,
+                specs=specs,
                 facts=FactMakers(lambda _change: [], fact, fact),
                 publish=views.append,
                 board=board,
@@ -276,3 +282,60 @@ async def test_a_supervised_service_is_told_to_the_supervisor_only_while_it_serv
         core.registry.instances.beat(attachment, Beat(False))
         core.registry.instances.beat(attachment, Beat(True))
         assert changes == [True, False, True]
+
+
+async def test_a_stranger_that_said_goodbye_is_told_of_no_longer(life: Life) -> None:
+    async with life() as core:
+        attachment = await core.attach(claim("tool", "tool-1", 4100))
+        await core.registry.leave(attachment, "done")
+        core.registry.instances.detach(attachment)
+        assert "tool" in core.registry.views()
+        await core.pass_time(5.5)
+        assert "tool" not in core.registry.views()
+        assert {"bus", "engine"} <= core.registry.views().keys()
+
+
+async def test_a_stranger_that_was_lost_is_told_of_for_a_minute_and_may_come_back(life: Life) -> None:
+    async with life() as core:
+        core.registry.instances.detach(await core.attach(claim("tool", "tool-1", 4100)))
+        await core.pass_time(59)
+        assert core.state("tool") is State.UNHEALTHY
+        back = await core.attach(claim("tool", "tool-2", 4101))
+        await core.pass_time(10, back)
+        assert [p.key.instance_id for p in core.registry.instances.of_service("tool")] == ["tool-2"]
+        core.registry.instances.detach(back)
+        await core.pass_time(59)
+        assert "tool" in core.registry.views()
+        await core.pass_time(1.5)
+        assert "tool" not in core.registry.views()
+
+
+async def test_a_restarted_registry_lists_no_stranger_that_is_gone(life: Life) -> None:
+    async with life() as core:
+        await core.attach(claim("tool", "tool-1", 4100))
+        await core.attach(claim("other", "other-1", 4101))
+    async with life(lambda record: record.key.service != "tool") as core:
+        await core.pass_time(0.5)
+        assert "tool" not in core.registry.views()
+        assert "other" in core.registry.views()
+    async with life() as core:
+        assert set(core.registry.views()) == {"bus", "engine", "other", "registry"}
+
+
+async def test_what_a_program_needs_by_configuration_stays_beside_what_it_says_itself(life: Life) -> None:
+    tool = ServiceSpec("tool", frozenset({EVERYWHERE}), (Need(EVERYWHERE, provider="bus"),))
+    async with life(specs=(*SPECS, tool)) as core:
+        before = core.registry.views()["tool"].known.needs
+        own = {"contracts": ("tool.Tool",), "offered": {"tool.Tool": ContractShape("tool.Tool", {})}}
+        await core.attach(claim("tool", "tool-1", 4100, needs=(Need(ENGINE, optional=True),), **own))
+        known = core.registry.views()["tool"].known
+        assert before == (Need(EVERYWHERE, provider="bus"),)
+        assert known.needs == (*before, Need(ENGINE, optional=True))
+        graph = graph_of(view.known for view in core.registry.views().values())
+        assert {(e.dependency, e.optional) for e in graph.edges if e.dependent == "tool"} == {
+            ("bus", False),
+            ("engine", True),
+        }
+        listed = translate.service_to(core.registry.views()["tool"])
+        assert list(listed.depends_on_services) == ["bus", "engine"]
+        assert [need.contract for need in listed.depends_on] == [ENGINE]

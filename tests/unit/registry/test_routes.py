@@ -23,6 +23,7 @@ from minhos_mesh.registry.domain.routes import (
     Target,
     check_rule,
     check_targets,
+    names_of,
     others,
     spread,
 )
@@ -119,6 +120,15 @@ def test_a_strict_route_is_followed_to_the_letter() -> None:
 def test_a_route_is_not_seen_when_nobody_serves_or_will() -> None:
     seen = routing_view({}, [Known("risk", (RISK,), wanted=False)], [], 0.0, {RISK: CANARY})
     assert seen.contracts[0].clusters == ()
+
+
+def test_the_place_of_one_of_several_names_each_process_in_it() -> None:
+    first, second = instance("risk-2-1c56e221", "v1", 1), instance("risk-2-9f00aa13", "v1", 2)
+    other, own = instance("risk-1-1c56e221", "v1", 3), instance("canary-1", "v1", 4)
+    place = Selector(SelectorKind.INSTANCE, "risk/risk-2")
+    assert [place.fits(each) for each in (first, second, other, own)] == [True, True, False, False]
+    assert Selector(SelectorKind.INSTANCE, "risk/canary-1").fits(own)
+    assert names_of([first, own])[-2:] == ("instance risk/canary-1", "instance risk/risk-2")
 
 
 def test_instances_of_a_service_or_one_alone_can_be_named() -> None:

@@ -41,7 +41,16 @@ def test_nothing_configured_is_a_whole_configuration() -> None:
         ("[rsik]\nmax_position = 3", ["rsik is no key", "was risk meant?"]),
         ("[risk]\nzzzz = 3", ["risk.zzzz is no key", "allowed are", "max_position"]),
         ("[risk]\nmax_position = 0", ["risk.max_position is 0", "greater than or equal to 1"]),
-        ("[risk]\nmax_position = 'many'", ["risk.max_position is 'many'", "valid integer"]),
+        ("[risk]\nmax_position = 'many'", ["risk.max_position is 'many'", "a whole number is needed"]),
+        (
+            "[services.mine]\ncommand = 'serve --fast'",
+            [
+                "services.mine.command is 'serve --fast': a list in square brackets is needed, for example ['serve --fast']"
+            ],
+        ),
+        ("[services.mine]\ncommand = [1]", ["services.mine.command.0 is 1: a text in quotes is needed"]),
+        ("[services.mine]\ncommand = ['x']\nattaches = 'maybe'", ["attaches is 'maybe': true or false is needed"]),
+        ("risk = true", ["risk is true: a table is needed"]),
         ("[risk]\nmax_daily_loss = 'lots'", ["risk.max_daily_loss", "not a decimal number", "'lots'"]),
         ("[risk]\nmax_daily_loss = -5", ["risk.max_daily_loss is -5", "greater than 0"]),
         ("[feed]\nkind = 'life'", ["feed.kind is 'life'", "'simulated'", "'replay'"]),

@@ -116,7 +116,9 @@ class Present:
 
     @property
     def address(self) -> str:
-        """Where it listens."""
+        """Where it listens; empty for a process that is only watched."""
+        if not self.port:
+            return ""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property

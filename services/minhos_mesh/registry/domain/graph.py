@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from minhos_mesh.registry.domain.directory import Known
-from minhos_mesh.registry.plan import DependencyCycle, Edge, ServiceSpec, make_plan
+from minhos_mesh.registry.plan import DependencyCycle, Edge, Need, ServiceSpec, make_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,23 @@ class Graph:
 
 def graph_of(services: Iterable[Known]) -> Graph:
     """The graph of what is known; a need that nobody serves has no edge."""
-    known = list(services)
-    served = {contract for service in known for contract in service.contracts}
+    known = {service.name: service for service in services}
+    serves = {name: set(service.contracts) for name, service in known.items()}
+    for service in known.values():
+        for need in service.needs:
+            if need.provider in serves:  # it is needed as a whole, whatever it has said so far of what it serves
+                serves[need.provider].add(need.contract)
+    served = set().union(*serves.values())
     specs = [
-        ServiceSpec(s.name, frozenset(s.contracts), tuple(need for need in s.needs if need.contract in served))
-        for s in known
+        ServiceSpec(name, frozenset(serves[name]), tuple(need for need in service.needs if _met(need, serves, served)))
+        for name, service in known.items()
     ]
     try:
         plan = make_plan(specs)
     except DependencyCycle:
-        return Graph({service.name: 0 for service in known}, ())
+        return Graph(dict.fromkeys(known, 0), ())
     return Graph({name: n for n, level in enumerate(plan.levels) for name in level}, plan.edges)
+
+
+def _met(need: Need, serves: Mapping[str, set[str]], served: set[str]) -> bool:
+    return need.contract in served if need.provider is None else need.provider in serves

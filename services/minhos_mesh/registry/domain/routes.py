@@ -5,6 +5,7 @@ what its earlier revisions were.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -38,7 +39,18 @@ class Selector:
             return present.version == self.value
         if self.kind is SelectorKind.SERVICE:
             return present.key.service == self.value
-        return str(present.key) == self.value
+        return self.value in (str(present.key), place_of(present))
+
+
+_NUMBERED = re.compile(r"(.+-[0-9]{1,4})-[0-9a-f]{8}")
+
+
+def place_of(present: Present) -> str | None:
+    """The place among several that the keeper starts, `worker/worker-2`, which each later process in it has too; None
+    for an instance that named itself.
+    """
+    numbered = _NUMBERED.fullmatch(str(present.key))
+    return numbered[1] if numbered else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,7 @@ def names_of(instances: Iterable[Present]) -> tuple[str, ...]:
     kinds = (
         (f"version {p.version}" for p in there if p.version),
         (f"service {p.key.service}" for p in there),
-        (f"instance {p.key}" for p in there),
+        (f"instance {place_of(p) or p.key}" for p in there),
     )
     return tuple(dict.fromkeys(name for kind in kinds for name in kind))
 

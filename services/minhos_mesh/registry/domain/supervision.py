@@ -109,6 +109,8 @@ class Unit:
     service: str
     slot: int = 1
     """Which instance of its service, from 1."""
+    slots: int = 1
+    """How many instances of its service there should be."""
     wanted: bool = False
     phase: Phase = Phase.STOPPED
     message: str = ""
@@ -143,6 +145,11 @@ class Unit:
     def name(self) -> str:
         """The service, with the number of the instance from the second on."""
         return self.service if self.slot == 1 else f"{self.service}#{self.slot}"
+
+    @property
+    def place(self) -> str:
+        """How the ids of all its processes begin, one after the other: with the number where there are several."""
+        return self.service if self.slots == 1 else f"{self.service}-{self.slot}"
 
     @property
     def has_process(self) -> bool:

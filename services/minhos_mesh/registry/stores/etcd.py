@@ -84,7 +84,9 @@ class EtcdStore(LocalTables):
         for held in mine:
             self._own.add(held, attached=False)
         wishes = await self.wishes()
-        services = {name: ServiceRecord(name, wishes.get(name), *told) for name, told in self._mirror.services.items()}
+        told = {h.record.key.service: (h.record.contracts, h.record.needs) for h in self._mirror.instances.values()}
+        told |= self._mirror.services
+        services = {name: ServiceRecord(name, wishes.get(name), *each) for name, each in told.items()}
         alone = {name: ServiceRecord(name, wish) for name, wish in wishes.items() if name not in services}
         return StoredState(
             instances=tuple(held.record for held in mine),
@@ -364,6 +366,20 @@ class EtcdStore(LocalTables):
             await self._caught_up(key, revision)
         else:
             await asyncio.sleep(RETRY_S / 2)  # the lease of this member has run out and is being taken anew
+
+    async def forget_service(self, service: str) -> None:
+        """Forgets a service here, and in the mesh unless an instance of it is attached anywhere."""
+        await super().forget_service(service)
+        key, mirror = self._keys.service(service), self._mirror
+        if not (known := mirror.revision_of(key)):
+            return
+        answer = await self._client.call(
+            wire.TXN,
+            compare=[wire.unchanged(key, known), wire.empty(self._keys.instances_of(service))],
+            success=[wire.delete(key)],
+        )
+        if answer.succeeded:
+            mirror.delete(wire.KeyValue(key=key, mod_revision=answer.header.revision), None)
 
     async def mark_ready(self, key: InstanceKey, token: int) -> None:
         """Remembers that an instance has been ready once. Raises StaleToken when its owner was replaced."""

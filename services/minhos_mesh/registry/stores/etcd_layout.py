@@ -47,6 +47,10 @@ class Layout:
         """Key of an attached instance."""
         return self._key(INSTANCES, key.service, key.instance_id)
 
+    def instances_of(self, service: str) -> bytes:
+        """What the keys of all attached instances of a service begin with."""
+        return self._key(INSTANCES, service, "")
+
     def service(self, name: str) -> bytes:
         """Key of what a service serves and needs."""
         return self._key(SERVICES, name)

@@ -26,7 +26,8 @@ DeleteRequest key=1 bytes, range_end=2 bytes
 DeleteResponse header=1 Header, deleted=2 int64
 RequestOp     request_range=1 RangeRequest, request_put=2 PutRequest, request_delete_range=3 DeleteRequest
 ResponseOp    response_range=1 RangeResponse, response_put=2 PutResponse, response_delete_range=3 DeleteResponse
-Compare       result=1 int32, target=2 int32, key=3 bytes, mod_revision=6 int64, value=7 bytes, lease=8 int64
+Compare       result=1 int32, target=2 int32, key=3 bytes, mod_revision=6 int64, value=7 bytes, lease=8 int64, \
+range_end=64 bytes
 TxnRequest    compare=1 Compare*, success=2 RequestOp*, failure=3 RequestOp*
 TxnResponse   header=1 Header, succeeded=2 bool, responses=3 ResponseOp*
 WatchCreate   key=1 bytes, range_end=2 bytes, start_revision=3 int64, progress_notify=4 bool
@@ -152,6 +153,11 @@ def read(key: bytes) -> Any:
 def unchanged(key: bytes, revision: int) -> Any:
     """A condition of a transaction: the key was last changed at this revision; 0 means that it is not there."""
     return Compare(result=EQUAL, target=MOD, key=key, mod_revision=revision)
+
+
+def empty(prefix: bytes) -> Any:
+    """A condition of a transaction: there is no key with this prefix."""
+    return Compare(result=EQUAL, target=MOD, key=prefix, range_end=prefix_end(prefix), mod_revision=0)
 
 
 def hangs_on(key: bytes, lease: int) -> Any:

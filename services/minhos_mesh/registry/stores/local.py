@@ -92,10 +92,14 @@ class LocalTables:
         return await self._database.read(run)
 
     async def forget_service(self, service: str) -> None:
-        """Forgets a service that attached by itself and that nobody ever wanted here."""
+        """Forgets a service of which nothing is attached and that nobody ever wanted here."""
+        sql = (
+            "DELETE FROM services WHERE service = ? AND desired IS NULL "
+            "AND service NOT IN (SELECT service FROM instances)"
+        )
 
         def run(connection: Connection) -> None:
-            connection.execute("DELETE FROM services WHERE service = ? AND desired IS NULL", (service,))
+            connection.execute(sql, (service,))
 
         await self._database.write(run)
 

@@ -1,0 +1,40 @@
+"""Event types that instances bring: told with their descriptors to who asks, as long as the instance is attached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+from tests.contract.event_bus.own_types import OWN_CONTRACT, descriptors
+
+from minhos_api.registry.v1 import contract_service_pb2 as pb
+from minhos_api.registry.v1 import contract_service_pb2_grpc as rpc
+from minhos_mesh.compatibility.descriptors import resolve
+from minhos_mesh.runtime.contracts import built_with
+
+ENGINE = "minhos_api.trading.v1.TradingEngineService"
+
+
+@pytest.fixture
+def contracts(mesh: Any) -> rpc.ContractServiceAsyncStub:
+    channel: grpc.aio.Channel = mesh.channel
+    return rpc.ContractServiceStub(channel)
+
+
+async def test_what_an_instance_brought_is_told_once_and_what_the_mesh_has_is_not(
+    attach: Any, contracts: rpc.ContractServiceAsyncStub
+) -> None:
+    await attach("trading_engine", "engine-1", ENGINE, descriptor_set=built_with([ENGINE]))
+    assert not (await contracts.ListOfferedEvents(pb.ListOfferedEventsRequest())).offers
+    await attach("weather", "weather-1", OWN_CONTRACT, descriptor_set=descriptors())
+    (offer,) = (await contracts.ListOfferedEvents(pb.ListOfferedEventsRequest())).offers
+    assert list(offer.instances) == ["weather/weather-1"]
+    assert [(each.type, each.version, each.payload) for each in offer.events] == [
+        ("weather.measured", 1, "acme.v1.Measured")
+    ]
+    assert "acme.v1.Measured" in resolve(offer.descriptor_set).symbols.messages
+    again = pb.ListOfferedEventsRequest(known_builds=[offer.build])
+    (known,) = (await contracts.ListOfferedEvents(again)).offers
+    assert known.descriptor_set == b""
+    assert known.events == offer.events
