@@ -128,6 +128,11 @@ class Symbols:
         both, all_enums = self._closure(asked | answered)
         return Reach(frozenset(sent), frozenset(both), frozenset(enums | all_enums))
 
+    def held_by(self, message: str) -> frozenset[str]:
+        """A message with all messages and enums that can stand in it, by full name; empty when it is unknown."""
+        messages, enums = self._closure([message])
+        return frozenset(messages | enums)
+
     def everything(self) -> Reach:
         """All types; what only comes back from a call of some contract is the one thing that nobody sends."""
         reached = self.reach(self.services, self.events)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 
 from minhos_api.events.v1 import event_pb2
+from minhos_api.registry.v1.contract_service_pb2_grpc import ContractServiceStub
 from minhos_mesh.event_bus import translate
 from minhos_mesh.event_bus.admin import EventAdmin
 from minhos_mesh.event_bus.domain.retention import Limits
 from minhos_mesh.event_bus.engines.opening import open_engine
+from minhos_mesh.event_bus.event_types import EventTypes
+from minhos_mesh.event_bus.offers import Offers
+from minhos_mesh.event_bus.payloads import Payloads
 from minhos_mesh.event_bus.retention import Retention
 from minhos_mesh.event_bus.service import EventBus
 from minhos_mesh.event_bus.servicer import ERRORS, EventBusServicer
@@ -22,20 +27,30 @@ from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 @contextlib.asynccontextmanager
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Opens the journal and serves it. Raises StorageError when it cannot be used."""
-    async with (
-        open_engine(context, translate.same_content) as engine,
-        EventBus(engine, context.clock, context.conditions) as bus,
-    ):
-        contracts.event_catalogue()
+    payloads = Payloads()
+    contracts.event_catalogue()
+    async with contextlib.AsyncExitStack() as stack:
+        same = functools.partial(translate.same_content, payloads)
+        engine = await stack.enter_async_context(open_engine(context, same))
+        types = EventTypes(payloads, engine, _offers(context), context.clock, context.conditions)
+        bus = await stack.enter_async_context(EventBus(engine, context.clock, context.conditions, types))
         validation.warm([event_pb2.Event()])
         retention = Retention(bus, limits_of(context.config.event_bus), context.clock, context.conditions)
         admin = EventAdmin(bus, retention, context.clock, context.paths.data_dir / "backup")
 
         async def start() -> None:
             context.tasks.start(retention.run(), "event_bus-retention")
+            context.tasks.start(types.run(), "event_bus-types")
 
-        servicers = [EventBusServicer(bus, context.stopping), EventAdminServicer(admin)]
+        servicers = [EventBusServicer(bus, context.stopping), EventAdminServicer(admin, types)]
         yield ServiceParts(servicers=servicers, errors=ERRORS, start=start)
+
+
+def _offers(context: ServiceContext) -> Offers | None:
+    """The way to what instances offer, where there is a registry."""
+    if not context.clients.reaches(ContractServiceStub):
+        return None
+    return Offers(context.clients.stub(ContractServiceStub))
 
 
 def limits_of(section: EventBusSection) -> Limits:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from minhos_mesh.event_bus.domain.behind import Behind
 from minhos_mesh.event_bus.domain.consumer import Consumer, Delivery
 from minhos_mesh.event_bus.domain.errors import ConsumerConflict
 from minhos_mesh.event_bus.domain.latest import Gap, GapCause
@@ -27,6 +28,7 @@ from minhos_mesh.event_bus.engines.interface import Engine
 from minhos_mesh.event_bus.gate import Gate
 from minhos_mesh.event_bus.readers import BATCH_EVENTS, Outgoing, Output, batch_length, wait_for
 from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.fault_points import reached
 from minhos_mesh.runtime.storage import StorageError
 
 _LOG: Final = logging.getLogger(__name__)
@@ -55,8 +57,10 @@ class ConsumerMemory:
 
     async def flush(self) -> bool:
         """Returns once everything noted so far is on disk; false when it could not be written."""
-        while self._changed or self._writing is not None:
+        for _ in range(2):  # what is being written, and what was noted since that began; others may note more for ever
             if self._writing is None:
+                if not self._changed:
+                    return True
                 self._start()
             if self._writing is not None and not await asyncio.shield(self._writing):
                 return False
@@ -117,8 +121,27 @@ class RunningConsumer:
         self._retry: asyncio.TimerHandle | None = None
         self.ahead: int | None = None
         """Position that it had when the journal turned out to end before it."""
+        self.behind = Behind()
+        """How many events lie behind where it reads."""
+        self._next: StoredEvent | None = None
         self._letters_from: int | None = None
         """Number behind which requeued letters may wait that are not held; None when none does."""
+
+    @property
+    def reached(self) -> int:
+        """Sequence behind which it reads on."""
+        return max(self.machine.position, self.machine.snapshot_through)
+
+    async def next_wanted(self) -> StoredEvent | None:
+        """The first event behind where it reads; looked for once while it stays there. Raises StorageError."""
+        after = self.reached
+        if self._next is not None and self._next.sequence > after:
+            return self._next
+        self._next = None
+        while self._next is None and after < self._engine.bounds.newest:
+            page = await self._engine.read(after, self.machine.state.selection, 1)
+            self._next, after = (page.events[0] if page.events else None), page.through
+        return self._next
 
     async def recover(self) -> None:
         """Takes up what was not acknowledged when the bus ended, and finds out what is gone.
@@ -182,6 +205,7 @@ class RunningConsumer:
             ack_deadline_ns=state.ack_deadline_ns,
         )
         self.machine = Consumer(wanted, self._clock.wall_ns)
+        self._forget_count()
         self._offer_held(*before.held(), dict(current.unsettled))
         self.machine.go_on_from(before)
 
@@ -203,8 +227,12 @@ class RunningConsumer:
         if not self.readers:
             return
         self._refill()
-        for delivery in self.machine.take(self.now_ns()):
+        machine = self.machine
+        failed = machine.failed
+        for delivery in machine.take(self.now_ns()):
             self.readers[delivery.member].push(delivery)
+        if machine.failed != failed:  # a deadline has passed
+            self._memory.note(self)
         self._set_timer()
 
     def note_change(self) -> None:
@@ -227,12 +255,18 @@ class RunningConsumer:
         """Goes on from another position; gives how many events that were held are passed over."""
         await self._stop_reading()
         passed = self.machine.reset(position)
+        self._forget_count()
         self._letters_from = None
         self.machine.accounted_through = max(self._engine.horizons.values(), default=0)
         return passed
 
     def note_removed(self, removed: Sequence[RemovedEvent]) -> int:
         """Takes note of what is gone from the journal; gives how many events the consumer loses by it."""
+        reached, selection = self.reached, self.machine.state.selection
+        for event in removed:
+            if event.sequence > reached and selection.matches(event.type, event.subject):
+                self.behind.gone(event.sequence)
+        self._next = None
         lost = self.machine.note_removed(removed)
         if lost is None:
             return 0
@@ -312,11 +346,17 @@ class RunningConsumer:
             self._letters_from = letters[-1][0]
 
     def _offer(self, events: Sequence[StoredEvent], through: int) -> None:
-        selection = self.machine.state.selection
+        selection, reached = self.machine.state.selection, self.reached
         for event in events:
             if selection.matches(event.type, event.subject):
                 self.machine.offer(event)
+                if event.sequence > reached:
+                    self.behind.gone(event.sequence)
         self.machine.advance(through)
+
+    def _forget_count(self) -> None:
+        self.behind.forget()
+        self._next = None
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -426,6 +466,8 @@ class MemberReader:
         if len(out) < len(waiting):
             machine.grant(self._member, len(waiting) - len(out))
         count = batch_length([delivery.event for delivery in out], BATCH_EVENTS)
+        if out and out[0].attempt > 1:
+            reached("redelivery.before_send")
         subjects = {delivery.event.subject for delivery in out[:count]}
         packed = [delivery for delivery in out if delivery.event.subject in subjects]
         taken = {delivery.event.sequence for delivery in packed}

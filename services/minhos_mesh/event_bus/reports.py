@@ -79,6 +79,7 @@ class Stats:
     refused: dict[str, int]
     failed: int
     retention: RetentionReport
+    started_ns: int
 
 
 async def stats(bus: EventBus, retention: RetentionReport) -> Stats:
@@ -92,6 +93,7 @@ async def stats(bus: EventBus, retention: RetentionReport) -> Stats:
         refused=dict(bus.counts.refused),
         failed=bus.counts.failed_of_deleted + sum(each.machine.failed for each in bus.consumers.values()),
         retention=retention,
+        started_ns=bus.started_ns,
     )
 
 
@@ -105,12 +107,10 @@ async def consumer_reports(bus: EventBus, names: list[str]) -> list[ConsumerRepo
 async def _consumer(bus: EventBus, consumer: RunningConsumer, waiting_letters: int) -> ConsumerReport:
     machine = consumer.machine
     selection = machine.state.selection
-    reached = max(machine.position, machine.snapshot_through)
-    behind = await bus.engine.count(reached, selection)
+    behind = await bus.lag.behind(consumer)
     oldest = machine.oldest_unsettled()
     if oldest is None and behind:
-        page = await bus.engine.read(reached, selection, 1)
-        oldest = page.events[0] if page.events else None
+        oldest = await consumer.next_wanted()
     held, letters = machine.held()
     return ConsumerReport(
         name=consumer.name,

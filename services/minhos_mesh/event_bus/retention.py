@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -42,6 +43,8 @@ class Retention:
         self._taken = 0
         self._checked_ns: int | None = None
         self._held_back: tuple[str, ...] = ()
+        self._seen = deque([(clock.monotonic(), bus.bounds.newest)])
+        """When which event was the newest, on the clock that nobody sets."""
 
     def report(self) -> RetentionReport:
         """What it did since the bus started, and whom it waits for."""
@@ -76,9 +79,16 @@ class Retention:
         self._tell(counts, marks, needs)
 
     async def _take(self, step: Step) -> tuple[int, int]:
-        """Removes once, and has everybody told who misses something by it."""
+        """Removes once, and has everybody told who misses something by it.
+
+        What consumers have settled is on disk before: an acknowledgement or dead letter that a crash would undo needs its
+        event again.
+        """
+        needs = self._needs()
+        if not await self._bus.memory.flush() and not step.takes_unacked:
+            return 0, 0
         async with self._bus.gate.removing():
-            floor = {} if step.takes_unacked else self._first_needed(step)
+            floor = {} if step.takes_unacked else self._first_needed(step, needs)
             through = {name: min(last, floor.get(name, last + 1) - 1) for name, last in step.through.items()}
             done = await self._bus.engine.trim(through, step.events)
             taken = self._bus.note_removed(done.removed)
@@ -88,10 +98,10 @@ class Retention:
             _LOG.error("retention.taken", events=taken, of=self._takes())
         return len(done.removed), done.bytes
 
-    def _first_needed(self, step: Step) -> dict[str, int]:
+    def _first_needed(self, step: Step, needs: Sequence[Need]) -> dict[str, int]:
         """Asked again when nobody reads: a consumer may have come since the step was made."""
         types = [TypeCount(name, 0, 0, 0, 0) for name in step.through]
-        return floors(types, self._needs())
+        return floors(types, [*needs, *self._needs()])
 
     def _needs(self) -> list[Need]:
         """What each durable consumer has not acknowledged."""
@@ -110,8 +120,16 @@ class Retention:
             aged = await engine.first_stored_at(now - limits.max_age_ns)
         if limits.unacked_max_age_ns is not None:
             unacked = await engine.first_stored_at(now - limits.unacked_max_age_ns)
-        young = await engine.first_stored_at(now - limits.keep_ns)
+        young = min(await engine.first_stored_at(now - limits.keep_ns), self._young())
         return Marks(aged, unacked, young, engine.bounds.oldest)
+
+    def _young(self) -> int:
+        """The first event that is too young to go even if the wall clock was set forward since it was stored."""
+        now, keep_s = self._clock.monotonic(), self._limits.keep_ns / 1e9
+        self._seen.append((now, self._bus.bounds.newest))
+        while len(self._seen) > 1 and self._seen[1][0] <= now - keep_s:
+            self._seen.popleft()
+        return self._seen[0][1] + 1
 
     def _tell(self, counts: Sequence[TypeCount], marks: Marks, needs: Sequence[Need]) -> None:
         held_back = tuple(waits_for(counts, self._limits, marks, needs))

@@ -24,7 +24,10 @@ from minhos_mesh.event_bus.domain.records import (
 )
 from minhos_mesh.event_bus.domain.redelivery import DEFAULT_ACK_DEADLINE_NS, DEFAULT_MAX_ATTEMPTS
 from minhos_mesh.event_bus.engines.interface import Engine
+from minhos_mesh.event_bus.event_types import EventTypes
 from minhos_mesh.event_bus.gate import Gate
+from minhos_mesh.event_bus.lag import Lag
+from minhos_mesh.event_bus.payloads import Payloads
 from minhos_mesh.event_bus.readers import Beginning, EphemeralReader, Reader, SlowReaderPolicy
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.conditions import Conditions
@@ -69,26 +72,35 @@ class Counts:
 class EventBus:
     """The bus over one engine. Use as an async context manager; leaving writes down what consumers remember."""
 
-    def __init__(self, engine: Engine, clock: Clock, conditions: Conditions | None = None) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, conditions: Conditions | None = None, types: EventTypes | None = None
+    ) -> None:
         self.engine = engine
+        self.types = types or EventTypes(Payloads(), engine, None, clock)
         self.gate = Gate()
         self.memory = ConsumerMemory(engine)
         self.consumers: dict[str, RunningConsumer] = {}
         self.readers: dict[EphemeralReader, None] = {}
+        self.lag = Lag(engine, self.gate, self.consumers)
         self.counts = Counts()
+        self.started_ns = clock.wall_ns()
+        """Since when it is counted what is not written down."""
         self.changing = asyncio.Lock()
         """Held while it is changed which consumers there are, and where they stand."""
         self._clock = clock
         self._conditions = conditions or Conditions()
 
     async def __aenter__(self) -> Self:
+        await self.types.load()
         for state in await self.engine.load_consumers():
             await self._run_consumer(state)
         self._look_for_a_lost_tail()
         self.engine.on_append(self._on_append)
+        self.lag.begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.lag.close()
         for consumer in self.consumers.values():
             await consumer.close()
         await self.memory.flush()
@@ -111,6 +123,7 @@ class EventBus:
 
     def note_removed(self, removed: Sequence[RemovedEvent]) -> int:
         """Tells everyone what is gone from the journal; gives how many events durable consumers lose by it."""
+        self.lag.catch_up()
         for reader in self.readers:
             reader.note_removed(removed)
         return sum(consumer.note_removed(removed) for consumer in self.consumers.values())
@@ -147,6 +160,7 @@ class EventBus:
                 consumer = await self._create(state, start)
             else:
                 consumer.adopt(state, replace_selection=durable.replace_selection)
+            self.lag.count(consumer.name)
             return consumer.join(durable.member, credit)
 
     def close_reader(self, reader: Reader, *, clean: bool) -> None:
@@ -193,6 +207,7 @@ class EventBus:
         return Beginning(bounds.newest)
 
     def _on_append(self) -> None:
+        self.lag.look()
         for consumer in self.consumers.values():
             consumer.step()
         for reader in self.readers:

@@ -17,6 +17,7 @@ from minhos_mesh.event_bus.domain.errors import (
     ConsumerUnknown,
     DeadLetterUnknown,
     EventConflict,
+    EventTypeMissing,
     InvalidField,
     LimitReached,
     NotDelivered,
@@ -24,13 +25,23 @@ from minhos_mesh.event_bus.domain.errors import (
     RequestConflict,
     SequenceMismatch,
     StateConflict,
+    TypesUnreachable,
     TypeUnknown,
 )
 from minhos_mesh.event_bus.service import EventBus
-from minhos_mesh.event_bus.sessions import PublishSession, SubscribeSession, publish, refused_whole
+from minhos_mesh.event_bus.sessions import (
+    PublishSession,
+    SubscribeSession,
+    known_types,
+    note_refused,
+    publish,
+    read_events,
+    refused_whole,
+)
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
+from minhos_mesh.runtime.fault_points import reached
 from minhos_mesh.runtime.interceptors import checks_requests_itself
-from minhos_mesh.runtime.storage import StorageBusy, StorageClosed
+from minhos_mesh.runtime.storage import StorageBusy, StorageClosed, StorageCorrupt, StorageError, StorageFull
 
 _INVALID: Final = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -73,8 +84,15 @@ ERRORS: Final[ErrorTable] = {
         reasons.ERROR_REASON_CONSUMER_CONFLICT,
         ("consumer", "member", "types", "subject"),
     ),
+    EventTypeMissing: ErrorRow(grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_EVENT_TYPE_UNKNOWN, ("type",)),
+    TypesUnreachable: ErrorRow(
+        grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_DEPENDENCY_UNAVAILABLE, ("service",), retry_after_s=0.5
+    ),
     StorageClosed: ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_NOT_SERVING, retry_after_s=0.2),
     StorageBusy: ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_NOT_SERVING, retry_after_s=0.2),
+    StorageFull: ErrorRow(grpc.StatusCode.RESOURCE_EXHAUSTED, reasons.ERROR_REASON_STORE_FULL),
+    StorageCorrupt: ErrorRow(grpc.StatusCode.DATA_LOSS, reasons.ERROR_REASON_STORE_DAMAGED),
+    StorageError: ErrorRow(grpc.StatusCode.UNAVAILABLE, reasons.ERROR_REASON_STORE_FAILED, retry_after_s=0.2),
 }
 
 
@@ -86,12 +104,12 @@ class EventBusServicer(EventBusServiceServicer):
         self._stopping = stopping
 
     async def Publish(self, request: pb.PublishRequest, context: Any) -> pb.PublishResponse:
-        events, refused = translate.events_from_pb(request.events)
+        events, refused = await read_events(self._bus, request.events)
         if refused:
-            for item in refused:
-                self._bus.note_refused(item.event_type)
+            note_refused(self._bus, refused)
             raise refused_whole(refused)
         appended = await publish(self._bus, events, translate.expected_from_pb(request.expected))
+        reached("publish.before_answer")
         return pb.PublishResponse(sequences=appended.sequences, duplicates=appended.duplicates)
 
     @checks_requests_itself
@@ -100,14 +118,13 @@ class EventBusServicer(EventBusServiceServicer):
     ) -> AsyncIterator[pb.PublishStreamResponse]:
         return PublishSession(self._bus, requests).responses()
 
-    def Subscribe(
-        self, requests: AsyncIterator[pb.SubscribeRequest], context: Any
-    ) -> AsyncIterator[pb.SubscribeResponse]:
+    def Subscribe(self, requests: AsyncIterator[pb.SubscribeRequest], context: Any) -> AsyncIterator[Any]:
         return SubscribeSession(self._bus, requests, self._stopping).responses()
 
     async def ListEvents(self, request: pb.ListEventsRequest, context: Any) -> pb.ListEventsResponse:
         stored = [count.type for count in await self._bus.engine.type_counts()] if request.types else ()
-        events, position = await self._bus.list_events(translate.query_from_pb(request, stored))
+        known = await known_types(self._bus, request.types, stored)
+        events, position = await self._bus.list_events(translate.query_from_pb(request, known))
         bounds = self._bus.bounds
         return pb.ListEventsResponse(
             events=[translate.event_to_pb(event) for event in events],

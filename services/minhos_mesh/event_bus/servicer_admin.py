@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +14,8 @@ from minhos_api.events.v1.event_admin_service_pb2_grpc import EventAdminServiceS
 from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_mesh.event_bus import translate_admin as translate
 from minhos_mesh.event_bus.admin import EventAdmin
+from minhos_mesh.event_bus.domain.errors import TypesUnreachable
+from minhos_mesh.event_bus.event_types import EventTypes
 from minhos_mesh.runtime.errors import MeshError
 from minhos_mesh.runtime.event_envelope import EventInvalid
 
@@ -39,14 +42,22 @@ class Told(Generic[V, M]):
 class EventAdminServicer(EventAdminServiceServicer):
     """Serves the admin of a bus."""
 
-    def __init__(self, admin: EventAdmin) -> None:
+    def __init__(self, admin: EventAdmin, types: EventTypes) -> None:
         self._admin = admin
+        self._types = types
+        self._payloads = types.payloads
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         return translate.stats_to_pb(await self._admin.stats())
 
     async def ListEventTypes(self, request: pb.ListEventTypesRequest, context: Any) -> pb.ListEventTypesResponse:
-        return translate.types_to_pb(request, await self._admin.types())
+        await self._learn()
+        return translate.types_to_pb(request, await self._admin.types(), self._payloads)
+
+    async def GetEventType(self, request: pb.GetEventTypeRequest, context: Any) -> pb.GetEventTypeResponse:
+        if not self._payloads.versions(request.type):
+            await self._learn()
+        return translate.type_to_pb(request, self._payloads)
 
     async def ListConsumers(self, request: pb.ListConsumersRequest, context: Any) -> pb.ListConsumersResponse:
         after, limit = translate.consumers_page(request)
@@ -71,7 +82,7 @@ class EventAdminServicer(EventAdminServiceServicer):
         return told.answer(await self._admin.delete(translate.request_of(request), request.name, told.encode))
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
-        query = translate.letters_query(request, await self._stored_types())
+        query = translate.letters_query(request, await self._known_types())
         found = await self._admin.dead_letters(query)
         return translate.letters_to_pb(request, query.limit, found, await self._admin.waiting_letters())
 
@@ -79,8 +90,8 @@ class EventAdminServicer(EventAdminServiceServicer):
         self, request: pb.RequeueDeadLettersRequest, context: Any
     ) -> pb.RequeueDeadLettersResponse:
         told = Told(pb.RequeueDeadLettersResponse, translate.requeued_to_pb)
-        which = translate.letters_of(request, await self._stored_types())
-        edit, asked = translate.editing(request), translate.request_of(request)
+        which = translate.letters_of(request, await self._known_types())
+        edit, asked = translate.editing(request, self._payloads), translate.request_of(request)
         try:
             return told.answer(await self._admin.requeue(asked, which, request.to_consumer, edit, told.encode))
         except EventInvalid as error:
@@ -90,15 +101,20 @@ class EventAdminServicer(EventAdminServiceServicer):
         self, request: pb.DeleteDeadLettersRequest, context: Any
     ) -> pb.DeleteDeadLettersResponse:
         told = Told(pb.DeleteDeadLettersResponse, translate.removed_to_pb)
-        which = translate.letters_of(request, await self._stored_types())
+        which = translate.letters_of(request, await self._known_types())
         return told.answer(await self._admin.remove(translate.request_of(request), which, told.encode))
 
     async def BackupJournal(self, request: pb.BackupJournalRequest, context: Any) -> pb.BackupJournalResponse:
         told = Told(pb.BackupJournalResponse, translate.saved_to_pb)
         return told.answer(await self._admin.backup(translate.request_of(request), request.file_name, told.encode))
 
-    async def _stored_types(self) -> list[str]:
-        return [count.type for count in await self._admin.types()]
+    async def _learn(self) -> None:
+        """Takes up what instances offer; what is known already is told also while nobody can be asked."""
+        with contextlib.suppress(TypesUnreachable):
+            await self._types.learn()
+
+    async def _known_types(self) -> set[str]:
+        return {*self._payloads.names(), *(count.type for count in await self._admin.types())}
 
 
 def _payload_refused(error: EventInvalid) -> MeshError:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
 
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
+from minhos_api.events.v1 import event_pb2
 from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_mesh.event_bus import translate
-from minhos_mesh.event_bus.domain.errors import EventConflict, InvalidField, SequenceMismatch
+from minhos_mesh.event_bus.domain.errors import EventConflict, InvalidField, SequenceMismatch, TypesUnreachable
 from minhos_mesh.event_bus.domain.records import Appended, NewEvent
+from minhos_mesh.event_bus.encoding import delivery
+from minhos_mesh.event_bus.intake import events_of
 from minhos_mesh.event_bus.readers import Reader
 from minhos_mesh.event_bus.service import EventBus
 from minhos_mesh.runtime.errors import FieldViolation, MeshError
+from minhos_mesh.runtime.fault_points import reached
+from minhos_mesh.runtime.storage import StorageError
 from minhos_mesh.runtime.validation import shown, violations_of
 
 BATCHES_IN_FLIGHT: Final = 256
@@ -25,12 +32,20 @@ HEARTBEAT_S: Final = 4.0
 _Answer = asyncio.Task[Appended] | list[pb.EventRefusal]
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A batch is refused, but perhaps only for something that the bus can still learn."""
+
+    refused: list[translate.Refused]
+
+
 class PublishSession:
     """One publish stream: batches are stored as they come, many at once, and answered in the order they were sent."""
 
     def __init__(self, bus: EventBus, requests: AsyncIterator[pb.PublishStreamRequest]) -> None:
         self._bus = bus
         self._requests = requests
+        self._failed: StorageError | None = None
         self._answers: asyncio.Queue[tuple[pb.PublishStreamRequest, _Answer] | None] = asyncio.Queue(BATCHES_IN_FLIGHT)
 
     async def responses(self) -> AsyncIterator[pb.PublishStreamResponse]:
@@ -56,26 +71,53 @@ class PublishSession:
     async def _read(self) -> None:
         try:
             async for request in self._requests:
-                await self._answers.put((request, self._store(request)))
+                answer = self._store(request)
+                if isinstance(answer, Unknown):
+                    answer = await self._store_learned(request, answer)
+                await self._answers.put((request, answer))
         except Exception:
             await self._answers.put(None)
             raise
         # Not when this is cancelled: nobody reads the answers any more then, and there may never be room for the end.
         await self._answers.put(None)
 
-    def _store(self, request: pb.PublishStreamRequest) -> _Answer:
+    async def _store_learned(self, request: pb.PublishStreamRequest, unknown: Unknown) -> _Answer:
+        """Stores what may be of a type that the bus is still to learn. Raises TypesUnreachable."""
+        refused = unknown.refused
+        if await learned(self._bus, refused):
+            answer = self._store(request)
+            if not isinstance(answer, Unknown):
+                return answer
+            refused = answer.refused
+        note_refused(self._bus, refused)
+        return translate.refusals_to_pb(refused)
+
+    def _store(self, request: pb.PublishStreamRequest) -> _Answer | Unknown:
         if not request.events or not request.batch_id or len(request.events) > 1000 or len(request.expected) > 1000:
             return [_batch_refusal(violations_of(request))]
-        events, refused = translate.events_from_pb(request.events)
+        events, refused = events_of(request, self._bus.types.payloads)
         if refused:
-            for item in refused:
-                self._bus.note_refused(item.event_type)
+            if translate.may_be_learned(refused):
+                return Unknown(refused)
+            note_refused(self._bus, refused)
             return translate.refusals_to_pb(refused)
         try:
             expected = translate.expected_from_pb(request.expected)
         except InvalidField as error:
             return [_batch_refusal((FieldViolation(error.field, str(error), error.seen, error.allowed),))]
-        return asyncio.create_task(publish(self._bus, events, expected), name="event_bus-append")
+        storing = asyncio.create_task(self._publish(events, expected), name="event_bus-append")
+        storing.add_done_callback(_seen)
+        return storing
+
+    async def _publish(self, events: Sequence[NewEvent], expected: Mapping[str, int]) -> Appended:
+        """Stores a batch unless one before it could not be: the publisher sends both again, in order."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            return await publish(self._bus, events, expected)
+        except StorageError as error:
+            self._failed = error
+            raise
 
     @staticmethod
     async def _response(request: pb.PublishStreamRequest, answer: _Answer) -> pb.PublishStreamResponse:
@@ -89,6 +131,7 @@ class PublishSession:
         except SequenceMismatch as error:
             refusals = translate.mismatches_to_pb(error, request.expected)
             return pb.PublishStreamResponse(batch_id=batch_id, refusals=refusals)
+        reached("publish.before_answer")
         return pb.PublishStreamResponse(batch_id=batch_id, sequences=appended.sequences, duplicates=appended.duplicates)
 
 
@@ -100,8 +143,8 @@ class SubscribeSession:
         self._requests = requests
         self._stopping = stopping
 
-    async def responses(self) -> AsyncIterator[pb.SubscribeResponse]:
-        """Delivers until the reader leaves. Raises BusError."""
+    async def responses(self) -> AsyncIterator[pb.SubscribeResponse | bytes]:
+        """Delivers until the reader leaves; deliveries are encoded already. Raises BusError."""
         opening = await self._first()
         reader = await self._open(opening)
         said_goodbye = False
@@ -113,8 +156,10 @@ class SubscribeSession:
             while not self._over(listening, opening):
                 output = await reader.next_output(HEARTBEAT_S)
                 if output is not None:
-                    for response in translate.output_to_pb(output):
-                        yield response
+                    if output.gap is not None:
+                        yield translate.gap_to_pb(output.gap)
+                    if output.events:
+                        yield delivery(output.events)
                     self._bus.note_delivered(len(output.events))
                 elif not self._over(listening, opening):
                     yield self._heartbeat()
@@ -138,7 +183,7 @@ class SubscribeSession:
         raise InvalidField("message", "another message", "open first")
 
     async def _open(self, opening: pb.SubscribeOpen) -> Reader:
-        wanted = translate.selection_from_pb(opening)
+        wanted = translate.selection_from_pb(opening, await known_types(self._bus, opening.types))
         start = translate.start_from_pb(opening.start)
         if opening.WhichOneof("reader") == "durable":
             return await self._bus.open_durable(
@@ -180,6 +225,49 @@ def _apply(reader: Reader, request: pb.SubscribeRequest) -> None:
         reader.extend(request.in_progress.sequences)
     else:
         raise InvalidField("message", "open", "credit, ack, nack or in_progress after the first message")
+
+
+async def read_events(
+    bus: EventBus, events: Sequence[event_pb2.Event]
+) -> tuple[list[NewEvent], list[translate.Refused]]:
+    """The events of a batch, and those that are refused, learning what can be learned. Raises TypesUnreachable."""
+    new, refused = translate.events_from_pb(events, bus.types.payloads)
+    if refused and translate.may_be_learned(refused) and await learned(bus, refused):
+        new, refused = translate.events_from_pb(events, bus.types.payloads)
+    return new, refused
+
+
+async def learned(bus: EventBus, refused: Sequence[translate.Refused]) -> bool:
+    """Learns what instances offer; false when that is not possible and would hardly help. Raises TypesUnreachable."""
+    try:
+        await bus.types.learn()
+    except TypesUnreachable:
+        if translate.are_unknown(refused):
+            raise
+        return False
+    return True
+
+
+def note_refused(bus: EventBus, refused: Sequence[translate.Refused]) -> None:
+    """Counts what is refused."""
+    for item in refused:
+        bus.note_refused(item.event_type)
+
+
+async def known_types(bus: EventBus, wanted: Sequence[str], stored: Sequence[str] = ()) -> Collection[str]:
+    """All types that can be asked for; when a pattern matches none of them, with what instances have offered since."""
+    names = {*bus.types.payloads.names(), *stored}
+    if translate.all_match(wanted, names):
+        return names
+    with contextlib.suppress(TypesUnreachable):
+        await bus.types.learn()
+    return {*bus.types.payloads.names(), *stored}
+
+
+def _seen(storing: asyncio.Task[Appended]) -> None:
+    """Of a batch behind one that ended the stream nobody asks any more what came of it."""
+    if not storing.cancelled():
+        storing.exception()
 
 
 async def publish(bus: EventBus, events: Sequence[NewEvent], expected: Mapping[str, int]) -> Appended:

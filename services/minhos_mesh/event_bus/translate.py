@@ -15,12 +15,12 @@ from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
 from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_mesh.event_bus.domain.errors import EventConflict, InvalidField, SequenceMismatch, TypeUnknown
-from minhos_mesh.event_bus.domain.latest import GapCause
+from minhos_mesh.event_bus.domain.latest import Gap, GapCause
 from minhos_mesh.event_bus.domain.patterns import Selection, matches_any, selection
 from minhos_mesh.event_bus.domain.records import EventQuery, NewEvent, StoredEvent
-from minhos_mesh.event_bus.readers import Output, SlowReaderPolicy
+from minhos_mesh.event_bus.payloads import Payloads
+from minhos_mesh.event_bus.readers import SlowReaderPolicy
 from minhos_mesh.event_bus.service import Durable, Start
-from minhos_mesh.runtime.contracts import event_catalogue
 from minhos_mesh.runtime.errors import FieldViolation
 from minhos_mesh.runtime.event_envelope import (
     EventInvalid,
@@ -59,6 +59,13 @@ class Refused:
     reason: reasons.ErrorReason.ValueType
     metadata: dict[str, str]
     violations: tuple[FieldViolation, ...]
+    is_unknown: bool = False
+    """Whether its type or its version is not known."""
+
+    @property
+    def is_size(self) -> bool:
+        """Whether it is too large."""
+        return self.reason == reasons.ERROR_REASON_LIMIT_REACHED
 
     @property
     def message(self) -> str:
@@ -66,18 +73,38 @@ class Refused:
         return "; ".join(violation.description for violation in self.violations)
 
 
-def events_from_pb(events: Sequence[event_pb2.Event]) -> tuple[list[NewEvent], list[Refused]]:
+def events_from_pb(events: Sequence[event_pb2.Event], payloads: Payloads) -> tuple[list[NewEvent], list[Refused]]:
     """The events of a batch, and what is wrong with those that are not listed."""
     new: list[NewEvent] = []
     refused: list[Refused] = []
     for index, event in enumerate(events):
         try:
-            check_event(event)
+            if payloads.refused and (why := payloads.refusal(event.type, event.version, event.source)):
+                raise _other_definition(event, why)
+            check_event(event, payloads)
         except EventInvalid as error:
             refused.append(_refused(index, event.type, error))
         else:
             new.append(_new_event(event))
     return new, refused
+
+
+def may_be_learned(refused: Sequence[Refused]) -> bool:
+    """Whether a definition that the bus does not know yet may be all that is missing."""
+    return any(item.reason != reasons.ERROR_REASON_INVALID_FIELD and not item.is_size for item in refused)
+
+
+def are_unknown(refused: Sequence[Refused]) -> bool:
+    """Whether nothing can be said of some event, for its type or its version is not known."""
+    return any(item.is_unknown for item in refused)
+
+
+def _other_definition(event: event_pb2.Event, why: str) -> EventPayloadInvalid:
+    what = f"{event.type} version {event.version} is another message than the one that is known: {why}"
+    text = f"payload of {event.source} for {what}; give it a version of its own"
+    return EventPayloadInvalid(
+        event.type, event.payload.TypeName(), "the message that is known", (FieldViolation("payload", text),)
+    )
 
 
 def _new_event(event: event_pb2.Event) -> NewEvent:
@@ -109,7 +136,9 @@ def _refused(index: int, event_type: str, error: EventInvalid) -> Refused:
         FieldViolation(f"events[{index}].{violation.field}", f"events[{index}].{violation.description}")
         for violation in error.violations
     )
-    return Refused(index, event_type, reason, metadata, violations)
+    is_newer = isinstance(error, EventPayloadInvalid) and error.violations[0].field == "version"
+    unknown = isinstance(error, EventTypeUnknown) or is_newer
+    return Refused(index, event_type, reason, metadata, violations, is_unknown=unknown)
 
 
 def refusals_to_pb(refused: Sequence[Refused]) -> list[pb.EventRefusal]:
@@ -170,14 +199,18 @@ def expected_from_pb(expected: Sequence[pb.ExpectedSequence]) -> Mapping[str, in
     return found
 
 
-def same_content(stored: bytes, again: bytes) -> bool:
+def same_content(payloads: Payloads, stored: bytes, again: bytes) -> bool:
     """Whether two envelopes tell the same: type, subject, source and payload, whatever the order of its encoded fields."""
     if stored == again:
         return True
     one, other = event_pb2.Event.FromString(stored), event_pb2.Event.FromString(again)
     if (one.type, one.subject, one.source) != (other.type, other.subject, other.source):
         return False
-    return one.payload == other.payload or payload_of(one) == payload_of(other)
+    if one.payload == other.payload:
+        return True
+    if not payloads.versions(one.type):
+        return False
+    return payload_of(one, payloads) == payload_of(other, payloads)
 
 
 def event_to_pb(stored: StoredEvent) -> event_pb2.Event:
@@ -192,30 +225,23 @@ def _place(event: event_pb2.Event, stored: StoredEvent) -> None:
     event.store_time.seconds, event.store_time.nanos = divmod(stored.store_time_ns, NS)
 
 
-def output_to_pb(output: Output) -> list[pb.SubscribeResponse]:
-    """The messages for what goes to a reader next."""
-    responses: list[pb.SubscribeResponse] = []
-    if output.gap is not None:
-        gap = output.gap
-        told = pb.SubscribeGap(
-            first_sequence=gap.first, last_sequence=gap.last, skipped=gap.skipped, cause=_CAUSES[gap.cause]
-        )
-        responses.append(pb.SubscribeResponse(gap=told))
-    if output.events:
-        response = pb.SubscribeResponse()
-        delivered = response.delivery.events
-        for outgoing in output.events:
-            item = delivered.add(attempt=outgoing.attempt, requeued=outgoing.requeued)
-            item.event.MergeFromString(outgoing.event.envelope)
-            _place(item.event, outgoing.event)
-        responses.append(response)
-    return responses
+def gap_to_pb(gap: Gap) -> pb.SubscribeResponse:
+    """The message for what a reader does not get."""
+    told = pb.SubscribeGap(
+        first_sequence=gap.first, last_sequence=gap.last, skipped=gap.skipped, cause=_CAUSES[gap.cause]
+    )
+    return pb.SubscribeResponse(gap=told)
 
 
-def selection_from_pb(opening: pb.SubscribeOpen) -> Selection:
+def selection_from_pb(opening: pb.SubscribeOpen, known: Collection[str]) -> Selection:
     """Which events a reader wants. Raises InvalidField and TypeUnknown."""
     subject = opening.subject if opening.HasField("subject") else None
-    return known_selection(opening.types, subject, "open.types", event_catalogue())
+    return known_selection(opening.types, subject, "open.types", known)
+
+
+def all_match(wanted: Sequence[str], known: Collection[str]) -> bool:
+    """Whether every pattern matches a known type."""
+    return all(pattern in known or any(matches_any((pattern,), name) for name in known) for pattern in wanted)
 
 
 def known_selection(types: Sequence[str], subject: str | None, field: str, known: Collection[str]) -> Selection:
@@ -260,21 +286,22 @@ def duration_ns(duration: Duration) -> int:
     return duration.seconds * NS + duration.nanos
 
 
-def query_from_pb(request: pb.ListEventsRequest, stored: Collection[str]) -> EventQuery:
-    """Which events to list; `stored` are types that are no longer in the catalogue too. Raises InvalidField, TypeUnknown, and MeshError PAGE_TOKEN_INVALID."""
+def query_from_pb(request: pb.ListEventsRequest, known: Collection[str]) -> EventQuery:
+    """Which events to list; `known` are types that are stored and no longer in the catalogue too. Raises InvalidField, TypeUnknown, and MeshError PAGE_TOKEN_INVALID."""
     after, before = request.after_sequence, None
     position = read_token(request)
     subject = request.subject if request.HasField("subject") else None
     if position is not None:
         after, before = (int(position[0]), None) if request.ascending else (after, int(position[0]))
     return EventQuery(
-        selection=known_selection(request.types, subject, "types", {*event_catalogue(), *stored}),
+        selection=known_selection(request.types, subject, "types", known),
         source=request.source if request.HasField("source") else None,
         correlation_id=request.correlation_id if request.HasField("correlation_id") else None,
         after_sequence=after,
         before_sequence=before,
         since_ns=instant_ns(request.since_time) if request.HasField("since_time") else None,
         before_ns=instant_ns(request.before_time) if request.HasField("before_time") else None,
+        event_ids=tuple(uuid.UUID(event_id).bytes for event_id in request.event_ids),
         ascending=request.ascending,
         limit=page_size(request, default=DEFAULT_PAGE, largest=LARGEST_PAGE),
     )

@@ -12,8 +12,10 @@ from google.protobuf.message import Message
 from minhos_api.events.v1 import event_admin_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
 from minhos_mesh.event_bus.admin import EditEvent, Handled, Letters, Request, Reset, Saved
+from minhos_mesh.event_bus.domain.errors import EventTypeMissing
 from minhos_mesh.event_bus.domain.patterns import Selection
 from minhos_mesh.event_bus.domain.records import DeadLetter, DeadLetterQuery, TypeCount
+from minhos_mesh.event_bus.payloads import Definition, Payloads
 from minhos_mesh.event_bus.reports import ConsumerReport, ReaderReport, RetentionReport, Stats
 from minhos_mesh.event_bus.service import Start
 from minhos_mesh.event_bus.translate import (
@@ -25,7 +27,6 @@ from minhos_mesh.event_bus.translate import (
     known_selection,
     timestamp,
 )
-from minhos_mesh.runtime.contracts import event_catalogue
 from minhos_mesh.runtime.event_envelope import check_event
 from minhos_mesh.runtime.paging import make_token, page_size, read_token
 
@@ -76,6 +77,7 @@ def stats_to_pb(stats: Stats) -> pb.GetStatsResponse:
         readers=[_reader_stats(reader) for reader in stats.readers],
         retention=_retention(stats.retention, stats.types),
         refused_types=stats.refused,
+        start_time=timestamp(stats.started_ns),
     )
 
 
@@ -124,23 +126,42 @@ def _reader_stats(reader: ReaderReport) -> pb.ReaderStats:
     )
 
 
-def types_to_pb(request: pb.ListEventTypesRequest, counts: Sequence[TypeCount]) -> pb.ListEventTypesResponse:
+def types_to_pb(
+    request: pb.ListEventTypesRequest, counts: Sequence[TypeCount], payloads: Payloads
+) -> pb.ListEventTypesResponse:
     """One page of the catalogue and what is stored beside it. Raises MeshError PAGE_TOKEN_INVALID."""
     stored = {count.type: count for count in counts}
-    names = sorted({*event_catalogue(), *stored})
+    names = sorted({*payloads.names(), *stored})
     after, size = _after(request), page_size(request, default=DEFAULT_PAGE, largest=LARGEST_PAGE)
     left = [name for name in names if name > after]
-    told = pb.ListEventTypesResponse(types=[_type(name, stored.get(name)) for name in left[:size]])
+    told = pb.ListEventTypesResponse(types=[_type(name, stored.get(name), payloads) for name in left[:size]])
     if len(left) > size:
         told.next_page_token = make_token(request, [left[size - 1]])
     return told
 
 
-def _type(name: str, count: TypeCount | None) -> pb.EventTypeInfo:
-    contract = event_catalogue().get(name)
-    told = pb.EventTypeInfo(type=name)
-    if contract is not None:
-        told.payload, told.version = str(contract.payload.full_name), contract.version
+def type_to_pb(request: pb.GetEventTypeRequest, payloads: Payloads) -> pb.GetEventTypeResponse:
+    """One event type in one version, the newest when none is named. Raises EventTypeMissing."""
+    known = payloads.definitions(request.type)
+    if not known or request.version > known[-1].type.version:
+        raise EventTypeMissing(request.type, request.version, [str(each.type.version) for each in known])
+    wanted = request.version or known[-1].type.version
+    found = next(each for each in known if each.type.version >= wanted)
+    return pb.GetEventTypeResponse(definition=_definition(found, payloads), descriptor_set=found.files())
+
+
+def _definition(found: Definition, payloads: Payloads) -> pb.EventTypeDefinition:
+    refused = payloads.refused.get((found.type.type, found.type.version), {})
+    return pb.EventTypeDefinition(
+        version=found.type.version, payload=found.payload, offered_by=found.offered_by, refused=refused
+    )
+
+
+def _type(name: str, count: TypeCount | None, payloads: Payloads) -> pb.EventTypeInfo:
+    known = payloads.definitions(name)
+    told = pb.EventTypeInfo(type=name, definitions=[_definition(each, payloads) for each in known])
+    if known:
+        told.payload, told.version = known[-1].payload, known[-1].type.version
     if count is not None:
         told.published, told.held, told.held_bytes = count.published, count.held, count.held_bytes
         told.newest_time.CopyFrom(timestamp(count.newest_ns))
@@ -219,12 +240,12 @@ def deleted_to_pb(report: ConsumerReport) -> pb.DeleteConsumerResponse:
 # Dead letters.
 
 
-def letters_query(request: pb.ListDeadLettersRequest, stored: Collection[str]) -> DeadLetterQuery:
+def letters_query(request: pb.ListDeadLettersRequest, known: Collection[str]) -> DeadLetterQuery:
     """Which dead letters to list, one more than the page has. Raises InvalidField, TypeUnknown, MeshError."""
     position = read_token(request)
     return DeadLetterQuery(
         consumer=request.filter.consumer or None,
-        selection=_selection(request.filter, "filter.types", stored),
+        selection=_selection(request.filter, "filter.types", known),
         numbers=(request.number,) if request.HasField("number") else None,
         is_requeued=None if request.with_requeued or request.HasField("number") else False,
         after_number=0 if position is None else int(position[0]),
@@ -258,37 +279,37 @@ def _letter(number: int, letter: DeadLetter) -> pb.DeadLetter:
     )
 
 
-def letters_of(request: pb.RequeueDeadLettersRequest | pb.DeleteDeadLettersRequest, stored: Collection[str]) -> Letters:
+def letters_of(request: pb.RequeueDeadLettersRequest | pb.DeleteDeadLettersRequest, known: Collection[str]) -> Letters:
     """Which dead letters a change is about. Raises InvalidField, TypeUnknown."""
     if request.WhichOneof("which") == "numbers":
         return Letters(tuple(request.numbers.numbers), DeadLetterQuery())
     query = DeadLetterQuery(
-        consumer=request.all.consumer or None, selection=_selection(request.all, "all.types", stored)
+        consumer=request.all.consumer or None, selection=_selection(request.all, "all.types", known)
     )
     return Letters(None, query)
 
 
-def editing(request: pb.RequeueDeadLettersRequest) -> EditEvent | None:
+def editing(request: pb.RequeueDeadLettersRequest, payloads: Payloads) -> EditEvent | None:
     """What puts the new payload into an event, when there is one."""
     if not request.HasField("payload"):
         return None
     payload, actor = request.payload, request.actor
 
     def edit(envelope: bytes) -> bytes:
-        return _with_payload(envelope, payload, actor)
+        return _with_payload(envelope, payload, actor, payloads)
 
     return edit
 
 
-def _with_payload(envelope: bytes, payload: any_pb2.Any, actor: str) -> bytes:
+def _with_payload(envelope: bytes, payload: any_pb2.Any, actor: str, payloads: Payloads) -> bytes:
     """The event with another payload and the mark of who gave it. Raises EventInvalid."""
     event = event_pb2.Event.FromString(envelope)
     event.payload.CopyFrom(payload)
-    contract = event_catalogue().get(event.type)
-    if contract is not None:
-        event.version = contract.version
+    fitting = [each for each in payloads.definitions(event.type) if each.payload == payload.TypeName()]
+    if fitting:
+        event.version = fitting[-1].type.version
     event.metadata[EDITED] = actor
-    check_event(event)
+    check_event(event, payloads)
     return event.SerializeToString()
 
 
@@ -312,9 +333,9 @@ def saved_to_pb(saved: Saved) -> pb.BackupJournalResponse:
     )
 
 
-def _selection(chosen: pb.DeadLetterFilter, field: str, stored: Collection[str]) -> Selection:
+def _selection(chosen: pb.DeadLetterFilter, field: str, known: Collection[str]) -> Selection:
     subject = chosen.subject if chosen.HasField("subject") else None
-    return known_selection(chosen.types, subject, field, {*event_catalogue(), *stored})
+    return known_selection(chosen.types, subject, field, known)
 
 
 def _after(request: Message) -> str:

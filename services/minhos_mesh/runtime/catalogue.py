@@ -27,7 +27,13 @@ _ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
         "event_bus": Entry(("events.v1.EventBusService", "events.v1.EventAdminService"), "the journal of events"),
         "state_manager": Entry(("state.v1.StateManagerService",), "the state of the system"),
         "market_data": Entry(
-            ("market.v1.MarketDataProviderService", "market.v1.MarketDataIngestService"), "the sequence of the ticks"
+            (
+                "market.v1.MarketDataProviderService",
+                "market.v1.MarketDataIngestService",
+                "market.v1.HistoryService",
+                "market.v1.InstrumentService",
+            ),
+            "the sequence of the ticks",
         ),
         "sierra_simulator": Entry(("sierra.v1.SierraSimulatorService",), "the files that it writes"),
         "sierra_client": Entry(("sierra.v1.SierraClientService",), "the position in the files that it reads"),

@@ -67,10 +67,13 @@ class Clients:
         Every call has the deadline of its contract unless `timeout` is given, and waits for the service when its contract
         makes retry safe, so that a restart of the other side is a delay and not an error.
         """
-        module = kind.__module__.removesuffix("_pb2_grpc")
-        name = f"{module.rpartition('.')[0]}.{getattr(kind, '__name__', '').removesuffix('Stub')}"
+        name = _contract_name(kind)
         made = kind(self.channel(name))
         return cast("S", _ContractStub(made, contract(name)))
+
+    def reaches(self, kind: Callable[[grpc.aio.Channel], S]) -> bool:
+        """Whether it is known where the contract of this stub, or a registry to ask for it, is."""
+        return self._registry is not None or _contract_name(kind) in self._targets
 
     def channel(self, contract_name: str) -> grpc.aio.Channel:
         """The channel to a contract."""
@@ -87,6 +90,11 @@ class Clients:
         """Closes all channels, the newest first."""
         for target in reversed(list(self._channels)):
             await self._channels.pop(target).close()
+
+
+def _contract_name(kind: Callable[[grpc.aio.Channel], Any]) -> str:
+    module = kind.__module__.removesuffix("_pb2_grpc")
+    return f"{module.rpartition('.')[0]}.{getattr(kind, '__name__', '').removesuffix('Stub')}"
 
 
 _REGISTRY_PACKAGES: Final = ("minhos_api.registry.", "minhos_api.health.")

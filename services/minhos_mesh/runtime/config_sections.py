@@ -98,6 +98,10 @@ class MarketDataSection(Section):
     """Symbol that is meant when a request names none; the first when unset."""
     ring_ticks: int = Field(262_144, ge=1_024, le=67_108_864)
     """Ticks held per symbol for readers that resume."""
+    record: tuple[Literal["LIVE", "DELAYED", "REPLAY", "SIMULATED"], ...] = ("LIVE", "DELAYED", "REPLAY", "SIMULATED")
+    """Ticks of these provenances are kept in the folder `history`."""
+    keep_invented_days: int = Field(30, ge=0, le=36_500)
+    """Simulated and replayed days are removed from the history so long after they were written; 0 keeps them."""
     max_tick_age_s: float = Field(300.0, gt=0)
     """Market data is DEGRADED when no tick came for this long in an open session."""
 

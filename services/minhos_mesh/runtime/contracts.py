@@ -10,13 +10,16 @@ import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor, ServiceDescriptor
 
 import minhos_api
 from minhos_api.mesh.v1 import contract_options_pb2 as options
+
+if TYPE_CHECKING:
+    from protovalidate import Validator
 
 ROOT_PACKAGE: Final = "minhos_api."
 
@@ -86,14 +89,16 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """One event type of the catalogue."""
+    """One event type in one version."""
 
     type: str
     """For example `trade.executed`."""
     version: int
-    """Version of the payload."""
+    """Version of the payload; older ones are read as this where they have no definition of their own."""
     payload: Descriptor
     """Message that carries it."""
+    validator: Validator | None = None
+    """What knows the rules of the message; None for one of this program."""
 
 
 @functools.cache

@@ -6,8 +6,8 @@ import difflib
 import os
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, Protocol
 
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, Message
@@ -19,6 +19,40 @@ from minhos_mesh.runtime.validation import violations_of
 
 MAX_EVENT_BYTES: Final = 1024 * 1024
 """Largest encoded event that the bus takes."""
+
+
+class Catalogue(Protocol):
+    """Which event types there are."""
+
+    def names(self) -> Collection[str]:
+        """All types."""
+
+    def versions(self, event_type: str) -> Sequence[EventType]:
+        """What is known of a type, the oldest version first; empty for a type that is not known."""
+
+
+class OwnCatalogue:
+    """The types of the contracts of this program, and those whose payloads it has made itself."""
+
+    def __init__(self) -> None:
+        self._met: dict[str, tuple[EventType, ...]] = {}
+
+    def names(self) -> Collection[str]:
+        """See Catalogue."""
+        return event_catalogue().keys() | self._met.keys()
+
+    def versions(self, event_type: str) -> Sequence[EventType]:
+        """See Catalogue."""
+        known = event_catalogue().get(event_type)
+        return (known,) if known is not None else self._met.get(event_type, ())
+
+    def meet(self, contract: EventType) -> None:
+        """Takes note of a payload that stands in no contract of the mesh, but in one of the program that runs here."""
+        if contract.type not in event_catalogue() and contract.type not in self._met:
+            self._met[contract.type] = (contract,)
+
+
+OWN: Final = OwnCatalogue()
 
 _TYPE_URL: Final = "type.googleapis.com/"
 
@@ -34,8 +68,8 @@ class EventInvalid(ValueError):
 class EventTypeUnknown(EventInvalid):
     """The type is not in the catalogue; `nearest` is what may have been meant, empty when nothing is near."""
 
-    def __init__(self, event_type: str) -> None:
-        near = difflib.get_close_matches(event_type, list(event_catalogue()), n=1)
+    def __init__(self, event_type: str, known: Collection[str]) -> None:
+        near = difflib.get_close_matches(event_type, list(known), n=1)
         self.type, self.nearest = event_type, near[0] if near else ""
         hint = f"; was {self.nearest} meant?" if near else ""
         super().__init__((FieldViolation("type", f"type is {event_type!r}, which is not in the catalogue{hint}"),))
@@ -100,6 +134,7 @@ def make_event(
     contract = event_of(payload.DESCRIPTOR)
     if contract is None:
         raise TypeError(f"{payload.DESCRIPTOR.full_name} is not the payload of an event type")
+    OWN.meet(contract)
     event = event_pb2.Event(
         event_id=event_id or uuid7(),
         type=contract.type,
@@ -117,23 +152,19 @@ def make_event(
     return event
 
 
-def check_payload(event: event_pb2.Event) -> EventType:
+def check_payload(event: event_pb2.Event, catalogue: Catalogue = OWN) -> EventType:
     """Checks type, version and payload against the catalogue. Raises EventTypeUnknown or EventPayloadInvalid."""
-    contract = event_catalogue().get(event.type)
-    if contract is None:
-        raise EventTypeUnknown(event.type)
+    contract, newest = _definition(event, catalogue)
     allowed, seen = str(contract.payload.full_name), event.payload.TypeName()
     if seen != allowed:
         raise _payload_invalid(event, allowed, "payload", f"payload is {seen or 'empty'}: allowed is {allowed}")
-    if not 1 <= event.version <= contract.version:
-        raise _payload_invalid(
-            event, allowed, "version", f"version is {event.version}: allowed is 1 to {contract.version}"
-        )
+    if not 1 <= event.version <= newest:
+        raise _payload_invalid(event, allowed, "version", f"version is {event.version}: allowed is 1 to {newest}")
     try:
-        payload = payload_of(event)
+        payload = message_factory.GetMessageClass(contract.payload).FromString(event.payload.value)
     except DecodeError:
         raise _payload_invalid(event, allowed, "payload", f"payload is no encoded {allowed}") from None
-    violations = violations_of(payload)
+    violations = violations_of(payload, contract.validator)
     if violations:
         inside = tuple(
             FieldViolation(f"payload.{violation.field}", f"payload.{violation.description}") for violation in violations
@@ -142,7 +173,7 @@ def check_payload(event: event_pb2.Event) -> EventType:
     return contract
 
 
-def check_event(event: event_pb2.Event) -> None:
+def check_event(event: event_pb2.Event, catalogue: Catalogue = OWN) -> None:
     """Checks envelope, size and payload, as the bus does. Raises EventInvalid."""
     violations = violations_of(event)
     if violations:
@@ -150,13 +181,27 @@ def check_event(event: event_pb2.Event) -> None:
     size = event.ByteSize()
     if size > MAX_EVENT_BYTES:
         raise EventTooLarge(size)
-    check_payload(event)
+    check_payload(event, catalogue)
 
 
-def payload_of(event: event_pb2.Event) -> Message:
+def payload_of(event: event_pb2.Event, catalogue: Catalogue = OWN) -> Message:
     """The payload as its own message. Raises KeyError for an unknown type, DecodeError for broken bytes."""
-    contract = event_catalogue()[event.type]
+    try:
+        contract, _ = _definition(event, catalogue)
+    except EventTypeUnknown as error:
+        raise KeyError(event.type) from error
     return message_factory.GetMessageClass(contract.payload).FromString(event.payload.value)
+
+
+def _definition(event: event_pb2.Event, catalogue: Catalogue) -> tuple[EventType, int]:
+    """What the payload of an event is read as, and the newest version of its type: the oldest definition that is not older
+    than the event, else the newest. Raises EventTypeUnknown.
+    """
+    versions = catalogue.versions(event.type)
+    if not versions:
+        raise EventTypeUnknown(event.type, catalogue.names())
+    newest = versions[-1]
+    return next((each for each in versions if each.version >= event.version), newest), newest.version
 
 
 def _payload_invalid(event: event_pb2.Event, allowed: str, field: str, text: str) -> EventPayloadInvalid:

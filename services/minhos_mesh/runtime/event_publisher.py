@@ -78,8 +78,9 @@ class Publisher:
         """
         if not events:
             return []
-        for event in () if checked else events:
-            check_event(event)
+        if not checked:
+            for event in events:
+                check_event(event)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._room.acquire()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -17,7 +17,7 @@ from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_mesh.runtime.backoff import Backoff
 from minhos_mesh.runtime.contracts import event_of
 from minhos_mesh.runtime.errors import read as read_error
-from minhos_mesh.runtime.event_envelope import payload_of
+from minhos_mesh.runtime.event_lanes import Lanes
 from minhos_mesh.runtime.event_publisher import SILENCE_S, STREAM_LOST
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.streams import cancelled_from_outside, cut, read
@@ -27,6 +27,8 @@ _BACKOFF: Final = Backoff(first=0.05, factor=2.0, limit=1.0)
 _LONGEST_ERROR: Final = 2000
 _LONGEST_DELAY_S: Final = 3600.0
 _GOODBYE_S: Final = 0.5
+_ACK_DEADLINE_S: Final = 30.0
+"""What the bus takes where none is named."""
 _POSITION_LOST: Final = error_reason_pb2.ErrorReason.Name(error_reason_pb2.ERROR_REASON_POSITION_LOST)
 
 EventHandler = Callable[[event_pb2.Event], Awaitable[None]]
@@ -48,7 +50,9 @@ class Reading:
 
     Ephemeral unless `durable` names a consumer; then `member` must be unique among its members. `start` counts at the
     very first opening only: later ones go on behind what was handled. `latest_per_subject` is for ephemeral readers.
-    So many events as `concurrency` says are handled at once, of one subject always one after the other.
+    With a `concurrency` of 1 one event is handled after the other, in the order of the bus. With more, so many of each type are
+    handled at once, each type by itself and of one subject always one after the other; `concurrency_of` says it for single
+    types. A slow handler holds up nobody else as long as `credit`, and the 1,024 events that the bus looks ahead, are not all its.
     """
 
     types: tuple[str, ...] = ()
@@ -62,6 +66,7 @@ class Reading:
     ack_deadline_s: float | None = None
     credit: int = 256
     concurrency: int = 1
+    concurrency_of: Mapping[str, int] = field(default_factory=dict)
     on_gap: Callable[[Gap], None] | None = None
 
 
@@ -86,15 +91,20 @@ def by_payload(handlers: Mapping[type[Message], PayloadHandler]) -> tuple[tuple[
 
     Raises TypeError for a class that is not the payload of an event type.
     """
-    functions: dict[str, PayloadHandler] = {}
+    functions: dict[str, tuple[type[Message], PayloadHandler]] = {}
     for kind, function in handlers.items():
         contract = event_of(kind.DESCRIPTOR)
         if contract is None:
             raise TypeError(f"{kind.DESCRIPTOR.full_name} is not the payload of an event type")
-        functions[contract.type] = function
+        functions[contract.type] = kind, function
 
     async def handle(event: event_pb2.Event) -> None:
-        await functions[event.type](event, payload_of(event))
+        kind, function = functions[event.type]
+        if event.payload.TypeName() != kind.DESCRIPTOR.full_name:
+            raise TypeError(
+                f"{event.type} version {event.version} carries {event.payload.TypeName()} and no {kind.__name__}"
+            )
+        await function(event, kind.FromString(event.payload.value))
 
     return tuple(sorted(functions)), handle
 
@@ -123,6 +133,7 @@ class Subscription:
         self._owed = 0
         self._at = _At.OPENING
         self._leaving = False
+        self._lanes: Lanes | None = None
 
     async def wait_open(self, timeout_s: float) -> None:
         """Returns once the bus has accepted the subscription. Raises TimeoutError."""
@@ -157,11 +168,44 @@ class Subscription:
         self._at = _At.OPENING
         try:
             await call.write(self._open_request())
-            await self._read(call)
+            if self._reading.concurrency > 1 or self._reading.concurrency_of:
+                await self._read_at_once(call)
+            else:
+                await self._read(call)
         except asyncio.CancelledError:
             if cancelled_from_outside():
                 raise
             raise cut() from None
+
+    async def _read_at_once(self, call: Any) -> None:
+        """Reads, handles and answers side by side; whichever cannot go on ends all."""
+        reading = self._reading
+        deadline_s = reading.ack_deadline_s or _ACK_DEADLINE_S
+        durable = reading.durable is not None
+        lanes = self._lanes = Lanes(self._nack_of, self._places, durable=durable, waits_s=deadline_s / 3)
+        tasks = [
+            asyncio.create_task(self._read(call), name="events-read"),
+            asyncio.create_task(lanes.answer(call, reading.credit), name="events-answer"),
+        ]
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        finally:
+            await lanes.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._lanes = None
+            if not durable and lanes.position is not None:
+                self.position = lanes.position
+
+    def _places(self, event_type: str) -> int:
+        return self._reading.concurrency_of.get(event_type, self._reading.concurrency)
+
+    async def _nack_of(self, item: bus_pb2.DeliveredEvent) -> bus_pb2.SubscribeNack | None:
+        failed = await self._handled(item.event, item.attempt)
+        return None if failed is None else _nack(item.event, failed)
 
     async def _leave(self, call: Any, stream: asyncio.Task[None]) -> None:
         """Ends the stream as a durable reader that leaves: it acknowledges what it has handled, the rest counts as no attempt."""
@@ -170,7 +214,11 @@ class Subscription:
         self._leaving = True
         try:
             async with asyncio.timeout(_GOODBYE_S):
-                if self._at is _At.HANDLING:
+                if self._lanes is not None:
+                    await self._lanes.stop()
+                    await self._lanes.flush(call)
+                    await call.done_writing()
+                elif self._at is _At.HANDLING:
                     stream.cancel()  # ends the handler alone, see `_deliver`
                 elif self._at is _At.READING:
                     await call.done_writing()
@@ -181,7 +229,7 @@ class Subscription:
     async def _read(self, call: Any) -> None:
         self._owed = 0
         while True:
-            if self._leaving:
+            if self._leaving and self._lanes is None:
                 await call.done_writing()
             self._at = _At.READING
             async with asyncio.timeout(SILENCE_S):
@@ -203,10 +251,10 @@ class Subscription:
 
     async def _deliver(self, call: Any, delivered: Sequence[bus_pb2.DeliveredEvent]) -> None:
         """Handles one message. After a failure the rest of that subject in it is left: the bus sends it again behind."""
-        if self._reading.concurrency > 1:
-            done = await self._side_by_side(call, delivered)
-        else:
-            done = await self._one_by_one(call, delivered)
+        if self._lanes is not None:
+            self._lanes.put(delivered)
+            return
+        done = await self._one_by_one(call, delivered)
         if done:
             await call.write(bus_pb2.SubscribeRequest(ack=bus_pb2.SubscribeAck(sequences=done)))
         if self._leaving:
@@ -239,47 +287,9 @@ class Subscription:
                 done.append(event.sequence)
             else:
                 left.add(event.subject)
-                await call.write(_nack(event, failed))
+                await call.write(bus_pb2.SubscribeRequest(nack=_nack(event, failed)))
             if self._leaving:
                 break
-        return done
-
-    async def _side_by_side(self, call: Any, delivered: Sequence[bus_pb2.DeliveredEvent]) -> list[int]:
-        """Handles the subjects of one message at once, each in order; gives what is to be acknowledged."""
-        done: list[int] = []
-        failures: list[bus_pb2.SubscribeRequest] = []
-        room = asyncio.Semaphore(self._reading.concurrency)
-        subjects: dict[str, list[bus_pb2.DeliveredEvent]] = {}
-        for item in delivered:
-            subjects.setdefault(item.event.subject, []).append(item)
-
-        async def handle(items: list[bus_pb2.DeliveredEvent]) -> None:
-            async with room:
-                for item in items:
-                    failed = await self._handled(item.event, item.attempt)
-                    if failed is None:
-                        done.append(item.event.sequence)
-                    elif self._reading.durable is not None:
-                        failures.append(_nack(item.event, failed))
-                        return
-                    if self._leaving:
-                        return
-
-        tasks = [asyncio.create_task(handle(items), name="events-handle") for items in subjects.values()]
-        self._at = _At.HANDLING
-        try:
-            await asyncio.gather(*tasks)
-        except asyncio.CancelledError:
-            await _end(tasks)
-            if not self._goes_on():
-                raise
-        finally:
-            self._at = _At.ANSWERING
-        if self._reading.durable is None:
-            self.position = delivered[-1].event.sequence
-            return []
-        for nack in failures:
-            await call.write(nack)
         return done
 
     async def _handled(self, event: event_pb2.Event, attempt: int) -> _Failed | None:
@@ -352,14 +362,8 @@ class Subscription:
             self.position, self._from_beginning = None, True
 
 
-def _nack(event: event_pb2.Event, failed: _Failed) -> bus_pb2.SubscribeRequest:
+def _nack(event: event_pb2.Event, failed: _Failed) -> bus_pb2.SubscribeNack:
     nack = bus_pb2.SubscribeNack(sequence=event.sequence, error=failed.error[:_LONGEST_ERROR])
     if failed.delay_s is not None:
         nack.delay.FromNanoseconds(int(max(0.0, min(failed.delay_s, _LONGEST_DELAY_S)) * 1e9))
-    return bus_pb2.SubscribeRequest(nack=nack)
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    return nack

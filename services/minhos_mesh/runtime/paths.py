@@ -38,6 +38,11 @@ class MeshPaths:
         return self.data_dir / "sierra"
 
     @property
+    def history_dir(self) -> Path:
+        """Ticks of the past by provenance, symbol and day."""
+        return self.data_dir / "history"
+
+    @property
     def mesh_file(self) -> Path:
         """Names the registry's address, which is fixed for the life of the mesh."""
         return self.run_dir / "mesh.json"

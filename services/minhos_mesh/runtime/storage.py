@@ -27,6 +27,7 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 """How long a busy event loop may keep the interpreter from the writer thread, which asks for it once per statement;
 with Python's default of 5 ms one write takes above 10 ms beside a busy loop."""
 _CORRUPT_CODES: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_FULL_CODES: Final = frozenset({sqlite3.SQLITE_FULL})
 _BUSY_CODES: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -40,6 +41,10 @@ class StorageCorrupt(StorageError):
 
 class StorageBusy(StorageError):
     """Expected: another process holds the file's write lock for longer than the busy timeout."""
+
+
+class StorageFull(StorageError):
+    """Expected: the disk has no room, or this process may use no more of it."""
 
 
 class StorageClosed(StorageError):
@@ -389,6 +394,8 @@ def _explain(path: Path, error: Exception) -> Exception:
         explained = StorageCorrupt(f"{path}: not a healthy SQLite database: {error}; restore it from a backup")
     elif isinstance(code, int) and code & 0xFF in _BUSY_CODES:
         explained = StorageBusy(f"{path}: another process holds the write lock")
+    elif isinstance(code, int) and code & 0xFF in _FULL_CODES:
+        explained = StorageFull(f"{path}: the disk is full: {error}")
     elif isinstance(error, sqlite3.Error | OSError):
         explained = StorageError(f"{path}: {error}")
     else:

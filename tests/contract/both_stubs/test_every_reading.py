@@ -28,10 +28,14 @@ NEEDED: dict[tuple[str, str], dict[str, Any]] = {
     ("RegistryService", "Resolve"): {"name": "registry"},
     ("ContractService", "CheckContract"): {"descriptor_set": (ROOT / "proto" / "contracts.binpb").read_bytes()},
     ("ContractService", "GetContract"): {"name": "TradingEngine"},
+    ("EventAdminService", "GetEventType"): {"type": "trade.executed"},
     ("RiskManagerService", "CalculatePositionSize"): {
         "symbol": SYMBOL, "entry_price_e9": P, "stop_price_e9": P - 10_000_000_000, "risk_amount_e9": 900_000_000_000,
     },
     ("OrderService", "GetOrder"): {"request_id": FILLED},
+    ("HistoryService", "StreamHistory"): {"times": {}},
+    ("InstrumentService", "GetInstrument"): {"symbol": "NQ"},
+    ("InstrumentService", "ResolveSymbol"): {"symbol": "NQ"},
     ("VenueService", "GetOrder"): {"client_order_id": "{order_id}"},
 }  # fmt: skip
 """What a request must hold where an empty one is refused."""
@@ -61,5 +65,6 @@ def test_an_empty_request_is_refused_in_the_same_words_where_it_is_not_enough(bo
 
 @pytest.mark.parametrize(("contract", "method"), STREAMS, indirect=["contract"])
 def test_a_stream_begins_the_same(both: Both, method: str) -> None:
-    outcome = both.same(method)
+    values = needed(both.contract, method)
+    outcome = both.same(method, made(method_of(both.contract, method).input_type, values))
     assert outcome.answer, "a stream begins with something"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,21 @@ ADMIN = "minhos_api.events.v1.EventAdminService"
 class Bus:
     """A bus on a folder that can be stopped and started again at the same address."""
 
-    def __init__(self, folder: Path, config: MeshConfig | None = None) -> None:
+    def __init__(
+        self, folder: Path, config: MeshConfig | None = None, targets: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = folder
+        self._targets = targets
         self._config = config or MeshConfig()
         self._stack = contextlib.AsyncExitStack()
         self.address = ""
         self._port = 0
 
     async def start(self) -> None:
-        context = ServiceContext("event_bus", "event_bus-1", self._config, MeshPaths(self._folder), Clients())
+        clients = Clients(self._targets)
+        self._stack.push_async_callback(clients.close)
+        context = ServiceContext("event_bus", "event_bus-1", self._config, MeshPaths(self._folder), clients)
+        self._stack.push_async_callback(context.tasks.close)
         parts = await self._stack.enter_async_context(build(context))
         server = MeshServer(parts.servicers, errors=parts.errors, port=self._port)
         await self._stack.enter_async_context(server)

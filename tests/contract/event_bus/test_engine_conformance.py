@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from minhos_mesh.event_bus.domain.records import (
     Pause,
     RemovedEvent,
     StoredEvent,
+    TypeDefinition,
+    TypeFiles,
 )
 from minhos_mesh.event_bus.engines import sqlite, sqlite_journal
 from minhos_mesh.runtime.clock import ManualClock
@@ -361,6 +364,40 @@ async def test_consumers_and_dead_letters_are_remembered(journal: Any, engine: A
     assert await again.list_dead_letters(DeadLetterQuery("other")) == []
     assert await again.list_dead_letters(DeadLetterQuery(after_number=1)) == []
     assert await again.count_dead_letters() == {"c": 1}
+
+
+async def test_learned_types_are_remembered_with_the_files_that_are_needed(
+    journal: Any, engine: Any, clock: ManualClock
+) -> None:
+    first, second = TypeFiles("one", b"\0one"), TypeFiles("two", b"\0two")
+    a1 = TypeDefinition("a.b", 1, "acme.v1.B", "one", "acme", 5)
+    a2, c1 = replace(a1, version=2, digest="two"), replace(a1, type="c.d", digest="one")
+    await engine.save(Change(definitions=[c1, a2, a1], files=[first, second]))
+    again = await journal.open(clock)
+    assert await again.load_definitions() == ([a1, a2, c1], [first, second])
+    a1, c1 = replace(a1, digest="two"), replace(c1, digest="two")
+    await again.save(Change(definitions=[a1, c1], files=[second]))
+    assert await again.load_definitions() == ([a1, a2, c1], [second])
+
+
+async def test_an_id_finds_its_event_however_far_back(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_journal, "SCAN_LIMIT", 3)
+    events = [new_event() for _ in range(20)]
+    await engine.append(events)
+    wanted = (events[1].event_id, events[18].event_id, b"\0" * 16)
+    for ascending, found in ((True, [2, 19]), (False, [19, 2])):
+        page = await engine.list_events(EventQuery(event_ids=wanted, ascending=ascending))
+        assert sequences(page.events) == found
+
+
+async def test_counting_may_end_at_a_sequence(engine: Any) -> None:
+    await engine.append([new_event() for _ in range(10)])
+    assert [await engine.count(after, ALL, through) for after, through in ((0, None), (0, 4), (3, 4), (4, 4))] == [
+        10,
+        4,
+        1,
+        0,
+    ]
 
 
 async def test_numbers_of_dead_letters_are_never_given_twice(journal: Any, engine: Any, clock: ManualClock) -> None:

@@ -10,6 +10,7 @@ from tests.contract.event_bus.own_types import OWN_CONTRACT, descriptors
 
 from minhos_api.registry.v1 import contract_service_pb2 as pb
 from minhos_api.registry.v1 import contract_service_pb2_grpc as rpc
+from minhos_api.registry.v1.registry_service_pb2 import AttachHello
 from minhos_mesh.compatibility.descriptors import resolve
 from minhos_mesh.runtime.contracts import built_with
 
@@ -23,11 +24,20 @@ def contracts(mesh: Any) -> rpc.ContractServiceAsyncStub:
 
 
 async def test_what_an_instance_brought_is_told_once_and_what_the_mesh_has_is_not(
-    attach: Any, contracts: rpc.ContractServiceAsyncStub
+    mesh: Any, attach: Any, contracts: rpc.ContractServiceAsyncStub
 ) -> None:
     await attach("trading_engine", "engine-1", ENGINE, descriptor_set=built_with([ENGINE]))
     assert not (await contracts.ListOfferedEvents(pb.ListOfferedEventsRequest())).offers
-    await attach("weather", "weather-1", OWN_CONTRACT, descriptor_set=descriptors())
+    stream = mesh.stream()
+    hello = AttachHello(
+        service="weather",
+        instance_id="weather-1",
+        address="127.0.0.1:9",
+        contracts=[OWN_CONTRACT],
+        descriptor_set=descriptors(),
+    )
+    await stream.say(hello=hello)
+    assert (await stream.heard()).HasField("granted")
     (offer,) = (await contracts.ListOfferedEvents(pb.ListOfferedEventsRequest())).offers
     assert list(offer.instances) == ["weather/weather-1"]
     assert [(each.type, each.version, each.payload) for each in offer.events] == [

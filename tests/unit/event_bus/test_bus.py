@@ -178,6 +178,20 @@ async def test_a_failing_event_is_tried_again_and_ends_as_a_dead_letter(
     assert [failure.error for failure in letter.failures] == ["first", "second"]
 
 
+async def test_a_dead_letter_by_a_deadline_that_a_commit_notices_is_written_down(
+    bus: EventBus, make_event: MakeEvent, clock: ManualClock
+) -> None:
+    durable = Durable("c", "m", max_attempts=1, ack_deadline_ns=10**9)
+    reader = await bus.open_durable(ALL, Start(), 100, durable)
+    await bus.publish([make_event()])
+    assert await reader.next_output(5) is not None
+    clock.advance(2)
+    await bus.publish([make_event(subject="other")])
+    assert await bus.memory.flush()
+    ((_, letter),) = await bus.engine.list_dead_letters(DeadLetterQuery())
+    assert letter.failures[0].error == "no answer within 1 s"
+
+
 async def test_other_patterns_are_refused_and_taken_over_on_demand_while_nobody_reads(
     bus: EventBus, make_event: MakeEvent
 ) -> None:
@@ -275,3 +289,22 @@ async def test_a_consumer_ahead_of_a_journal_that_lost_its_end_goes_back_and_is_
             assert await got(reader, 1) == [2]
             reader.ack([2])
             assert await got(reader, 1) == [3]
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+async def test_pages_go_on_while_the_journal_forgets_and_give_nothing_twice(
+    bus: EventBus, make_event: MakeEvent, ascending: bool
+) -> None:
+    await bus.publish([make_event() for _ in range(30)])
+    seen: list[int] = []
+    position: int | None = 0 if ascending else 31
+    while position is not None:
+        if len(seen) == 5:
+            await bus.engine.trim({"trade.executed": 14}, 100)
+            await bus.publish([make_event()])
+        after, before = (position, None) if ascending else (0, position)
+        query = EventQuery(after_sequence=after, before_sequence=before, ascending=ascending, limit=5)
+        page, position = await bus.list_events(query)
+        seen += [event.sequence for event in page]
+    assert seen == sorted(set(seen), reverse=not ascending)
+    assert set(range(15, 31)) <= set(seen)

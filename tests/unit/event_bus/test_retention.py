@@ -14,7 +14,7 @@ from minhos_mesh.event_bus import retention as module
 from minhos_mesh.event_bus.domain.errors import PositionLost
 from minhos_mesh.event_bus.domain.latest import Gap, GapCause
 from minhos_mesh.event_bus.domain.patterns import ALL, selection
-from minhos_mesh.event_bus.domain.records import NewEvent, TypeCount
+from minhos_mesh.event_bus.domain.records import Change, DeadLetterQuery, NewEvent, TypeCount
 from minhos_mesh.event_bus.domain.retention import Limits, Marks, Need, floors, steps, waits_for
 from minhos_mesh.event_bus.engines.sqlite import MIGRATIONS, SqliteEngine
 from minhos_mesh.event_bus.readers import Reader, SlowReaderPolicy
@@ -22,7 +22,7 @@ from minhos_mesh.event_bus.retention import Retention
 from minhos_mesh.event_bus.service import Durable, EventBus, Start
 from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.conditions import Conditions
-from minhos_mesh.runtime.storage import Database
+from minhos_mesh.runtime.storage import Database, StorageError
 
 MakeEvent = Callable[..., NewEvent]
 KEEP = SlowReaderPolicy.KEEP_ALL_WITH_GAP
@@ -155,6 +155,22 @@ async def test_nothing_young_goes_so_that_a_repetition_is_noticed(
     assert 1 not in await held(bus)
 
 
+async def test_a_clock_that_is_set_forward_makes_nothing_old_that_was_stored_just_now(
+    bus: EventBus, make_event: MakeEvent, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, _ = retention(bus, clock, max_events=1, keep_ns=120 * 10**9)
+    event = make_event()
+    await bus.publish([event, make_event()])
+    real = clock.wall_ns
+    monkeypatch.setattr(clock, "wall_ns", lambda: real() + 5 * HOUR)
+    clock.advance(10)
+    await keeper.round()
+    assert (await bus.publish([event])).duplicates == 1
+    clock.advance(121)
+    await keeper.round()
+    assert await held(bus) == [2]
+
+
 async def test_what_a_durable_consumer_has_not_acknowledged_is_kept_and_that_is_said(
     bus: EventBus, make_event: MakeEvent, clock: ManualClock
 ) -> None:
@@ -263,6 +279,42 @@ async def test_a_crash_between_removal_and_its_note_is_found_at_the_next_start(
             assert output is not None
             assert output.gap == Gap(1, 3, 0, GapCause.RETENTION)
             assert await got(reader, 2) == [4, 5]
+
+
+async def test_a_dead_letter_is_on_disk_before_its_event_goes(
+    bus: EventBus, make_event: MakeEvent, clock: ManualClock
+) -> None:
+    reader = await bus.open_durable(ALL, BEGINNING, 100, Durable("c", "m", max_attempts=1))
+    await bus.publish([make_event(), make_event(subject="other")])
+    assert await got(reader, 2) == [1, 2]
+    reader.nack(1, "it failed", None)
+    keeper, _ = retention(bus, clock, max_events=1)
+    await keeper.round()
+    assert await held(bus) == [2]
+    (state,) = await bus.engine.load_consumers()
+    assert [sequence for sequence, _ in state.unsettled] == [2]
+    ((_, letter),) = await bus.engine.list_dead_letters(DeadLetterQuery())
+    assert (letter.event.sequence, letter.failures[0].error) == (1, "it failed")
+
+
+async def test_nothing_goes_while_what_consumers_settled_cannot_be_written(
+    bus: EventBus, make_event: MakeEvent, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = await bus.open_durable(ALL, BEGINNING, 100, Durable("c", "m"))
+    await bus.publish([make_event(), make_event()])
+    assert await got(reader, 2) == [1, 2]
+
+    async def refuse(change: Change) -> None:
+        raise StorageError("no room")
+
+    monkeypatch.setattr(bus.engine, "save", refuse)
+    reader.ack([1, 2])
+    keeper, _ = retention(bus, clock, max_events=1)
+    await keeper.round()
+    assert await held(bus) == [1, 2]
+    monkeypatch.undo()
+    await keeper.round()
+    assert await held(bus) == [2]
 
 
 async def test_an_ephemeral_reader_is_told_exactly_what_went_before_it_came_there(

@@ -78,6 +78,7 @@ class GetStatsResponse(_message.Message):
     READERS_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     REFUSED_TYPES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
     published: _builtins.int
     """Events stored."""
     delivered: _builtins.int
@@ -114,6 +115,10 @@ class GetStatsResponse(_message.Message):
     def refused_types(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Events refused since the bus started, by type as it was given."""
 
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the bus started: what is counted since then begins anew with it."""
+
     def __init__(
         self,
         *,
@@ -130,10 +135,11 @@ class GetStatsResponse(_message.Message):
         readers: _abc.Iterable[Global___ReaderStats] | None = ...,
         retention: Global___RetentionStats | None = ...,
         refused_types: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumers", b"consumers", "dead_letters", b"dead_letters", "delivered", b"delivered", "ephemeral_readers", b"ephemeral_readers", "failed", b"failed", "newest_sequence", b"newest_sequence", "oldest_sequence", b"oldest_sequence", "published", b"published", "readers", b"readers", "refused", b"refused", "refused_types", b"refused_types", "retention", b"retention", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumers", b"consumers", "dead_letters", b"dead_letters", "delivered", b"delivered", "ephemeral_readers", b"ephemeral_readers", "failed", b"failed", "newest_sequence", b"newest_sequence", "oldest_sequence", b"oldest_sequence", "published", b"published", "readers", b"readers", "refused", b"refused", "refused_types", b"refused_types", "retention", b"retention", "start_time", b"start_time", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,6 +408,7 @@ class EventTypeInfo(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     HELD_BYTES_FIELD_NUMBER: _builtins.int
     NEWEST_TIME_FIELD_NUMBER: _builtins.int
+    DEFINITIONS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """The type, for example `trade.executed`."""
     payload: _builtins.str
@@ -418,6 +425,10 @@ class EventTypeInfo(_message.Message):
     def newest_time(self) -> _timestamp_pb2.Timestamp:
         """When the newest was stored; unset when none was."""
 
+    @_builtins.property
+    def definitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventTypeDefinition]:
+        """Its payload in each version that is known, the oldest first."""
+
     def __init__(
         self,
         *,
@@ -428,14 +439,125 @@ class EventTypeInfo(_message.Message):
         held: _builtins.int = ...,
         held_bytes: _builtins.int = ...,
         newest_time: _timestamp_pb2.Timestamp | None = ...,
+        definitions: _abc.Iterable[Global___EventTypeDefinition] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["newest_time", b"newest_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "held_bytes", b"held_bytes", "newest_time", b"newest_time", "payload", b"payload", "published", b"published", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definitions", b"definitions", "held", b"held", "held_bytes", b"held_bytes", "newest_time", b"newest_time", "payload", b"payload", "published", b"published", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EventTypeInfo: _TypeAlias = EventTypeInfo  # noqa: Y015
+
+@_typing.final
+class EventTypeDefinition(_message.Message):
+    """The payload of one event type in one version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RefusedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    OFFERED_BY_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Version of the payload; older ones that are not named are read as this."""
+    payload: _builtins.str
+    """Full name of the message."""
+    offered_by: _builtins.str
+    """Service whose instance offered it when it attached; empty for the mesh's own."""
+    @_builtins.property
+    def refused(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Services that offer another message under this type and version, with why it cannot be taken instead; what they publish of it is refused."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        payload: _builtins.str = ...,
+        offered_by: _builtins.str = ...,
+        refused: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offered_by", b"offered_by", "payload", b"payload", "refused", b"refused", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventTypeDefinition: _TypeAlias = EventTypeDefinition  # noqa: Y015
+
+@_typing.final
+class GetEventTypeRequest(_message.Message):
+    """Asks for one event type."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """The type, for example `trade.executed`."""
+    version: _builtins.int
+    """Version of the payload; the newest when 0."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["type", b"type", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEventTypeRequest: _TypeAlias = GetEventTypeRequest  # noqa: Y015
+
+@_typing.final
+class GetEventTypeResponse(_message.Message):
+    """One event type in one version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    DESCRIPTOR_SET_FIELD_NUMBER: _builtins.int
+    descriptor_set: _builtins.bytes
+    """Serialized `google.protobuf.FileDescriptorSet` of the file of the payload with everything that it imports."""
+    @_builtins.property
+    def definition(self) -> Global___EventTypeDefinition:
+        """What its payload is."""
+
+    def __init__(
+        self,
+        *,
+        definition: Global___EventTypeDefinition | None = ...,
+        descriptor_set: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "descriptor_set", b"descriptor_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEventTypeResponse: _TypeAlias = GetEventTypeResponse  # noqa: Y015
 
 @_typing.final
 class ListConsumersRequest(_message.Message):

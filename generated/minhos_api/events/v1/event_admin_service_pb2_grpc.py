@@ -47,6 +47,11 @@ class EventAdminServiceStub:
                 request_serializer=minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.ListEventTypesRequest.SerializeToString,
                 response_deserializer=minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.ListEventTypesResponse.FromString,
                 _registered_method=True)
+        self.GetEventType = channel.unary_unary(
+                '/minhos_api.events.v1.EventAdminService/GetEventType',
+                request_serializer=minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.GetEventTypeRequest.SerializeToString,
+                response_deserializer=minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.GetEventTypeResponse.FromString,
+                _registered_method=True)
         self.ListConsumers = channel.unary_unary(
                 '/minhos_api.events.v1.EventAdminService/ListConsumers',
                 request_serializer=minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.ListConsumersRequest.SerializeToString,
@@ -109,6 +114,13 @@ class EventAdminServiceServicer:
 
     def ListEventTypes(self, request, context):
         """Lists the types of the catalogue and those that are stored, with payload, version and how many are held.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEventType(self, request, context):
+        """Returns one event type in one version with the descriptors of its payload, for programs that read what they were not built with. NOT_FOUND/EVENT_TYPE_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +213,11 @@ def add_EventAdminServiceServicer_to_server(servicer, server):
                     servicer.ListEventTypes,
                     request_deserializer=minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.ListEventTypesRequest.FromString,
                     response_serializer=minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.ListEventTypesResponse.SerializeToString,
+            ),
+            'GetEventType': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEventType,
+                    request_deserializer=minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.GetEventTypeRequest.FromString,
+                    response_serializer=minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.GetEventTypeResponse.SerializeToString,
             ),
             'ListConsumers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListConsumers,
@@ -305,6 +322,33 @@ class EventAdminService:
             '/minhos_api.events.v1.EventAdminService/ListEventTypes',
             minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.ListEventTypesRequest.SerializeToString,
             minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.ListEventTypesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEventType(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minhos_api.events.v1.EventAdminService/GetEventType',
+            minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.GetEventTypeRequest.SerializeToString,
+            minhos__api_dot_events_dot_v1_dot_event__admin__service__pb2.GetEventTypeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,8 @@ class EventAdminServiceStub:
     """Returns what was published, delivered, failed and removed, per event type, consumer and reader."""
     ListEventTypes: _grpc.UnaryUnaryMultiCallable[_event_admin_service_pb2.ListEventTypesRequest, _event_admin_service_pb2.ListEventTypesResponse]
     """Lists the types of the catalogue and those that are stored, with payload, version and how many are held."""
+    GetEventType: _grpc.UnaryUnaryMultiCallable[_event_admin_service_pb2.GetEventTypeRequest, _event_admin_service_pb2.GetEventTypeResponse]
+    """Returns one event type in one version with the descriptors of its payload, for programs that read what they were not built with. NOT_FOUND/EVENT_TYPE_UNKNOWN."""
     ListConsumers: _grpc.UnaryUnaryMultiCallable[_event_admin_service_pb2.ListConsumersRequest, _event_admin_service_pb2.ListConsumersResponse]
     """Lists durable consumers by name, with their members and how far behind they are."""
     PauseConsumer: _grpc.UnaryUnaryMultiCallable[_event_admin_service_pb2.PauseConsumerRequest, _event_admin_service_pb2.PauseConsumerResponse]
@@ -87,6 +89,8 @@ class EventAdminServiceAsyncStub(EventAdminServiceStub):
     """Returns what was published, delivered, failed and removed, per event type, consumer and reader."""
     ListEventTypes: _aio.UnaryUnaryMultiCallable[_event_admin_service_pb2.ListEventTypesRequest, _event_admin_service_pb2.ListEventTypesResponse]  # type: ignore[assignment]
     """Lists the types of the catalogue and those that are stored, with payload, version and how many are held."""
+    GetEventType: _aio.UnaryUnaryMultiCallable[_event_admin_service_pb2.GetEventTypeRequest, _event_admin_service_pb2.GetEventTypeResponse]  # type: ignore[assignment]
+    """Returns one event type in one version with the descriptors of its payload, for programs that read what they were not built with. NOT_FOUND/EVENT_TYPE_UNKNOWN."""
     ListConsumers: _aio.UnaryUnaryMultiCallable[_event_admin_service_pb2.ListConsumersRequest, _event_admin_service_pb2.ListConsumersResponse]  # type: ignore[assignment]
     """Lists durable consumers by name, with their members and how far behind they are."""
     PauseConsumer: _aio.UnaryUnaryMultiCallable[_event_admin_service_pb2.PauseConsumerRequest, _event_admin_service_pb2.PauseConsumerResponse]  # type: ignore[assignment]
@@ -143,6 +147,14 @@ class EventAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_event_admin_service_pb2.ListEventTypesResponse, _abc.Awaitable[_event_admin_service_pb2.ListEventTypesResponse]]:
         """Lists the types of the catalogue and those that are stored, with payload, version and how many are held."""
+
+    @_abc_1.abstractmethod
+    def GetEventType(
+        self,
+        request: _event_admin_service_pb2.GetEventTypeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_admin_service_pb2.GetEventTypeResponse, _abc.Awaitable[_event_admin_service_pb2.GetEventTypeResponse]]:
+        """Returns one event type in one version with the descriptors of its payload, for programs that read what they were not built with. NOT_FOUND/EVENT_TYPE_UNKNOWN."""
 
     @_abc_1.abstractmethod
     def ListConsumers(

@@ -800,6 +800,7 @@ class ListEventsRequest(_message.Message):
     ASCENDING_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """Only of this subject; an empty one is that of events without subject."""
     source: _builtins.str
@@ -813,7 +814,7 @@ class ListEventsRequest(_message.Message):
     page_size: _builtins.int
     """How many at the most; 100 when 0, larger than 1000 is lowered to it."""
     page_token: _builtins.str
-    """Token of the page before, opaque."""
+    """Token of the page before, opaque. Good for as long as the filters are the same: what is forgotten meanwhile is left out, and nothing comes twice."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Patterns on the type as in SubscribeOpen; all when empty."""
@@ -825,6 +826,10 @@ class ListEventsRequest(_message.Message):
     @_builtins.property
     def before_time(self) -> _timestamp_pb2.Timestamp:
         """Only stored before this."""
+
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only with these ids; ids that are not held are left out. All when empty."""
 
     def __init__(
         self,
@@ -839,10 +844,11 @@ class ListEventsRequest(_message.Message):
         ascending: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "_correlation_id", b"_correlation_id", "_source", b"_source", "_subject", b"_subject", "after_sequence", b"after_sequence", "before_time", b"before_time", "correlation_id", b"correlation_id", "since_time", b"since_time", "source", b"source", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "_correlation_id", b"_correlation_id", "_source", b"_source", "_subject", b"_subject", "after_sequence", b"after_sequence", "ascending", b"ascending", "before_time", b"before_time", "correlation_id", b"correlation_id", "page_size", b"page_size", "page_token", b"page_token", "since_time", b"since_time", "source", b"source", "subject", b"subject", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "_correlation_id", b"_correlation_id", "_source", b"_source", "_subject", b"_subject", "after_sequence", b"after_sequence", "ascending", b"ascending", "before_time", b"before_time", "correlation_id", b"correlation_id", "event_ids", b"event_ids", "page_size", b"page_size", "page_token", b"page_token", "since_time", b"since_time", "source", b"source", "subject", b"subject", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_sequence: _TypeAlias = _typing.Literal["after_sequence"]  # noqa: Y015
     _WhichOneofArgType__after_sequence: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence"]  # noqa: Y015

@@ -28,6 +28,9 @@ if _version_not_supported:
 class EventBusServiceStub:
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
+    The catalogue of event types is what the contracts of the mesh carry (message option `event`) and what the descriptors carry that instances offer when they attach; a type
+    that was learned so stays known.
+
     An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
     through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
@@ -63,6 +66,9 @@ class EventBusServiceStub:
 class EventBusServiceServicer:
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
+    The catalogue of event types is what the contracts of the mesh carry (message option `event`) and what the descriptors carry that instances offer when they attach; a type
+    that was learned so stays known.
+
     An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
     through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
@@ -72,6 +78,7 @@ class EventBusServiceServicer:
 
         Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
         INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
+        UNAVAILABLE/DEPENDENCY_UNAVAILABLE when a type is not known and the registry, which may have it from an attached instance, does not answer;
         ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload;
         INVALID_ARGUMENT/LIMIT_REACHED when an event has more than 1 MiB (1,048,576 bytes, encoded);
         ABORTED/VERSION_MISMATCH when a subject does not stand where `expected` says.
@@ -149,6 +156,9 @@ def add_EventBusServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class EventBusService:
     """Keeps the facts of the mesh in order and brings them to whoever cares.
+
+    The catalogue of event types is what the contracts of the mesh carry (message option `event`) and what the descriptors carry that instances offer when they attach; a type
+    that was learned so stays known.
 
     An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
     through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.

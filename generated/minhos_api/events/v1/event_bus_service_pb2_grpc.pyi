@@ -29,6 +29,9 @@ GRPC_VERSION: str
 class EventBusServiceStub:
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
+    The catalogue of event types is what the contracts of the mesh carry (message option `event`) and what the descriptors carry that instances offer when they attach; a type
+    that was learned so stays known.
+
     An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
     through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
@@ -42,6 +45,7 @@ class EventBusServiceStub:
 
     Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
     INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
+    UNAVAILABLE/DEPENDENCY_UNAVAILABLE when a type is not known and the registry, which may have it from an attached instance, does not answer;
     ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload;
     INVALID_ARGUMENT/LIMIT_REACHED when an event has more than 1 MiB (1,048,576 bytes, encoded);
     ABORTED/VERSION_MISMATCH when a subject does not stand where `expected` says.
@@ -74,6 +78,9 @@ class EventBusServiceStub:
 class EventBusServiceAsyncStub(EventBusServiceStub):
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
+    The catalogue of event types is what the contracts of the mesh carry (message option `event`) and what the descriptors carry that instances offer when they attach; a type
+    that was learned so stays known.
+
     An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
     through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
@@ -84,6 +91,7 @@ class EventBusServiceAsyncStub(EventBusServiceStub):
 
     Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
     INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
+    UNAVAILABLE/DEPENDENCY_UNAVAILABLE when a type is not known and the registry, which may have it from an attached instance, does not answer;
     ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload;
     INVALID_ARGUMENT/LIMIT_REACHED when an event has more than 1 MiB (1,048,576 bytes, encoded);
     ABORTED/VERSION_MISMATCH when a subject does not stand where `expected` says.
@@ -115,6 +123,9 @@ class EventBusServiceAsyncStub(EventBusServiceStub):
 class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps the facts of the mesh in order and brings them to whoever cares.
 
+    The catalogue of event types is what the contracts of the mesh carry (message option `event`) and what the descriptors carry that instances offer when they attach; a type
+    that was learned so stays known.
+
     An acknowledged event is on disk. Whoever publishes much holds one PublishStream; Publish is for those who publish seldom. Whoever must react to events reads them
     through Subscribe; ListEvents looks back, for people and for services that learn after a start what was told before.
     """
@@ -129,6 +140,7 @@ class EventBusServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Safe to retry: an event id that is already stored gives its first sequence. Nothing is stored when any event is refused:
         INVALID_ARGUMENT/EVENT_TYPE_UNKNOWN or EVENT_PAYLOAD_INVALID when a type is not in the catalogue or its payload is another message or breaks its rules;
+        UNAVAILABLE/DEPENDENCY_UNAVAILABLE when a type is not known and the registry, which may have it from an attached instance, does not answer;
         ALREADY_EXISTS/REQUEST_CONFLICT when the id is stored with another type, subject, source or payload;
         INVALID_ARGUMENT/LIMIT_REACHED when an event has more than 1 MiB (1,048,576 bytes, encoded);
         ABORTED/VERSION_MISMATCH when a subject does not stand where `expected` says.

@@ -317,6 +317,35 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     Example: {reason: "ERROR_REASON_DEAD_LETTER_UNKNOWN", metadata: {"number": "17"}}
     """
+    ERROR_REASON_STORE_FULL: _ErrorReason.ValueType  # 53
+    """The disk has no room for what is to be stored: nothing of the request is stored. RESOURCE_EXHAUSTED.
+
+    Example: {reason: "ERROR_REASON_STORE_FULL"}
+    """
+    ERROR_REASON_STORE_DAMAGED: _ErrorReason.ValueType  # 54
+    """A store does not hold what was written to it: the damage is told and what is damaged is not served. DATA_LOSS.
+
+    Example: {reason: "ERROR_REASON_STORE_DAMAGED"}
+    """
+    ERROR_REASON_STORE_FAILED: _ErrorReason.ValueType  # 55
+    """The disk of a store fails, or the store went to another instance: nothing of the request is stored. UNAVAILABLE.
+
+    Example: {reason: "ERROR_REASON_STORE_FAILED"}
+    """
+    ERROR_REASON_HISTORY_NOT_HELD: _ErrorReason.ValueType  # 60
+    """No tick of that symbol, or none of that provenance, is kept. NOT_FOUND.
+
+    Keys: `symbol`, and `provenance` when it was asked for; `held` (what is kept, with commas).
+
+    Example: {reason: "ERROR_REASON_HISTORY_NOT_HELD", metadata: {"symbol": "ESZ26-CME", "held": "NQZ26-CME"}}
+    """
+    ERROR_REASON_INSTRUMENT_UNKNOWN: _ErrorReason.ValueType  # 61
+    """A text names no product, index or contract that this mesh knows. NOT_FOUND.
+
+    Keys: `symbol`, `known` (products, with commas), `nearest`.
+
+    Example: {reason: "ERROR_REASON_INSTRUMENT_UNKNOWN", metadata: {"symbol": "NP", "known": "ES, NQ", "nearest": "NQ"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that stand in `google.rpc.ErrorInfo.reason` with domain `minhos`; clients decide by these and never by the message.
@@ -619,5 +648,34 @@ ERROR_REASON_DEAD_LETTER_UNKNOWN: ErrorReason.ValueType  # 48
 Keys: `number`.
 
 Example: {reason: "ERROR_REASON_DEAD_LETTER_UNKNOWN", metadata: {"number": "17"}}
+"""
+ERROR_REASON_STORE_FULL: ErrorReason.ValueType  # 53
+"""The disk has no room for what is to be stored: nothing of the request is stored. RESOURCE_EXHAUSTED.
+
+Example: {reason: "ERROR_REASON_STORE_FULL"}
+"""
+ERROR_REASON_STORE_DAMAGED: ErrorReason.ValueType  # 54
+"""A store does not hold what was written to it: the damage is told and what is damaged is not served. DATA_LOSS.
+
+Example: {reason: "ERROR_REASON_STORE_DAMAGED"}
+"""
+ERROR_REASON_STORE_FAILED: ErrorReason.ValueType  # 55
+"""The disk of a store fails, or the store went to another instance: nothing of the request is stored. UNAVAILABLE.
+
+Example: {reason: "ERROR_REASON_STORE_FAILED"}
+"""
+ERROR_REASON_HISTORY_NOT_HELD: ErrorReason.ValueType  # 60
+"""No tick of that symbol, or none of that provenance, is kept. NOT_FOUND.
+
+Keys: `symbol`, and `provenance` when it was asked for; `held` (what is kept, with commas).
+
+Example: {reason: "ERROR_REASON_HISTORY_NOT_HELD", metadata: {"symbol": "ESZ26-CME", "held": "NQZ26-CME"}}
+"""
+ERROR_REASON_INSTRUMENT_UNKNOWN: ErrorReason.ValueType  # 61
+"""A text names no product, index or contract that this mesh knows. NOT_FOUND.
+
+Keys: `symbol`, `known` (products, with commas), `nearest`.
+
+Example: {reason: "ERROR_REASON_INSTRUMENT_UNKNOWN", metadata: {"symbol": "NP", "known": "ES, NQ", "nearest": "NQ"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

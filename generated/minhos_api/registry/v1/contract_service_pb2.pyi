@@ -437,3 +437,121 @@ class GetContractResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetContractResponse: _TypeAlias = GetContractResponse  # noqa: Y015
+
+@_typing.final
+class ListOfferedEventsRequest(_message.Message):
+    """Asks for the event types that instances brought."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_BUILDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def known_builds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Builds whose descriptors the caller has already; they come without."""
+
+    def __init__(
+        self,
+        *,
+        known_builds: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_builds", b"known_builds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOfferedEventsRequest: _TypeAlias = ListOfferedEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListOfferedEventsResponse(_message.Message):
+    """Event types that instances brought."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___OfferedEvents]:
+        """One for each different build."""
+
+    def __init__(
+        self,
+        *,
+        offers: _abc.Iterable[Global___OfferedEvents] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offers", b"offers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOfferedEventsResponse: _TypeAlias = ListOfferedEventsResponse  # noqa: Y015
+
+@_typing.final
+class OfferedEvents(_message.Message):
+    """The event types of one build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUILD_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    DESCRIPTOR_SET_FIELD_NUMBER: _builtins.int
+    build: _builtins.str
+    """Name of the build; equal builds have equal descriptors."""
+    descriptor_set: _builtins.bytes
+    """Serialized `google.protobuf.FileDescriptorSet` of the files of their payloads with everything that they import; empty for a build that the caller knows, and
+    where the answer would become larger than 2 MiB: ask again with the builds that came.
+    """
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Instances that were built so, `service/instance`."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___OfferedEvent]:
+        """Event types, by type and version."""
+
+    def __init__(
+        self,
+        *,
+        build: _builtins.str = ...,
+        instances: _abc.Iterable[_builtins.str] | None = ...,
+        events: _abc.Iterable[Global___OfferedEvent] | None = ...,
+        descriptor_set: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "descriptor_set", b"descriptor_set", "events", b"events", "instances", b"instances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferedEvents: _TypeAlias = OfferedEvents  # noqa: Y015
+
+@_typing.final
+class OfferedEvent(_message.Message):
+    """One event type of a build."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """The type, for example `trade.executed`."""
+    version: _builtins.int
+    """Version of the payload."""
+    payload: _builtins.str
+    """Full name of the message that carries it."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        version: _builtins.int = ...,
+        payload: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "type", b"type", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfferedEvent: _TypeAlias = OfferedEvent  # noqa: Y015

@@ -53,6 +53,11 @@ class ContractServiceStub:
                 request_serializer=minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.GetContractRequest.SerializeToString,
                 response_deserializer=minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.GetContractResponse.FromString,
                 _registered_method=True)
+        self.ListOfferedEvents = channel.unary_unary(
+                '/minhos_api.registry.v1.ContractService/ListOfferedEvents',
+                request_serializer=minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.ListOfferedEventsRequest.SerializeToString,
+                response_deserializer=minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.ListOfferedEventsResponse.FromString,
+                _registered_method=True)
 
 
 class ContractServiceServicer:
@@ -89,6 +94,15 @@ class ContractServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOfferedEvents(self, request, context):
+        """Lists the event types that attached instances were built with and that the mesh's own contracts do not have, or have otherwise, with the descriptors of their payloads.
+
+        The event bus learns from it what programs of their own publish. Builds without such a type are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContractServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -106,6 +120,11 @@ def add_ContractServiceServicer_to_server(servicer, server):
                     servicer.GetContract,
                     request_deserializer=minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.GetContractRequest.FromString,
                     response_serializer=minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.GetContractResponse.SerializeToString,
+            ),
+            'ListOfferedEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOfferedEvents,
+                    request_deserializer=minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.ListOfferedEventsRequest.FromString,
+                    response_serializer=minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.ListOfferedEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -193,6 +212,33 @@ class ContractService:
             '/minhos_api.registry.v1.ContractService/GetContract',
             minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.GetContractRequest.SerializeToString,
             minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.GetContractResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOfferedEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minhos_api.registry.v1.ContractService/ListOfferedEvents',
+            minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.ListOfferedEventsRequest.SerializeToString,
+            minhos__api_dot_registry_dot_v1_dot_contract__service__pb2.ListOfferedEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

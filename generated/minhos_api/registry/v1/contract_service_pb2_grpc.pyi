@@ -51,6 +51,11 @@ class ContractServiceStub:
 
     NOT_FOUND/CONTRACT_UNKNOWN when no contract has that name, or when several have that short name.
     """
+    ListOfferedEvents: _grpc.UnaryUnaryMultiCallable[_contract_service_pb2.ListOfferedEventsRequest, _contract_service_pb2.ListOfferedEventsResponse]
+    """Lists the event types that attached instances were built with and that the mesh's own contracts do not have, or have otherwise, with the descriptors of their payloads.
+
+    The event bus learns from it what programs of their own publish. Builds without such a type are left out.
+    """
 
 @_typing.type_check_only
 class ContractServiceAsyncStub(ContractServiceStub):
@@ -74,6 +79,11 @@ class ContractServiceAsyncStub(ContractServiceStub):
     """Returns one contract with everything that it imports, its events and the reasons of its errors, ready for code generators and dynamic clients.
 
     NOT_FOUND/CONTRACT_UNKNOWN when no contract has that name, or when several have that short name.
+    """
+    ListOfferedEvents: _aio.UnaryUnaryMultiCallable[_contract_service_pb2.ListOfferedEventsRequest, _contract_service_pb2.ListOfferedEventsResponse]  # type: ignore[assignment]
+    """Lists the event types that attached instances were built with and that the mesh's own contracts do not have, or have otherwise, with the descriptors of their payloads.
+
+    The event bus learns from it what programs of their own publish. Builds without such a type are left out.
     """
 
 class ContractServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -113,6 +123,17 @@ class ContractServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns one contract with everything that it imports, its events and the reasons of its errors, ready for code generators and dynamic clients.
 
         NOT_FOUND/CONTRACT_UNKNOWN when no contract has that name, or when several have that short name.
+        """
+
+    @_abc_1.abstractmethod
+    def ListOfferedEvents(
+        self,
+        request: _contract_service_pb2.ListOfferedEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_contract_service_pb2.ListOfferedEventsResponse, _abc.Awaitable[_contract_service_pb2.ListOfferedEventsResponse]]:
+        """Lists the event types that attached instances were built with and that the mesh's own contracts do not have, or have otherwise, with the descriptors of their payloads.
+
+        The event bus learns from it what programs of their own publish. Builds without such a type are left out.
         """
 
 def add_ContractServiceServicer_to_server(servicer: ContractServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

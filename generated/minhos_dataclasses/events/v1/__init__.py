@@ -171,6 +171,11 @@ class GetStatsResponse(betterproto.Message):
     )
     """Events refused since the bus started, by type as it was given."""
 
+    start_time: datetime = betterproto.message_field(14)
+    """
+    When the bus started: what is counted since then begins anew with it.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class EventTypeStats(betterproto.Message):
@@ -333,6 +338,58 @@ class EventTypeInfo(betterproto.Message):
 
     newest_time: datetime = betterproto.message_field(7)
     """When the newest was stored; unset when none was."""
+
+    definitions: List["EventTypeDefinition"] = betterproto.message_field(8)
+    """Its payload in each version that is known, the oldest first."""
+
+
+@dataclass(eq=False, repr=False)
+class EventTypeDefinition(betterproto.Message):
+    """The payload of one event type in one version."""
+
+    version: int = betterproto.uint32_field(1)
+    """
+    Version of the payload; older ones that are not named are read as this.
+    """
+
+    payload: str = betterproto.string_field(2)
+    """Full name of the message."""
+
+    offered_by: str = betterproto.string_field(3)
+    """
+    Service whose instance offered it when it attached; empty for the mesh's own.
+    """
+
+    refused: Dict[str, str] = betterproto.map_field(
+        4, betterproto.TYPE_STRING, betterproto.TYPE_STRING
+    )
+    """
+    Services that offer another message under this type and version, with why it cannot be taken instead; what they publish of it is refused.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class GetEventTypeRequest(betterproto.Message):
+    """Asks for one event type."""
+
+    type: str = betterproto.string_field(1)
+    """The type, for example `trade.executed`."""
+
+    version: int = betterproto.uint32_field(2)
+    """Version of the payload; the newest when 0."""
+
+
+@dataclass(eq=False, repr=False)
+class GetEventTypeResponse(betterproto.Message):
+    """One event type in one version."""
+
+    definition: "EventTypeDefinition" = betterproto.message_field(1)
+    """What its payload is."""
+
+    descriptor_set: bytes = betterproto.bytes_field(2)
+    """
+    Serialized `google.protobuf.FileDescriptorSet` of the file of the payload with everything that it imports.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -1142,7 +1199,14 @@ class ListEventsRequest(betterproto.Message):
     """How many at the most; 100 when 0, larger than 1000 is lowered to it."""
 
     page_token: str = betterproto.string_field(10)
-    """Token of the page before, opaque."""
+    """
+    Token of the page before, opaque. Good for as long as the filters are the same: what is forgotten meanwhile is left out, and nothing comes twice.
+    """
+
+    event_ids: List[str] = betterproto.string_field(11)
+    """
+    Only with these ids; ids that are not held are left out. All when empty.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -1192,6 +1256,23 @@ class EventAdminServiceStub(betterproto.ServiceStub):
             "/minhos_api.events.v1.EventAdminService/ListEventTypes",
             list_event_types_request,
             ListEventTypesResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_event_type(
+        self,
+        get_event_type_request: "GetEventTypeRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None,
+    ) -> "GetEventTypeResponse":
+        return await self._unary_unary(
+            "/minhos_api.events.v1.EventAdminService/GetEventType",
+            get_event_type_request,
+            GetEventTypeResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -1440,6 +1521,11 @@ class EventAdminServiceBase(ServiceBase):
     ) -> "ListEventTypesResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def get_event_type(
+        self, get_event_type_request: "GetEventTypeRequest"
+    ) -> "GetEventTypeResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def list_consumers(
         self, list_consumers_request: "ListConsumersRequest"
     ) -> "ListConsumersResponse":
@@ -1498,6 +1584,13 @@ class EventAdminServiceBase(ServiceBase):
     ) -> None:
         request = await stream.recv_message()
         response = await self.list_event_types(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_event_type(
+        self, stream: "grpclib.server.Stream[GetEventTypeRequest, GetEventTypeResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.get_event_type(request)
         await stream.send_message(response)
 
     async def __rpc_list_consumers(
@@ -1585,6 +1678,12 @@ class EventAdminServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 ListEventTypesRequest,
                 ListEventTypesResponse,
+            ),
+            "/minhos_api.events.v1.EventAdminService/GetEventType": grpclib.const.Handler(
+                self.__rpc_get_event_type,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetEventTypeRequest,
+                GetEventTypeResponse,
             ),
             "/minhos_api.events.v1.EventAdminService/ListConsumers": grpclib.const.Handler(
                 self.__rpc_list_consumers,

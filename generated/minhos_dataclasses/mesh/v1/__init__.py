@@ -448,6 +448,45 @@ class ErrorReason(betterproto.Enum):
      Example: {reason: "ERROR_REASON_DEAD_LETTER_UNKNOWN", metadata: {"number": "17"}}
     """
 
+    STORE_FULL = 53
+    """
+    The disk has no room for what is to be stored: nothing of the request is stored. RESOURCE_EXHAUSTED.
+    
+     Example: {reason: "ERROR_REASON_STORE_FULL"}
+    """
+
+    STORE_DAMAGED = 54
+    """
+    A store does not hold what was written to it: the damage is told and what is damaged is not served. DATA_LOSS.
+    
+     Example: {reason: "ERROR_REASON_STORE_DAMAGED"}
+    """
+
+    STORE_FAILED = 55
+    """
+    The disk of a store fails, or the store went to another instance: nothing of the request is stored. UNAVAILABLE.
+    
+     Example: {reason: "ERROR_REASON_STORE_FAILED"}
+    """
+
+    HISTORY_NOT_HELD = 60
+    """
+    No tick of that symbol, or none of that provenance, is kept. NOT_FOUND.
+    
+     Keys: `symbol`, and `provenance` when it was asked for; `held` (what is kept, with commas).
+    
+     Example: {reason: "ERROR_REASON_HISTORY_NOT_HELD", metadata: {"symbol": "ESZ26-CME", "held": "NQZ26-CME"}}
+    """
+
+    INSTRUMENT_UNKNOWN = 61
+    """
+    A text names no product, index or contract that this mesh knows. NOT_FOUND.
+    
+     Keys: `symbol`, `known` (products, with commas), `nearest`.
+    
+     Example: {reason: "ERROR_REASON_INSTRUMENT_UNKNOWN", metadata: {"symbol": "NP", "known": "ES, NQ", "nearest": "NQ"}}
+    """
+
 
 @dataclass(eq=False, repr=False)
 class ServiceContract(betterproto.Message):

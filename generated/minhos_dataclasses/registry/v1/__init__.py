@@ -294,6 +294,56 @@ class GetContractResponse(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class ListOfferedEventsRequest(betterproto.Message):
+    """Asks for the event types that instances brought."""
+
+    known_builds: List[str] = betterproto.string_field(1)
+    """Builds whose descriptors the caller has already; they come without."""
+
+
+@dataclass(eq=False, repr=False)
+class ListOfferedEventsResponse(betterproto.Message):
+    """Event types that instances brought."""
+
+    offers: List["OfferedEvents"] = betterproto.message_field(1)
+    """One for each different build."""
+
+
+@dataclass(eq=False, repr=False)
+class OfferedEvents(betterproto.Message):
+    """The event types of one build."""
+
+    build: str = betterproto.string_field(1)
+    """Name of the build; equal builds have equal descriptors."""
+
+    instances: List[str] = betterproto.string_field(2)
+    """Instances that were built so, `service/instance`."""
+
+    events: List["OfferedEvent"] = betterproto.message_field(3)
+    """Event types, by type and version."""
+
+    descriptor_set: bytes = betterproto.bytes_field(4)
+    """
+    Serialized `google.protobuf.FileDescriptorSet` of the files of their payloads with everything that they import; empty for a build that the caller knows, and
+     where the answer would become larger than 2 MiB: ask again with the builds that came.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class OfferedEvent(betterproto.Message):
+    """One event type of a build."""
+
+    type: str = betterproto.string_field(1)
+    """The type, for example `trade.executed`."""
+
+    version: int = betterproto.uint32_field(2)
+    """Version of the payload."""
+
+    payload: str = betterproto.string_field(3)
+    """Full name of the message that carries it."""
+
+
+@dataclass(eq=False, repr=False)
 class ServiceStarted(betterproto.Message):
     """Tells that an instance of a service began to serve."""
 
@@ -1148,6 +1198,23 @@ class ContractServiceStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def list_offered_events(
+        self,
+        list_offered_events_request: "ListOfferedEventsRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None,
+    ) -> "ListOfferedEventsResponse":
+        return await self._unary_unary(
+            "/minhos_api.registry.v1.ContractService/ListOfferedEvents",
+            list_offered_events_request,
+            ListOfferedEventsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class RegistryServiceStub(betterproto.ServiceStub):
     async def attach(
@@ -1419,6 +1486,11 @@ class ContractServiceBase(ServiceBase):
     ) -> "GetContractResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def list_offered_events(
+        self, list_offered_events_request: "ListOfferedEventsRequest"
+    ) -> "ListOfferedEventsResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_check_contract(
         self,
         stream: "grpclib.server.Stream[CheckContractRequest, CheckContractResponse]",
@@ -1442,6 +1514,14 @@ class ContractServiceBase(ServiceBase):
         response = await self.get_contract(request)
         await stream.send_message(response)
 
+    async def __rpc_list_offered_events(
+        self,
+        stream: "grpclib.server.Stream[ListOfferedEventsRequest, ListOfferedEventsResponse]",
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.list_offered_events(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> Dict[str, grpclib.const.Handler]:
         return {
             "/minhos_api.registry.v1.ContractService/CheckContract": grpclib.const.Handler(
@@ -1461,6 +1541,12 @@ class ContractServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 GetContractRequest,
                 GetContractResponse,
+            ),
+            "/minhos_api.registry.v1.ContractService/ListOfferedEvents": grpclib.const.Handler(
+                self.__rpc_list_offered_events,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListOfferedEventsRequest,
+                ListOfferedEventsResponse,
             ),
         }
 

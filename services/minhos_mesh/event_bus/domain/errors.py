@@ -102,6 +102,24 @@ class TypeUnknown(BusError):
         self.field, self.type, self.nearest = field, event_type, nearest
 
 
+class EventTypeMissing(BusError):
+    """Expected: an event type, or a version of it, is asked for that is not known."""
+
+    def __init__(self, event_type: str, version: int, versions: Sequence[str]) -> None:
+        what = f"event type {event_type!r}" + (f" in version {version}" if versions else "")
+        hint = f"; known are versions {', '.join(versions)}" if versions else ""
+        super().__init__(f"there is no {what}{hint}")
+        self.type = event_type
+
+
+class TypesUnreachable(BusError):
+    """Expected while the registry is away: it cannot be asked for event types that the bus does not know."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"the registry, which may know more event types, does not answer ({code}): send it again")
+        self.service = "registry"
+
+
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """One event of a batch whose id is stored with other content: its index, the id, and the sequence of the stored one."""

@@ -69,6 +69,8 @@ class EventQuery:
     before_sequence: int | None = None
     since_ns: int | None = None
     before_ns: int | None = None
+    event_ids: tuple[bytes, ...] = ()
+    """Only these; all when empty."""
     ascending: bool = False
     limit: int = 100
 
@@ -203,8 +205,31 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class TypeDefinition:
+    """An event type in one version that is not of this program: which message carries it, and who brought it."""
+
+    type: str
+    version: int
+    payload: str
+    """Full name of the message."""
+    digest: str
+    """Name of the files that hold it."""
+    offered_by: str
+    """The service whose instance offered it."""
+    learned_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class TypeFiles:
+    """Descriptors of payloads, packed, with the files that they import; the digest is that of what is packed."""
+
+    digest: str
+    packed: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """One change of what is remembered of consumers and dead letters.
+    """One change of what is remembered of consumers, dead letters and event types.
 
     A consumer or letter that is both written and removed is removed.
     """
@@ -215,6 +240,9 @@ class Change:
     removed_consumers: Sequence[str] = ()
     """Their dead letters stay."""
     answer: Answer | None = None
+    definitions: Sequence[TypeDefinition] = ()
+    """Each takes the place of that of the same type and version."""
+    files: Sequence[TypeFiles] = ()
 
 
 @dataclass(frozen=True, slots=True)

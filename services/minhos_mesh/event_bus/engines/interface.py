@@ -26,6 +26,8 @@ from minhos_mesh.event_bus.domain.records import (
     StoredEvent,
     Trimmed,
     TypeCount,
+    TypeDefinition,
+    TypeFiles,
 )
 
 
@@ -85,8 +87,8 @@ class Engine(Protocol):
     async def first_stored_at(self, time_ns: int) -> int:
         """Sequence of the first held event stored at or after this time; the next one to come when there is none."""
 
-    async def count(self, after: int, selection: Selection) -> int:
-        """How many held events behind a sequence match."""
+    async def count(self, after: int, selection: Selection, through: int | None = None) -> int:
+        """How many held events behind a sequence match; with `through` none behind that one."""
 
     async def type_counts(self) -> list[TypeCount]:
         """What was ever stored and is held of each type, by type; a type stays when nothing of it is held."""
@@ -122,6 +124,9 @@ class Engine(Protocol):
 
     async def answer(self, request_id: str) -> Answer | None:
         """The answer that was saved for a request, for at least a day."""
+
+    async def load_definitions(self) -> tuple[list[TypeDefinition], list[TypeFiles]]:
+        """Every event type that was learned, by type and version, with the files that hold their payloads."""
 
     # Operating.
 

@@ -31,10 +31,11 @@ from minhos_mesh.event_bus.engines.jetstream_log import (
     StreamLog,
     TailLost,
 )
-from minhos_mesh.event_bus.engines.sqlite import Removal, SqliteEngine, remove
+from minhos_mesh.event_bus.engines.sqlite import Removal, SqliteEngine, note_saved, remove, save
 from minhos_mesh.event_bus.engines.sqlite_journal import SameContent
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.conditions import Conditions
+from minhos_mesh.runtime.fault_points import reached
 from minhos_mesh.runtime.fencing import FencedOut
 from minhos_mesh.runtime.storage import Connection, Database, StorageClosed, StorageCorrupt, StorageError
 
@@ -192,6 +193,7 @@ class JetstreamEngine(SqliteEngine):
 
         def run(connection: Connection) -> _Done:
             done = journal.append(connection, events, expected or {}, self._clock.wall_ns(), self._same)
+            reached("publish.before_commit")
             return _Done(done.appended, _appended_fact(events, done), committed=done)
 
         appended: Appended = await self._submit(run, len(events))
@@ -201,10 +203,11 @@ class JetstreamEngine(SqliteEngine):
         """See Engine."""
 
         def run(connection: Connection) -> _Done:
-            memory.save(connection, change)
+            save(connection, change)
             return _Done(None, record.Saved(change))
 
         await self._submit(run)
+        note_saved(change)
 
     async def _drop(self, found: journal.Candidates) -> None:
         def run(connection: Connection) -> _Done:
@@ -273,7 +276,9 @@ class JetstreamEngine(SqliteEngine):
             if self._closing or self._loop.time() >= end:
                 if not group:
                     self._loop.call_later(1.0, self._wake.set)
-                return self._refuse(group, trouble)
+                    return None
+                behind, self._calls = self._calls, []  # what came behind is not stored before what is sent again
+                return self._refuse([*group, *behind], trouble)
             await asyncio.sleep(0.02)
 
     def _decide(self, connection: Connection, group: list[_Call]) -> _Decided:
@@ -299,8 +304,11 @@ class JetstreamEngine(SqliteEngine):
         (newest,) = connection.execute("SELECT sequence FROM head").fetchone()
         chain = record.chained(self._place.chain, body)
         outgoing = Outgoing(self._owner_id, f"{self._owner_id}-{self._records}", chain, newest, body)
+        reached("stream.before_write")
         writing = asyncio.run_coroutine_threadsafe(self._log.write(self._end, outgoing), self._loop)
-        place = _moved(self._place, writing.result(), chain, facts)
+        position = writing.result()
+        reached("stream.after_write")
+        place = _moved(self._place, position, chain, facts)
         _save_place(connection, place)
         return _Decided(outcomes, place, len(body))
 
@@ -323,6 +331,7 @@ class JetstreamEngine(SqliteEngine):
         """Tells the engine's memory what was committed: events of one record together."""
         events = tuple(event for item in done if item.committed is not None for event in item.committed.events)
         if events:
+            reached("publish.after_commit")
             self._remember(journal.Committed(Appended((), 0), events))
         for item in done:
             if item.removed is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from minhos_mesh.event_bus.engines.jetstream_log import Extent, LogUnreachable, StreamLog, TailLost
+from minhos_mesh.runtime.fault_points import reached
 from minhos_mesh.runtime.storage import StorageCorrupt, StorageError
 
 _LOG: Final = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class CopyStore:
         only_behind = {"Nats-Expected-Last-Subject-Sequence": str(self._manifest_at)}
         body = json.dumps(asdict(manifest)).encode()
         self._manifest_at = await self._log.put(f"{self._subject}.manifest", body, only_behind)
+        reached("stream.before_cut")
         await self._log.ask(f"STREAM.PURGE.{self._log.settings.stream}", {"seq": position})
         await self._log.ask(f"STREAM.PURGE.{self._stream}", {"seq": first})
         _LOG.info(

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 
 from minhos_mesh.event_bus.engines.interface import Engine
 from minhos_mesh.event_bus.engines.sqlite import MIGRATIONS, SqliteEngine
+from minhos_mesh.event_bus.engines.sqlite_fold import folding
 from minhos_mesh.event_bus.engines.sqlite_journal import SameContent
+from minhos_mesh.event_bus.engines.sqlite_mark import TailMark
+from minhos_mesh.event_bus.engines.sqlite_watch import WatchedDatabase
 from minhos_mesh.runtime.context import ServiceContext
-from minhos_mesh.runtime.storage import Database, StorageError
+from minhos_mesh.runtime.storage import StorageError
 
 READERS = 4
 """Threads that read: one may be busy with a backup, another with a long scan."""
@@ -28,7 +31,13 @@ async def open_engine(context: ServiceContext, same: SameContent) -> AsyncIterat
             yield stream
         return
     path = context.paths.store_file(context.service)
-    async with Database(path, migrations=MIGRATIONS, guard=context.fence(), readers=READERS) as database:
-        engine = SqliteEngine(database, context.clock, same)
-        await engine.start()
-        yield engine
+    mark = TailMark(path)
+    mark.verify()
+    async with WatchedDatabase(
+        path, context.conditions, migrations=MIGRATIONS, guard=context.fence(), readers=READERS
+    ) as database:
+        engine = SqliteEngine(database, context.clock, same, mark)
+        with contextlib.closing(mark):
+            await engine.start()
+            async with folding(database):
+                yield engine

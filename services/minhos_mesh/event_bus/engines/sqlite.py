@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,17 @@ from minhos_mesh.event_bus.domain.records import (
     StoredEvent,
     Trimmed,
     TypeCount,
+    TypeDefinition,
+    TypeFiles,
 )
 from minhos_mesh.event_bus.engines import sqlite_journal as journal
 from minhos_mesh.event_bus.engines import sqlite_memory as memory
+from minhos_mesh.event_bus.engines.sqlite_appends import Appends
 from minhos_mesh.event_bus.engines.sqlite_journal import SameContent
+from minhos_mesh.event_bus.engines.sqlite_mark import TailMark
 from minhos_mesh.event_bus.engines.sqlite_schema import MIGRATIONS
 from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.fault_points import reached
 from minhos_mesh.runtime.storage import Connection, Database, StorageCorrupt, StorageError
 
 __all__ = ["MIGRATIONS", "SqliteEngine"]
@@ -54,9 +60,12 @@ class Removal:
 class SqliteEngine:
     """Engine on a Database that was opened with MIGRATIONS. Call `start` once before anything else."""
 
-    def __init__(self, database: Database, clock: Clock, same: SameContent = operator.eq) -> None:
-        """`same` says whether two envelopes tell the same; it is asked only when an id comes again."""
+    def __init__(
+        self, database: Database, clock: Clock, same: SameContent = operator.eq, mark: TailMark | None = None
+    ) -> None:
+        """`same` says whether two envelopes tell the same; it is asked only when an id comes again. `mark` was verified."""
         self._database = database
+        self._mark = mark
         self._same = same
         self._clock = clock
         self._recent: list[StoredEvent] = []
@@ -67,23 +76,27 @@ class SqliteEngine:
         self._holes_through = 0
         self._looked_through: dict[str, int] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._appends = Appends(database, clock, same, self._remember)
 
     async def start(self) -> None:
-        """Reads where the journal stands. Raises StorageCorrupt when its head and its events disagree."""
+        """Reads where the journal stands. Raises StorageCorrupt when its head and its events disagree, or its newest events
+        are not those that were stored.
+        """
         found = await self._database.read(journal.standing)
         self._holes_through = max(found.horizons.values(), default=0)
         last = max(found.newest or 0, self._holes_through)
         if found.head != last:
             raise StorageCorrupt(f"{self._database.path}: the journal's head is {found.head}, its newest event {last}")
+        await self._database.read(lambda connection: journal.check_tail(connection, found))
         self._oldest, self._newest = found.head + 1 if found.oldest is None else found.oldest, found.head
         self._horizons = found.horizons
+        if self._mark is not None:
+            number = await self._database.read(lambda c: c.execute("PRAGMA application_id").fetchone()[0])
+            self._mark.begin(number, self._newest)
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> Appended:
         """See Engine."""
-        committed = await self._database.write(
-            lambda c: journal.append(c, events, expected or {}, self._clock.wall_ns(), self._same), then=self._remember
-        )
-        return committed.appended
+        return await self._appends.append(events, expected or {})
 
     def on_append(self, listener: Callable[[], None]) -> None:
         """See Engine."""
@@ -129,11 +142,11 @@ class SqliteEngine:
         """See Engine."""
         return await self._database.read(lambda connection: journal.first_stored_at(connection, time_ns))
 
-    async def count(self, after: int, selection: Selection) -> int:
+    async def count(self, after: int, selection: Selection, through: int | None = None) -> int:
         """See Engine."""
-        if after >= self._newest:
+        if after >= (self._newest if through is None else through):
             return 0
-        return await self._database.read(lambda connection: journal.count(connection, after, selection))
+        return await self._database.read(lambda connection: journal.count(connection, after, selection, through))
 
     async def type_counts(self) -> list[TypeCount]:
         """See Engine."""
@@ -160,9 +173,14 @@ class SqliteEngine:
         """See Engine."""
         return await self._database.read(memory.load_consumers)
 
+    async def load_definitions(self) -> tuple[list[TypeDefinition], list[TypeFiles]]:
+        """See Engine."""
+        return await self._database.read(memory.load_definitions)
+
     async def save(self, change: Change) -> None:
         """See Engine."""
-        await self._database.write(lambda connection: memory.save(connection, change))
+        await self._database.write(lambda connection: save(connection, change))
+        note_saved(change)
 
     async def list_dead_letters(self, query: DeadLetterQuery) -> list[tuple[int, DeadLetter]]:
         """See Engine."""
@@ -184,6 +202,8 @@ class SqliteEngine:
         """Takes what was committed, in commit order, into memory and tells the listeners."""
         if not committed.events:
             return
+        if self._mark is not None:
+            self._mark.move(committed.events[-1].sequence)
         self._recent.extend(committed.events)
         self._recent_bytes += sum(len(event.envelope) for event in committed.events)
         self._newest = committed.events[-1].sequence
@@ -204,6 +224,7 @@ class SqliteEngine:
         self._recent_bytes = size
 
     def _forget_removed(self, removed: Removal) -> None:
+        reached("retention.after_commit")
         self._horizons |= journal.horizons_of(removed.found.events)
         self._holes_through = max(self._horizons.values())
         self._oldest = self._newest + 1 if removed.oldest is None else removed.oldest
@@ -213,7 +234,25 @@ def remove(connection: Connection, found: journal.Candidates) -> Removal:
     """Removes these events in the transaction that the connection is in."""
     journal.remove(connection, found)
     (oldest,) = connection.execute("SELECT min(sequence) FROM event").fetchone()
+    reached("retention.before_commit")
     return Removal(found, oldest)
+
+
+def save(connection: Connection, change: Change) -> None:
+    """Writes a change of what is remembered in the transaction that the connection is in."""
+    memory.save(connection, change)
+    if change.consumers:
+        reached("consumer.before_commit")
+    if change.dead:
+        reached("dead_letter.before_commit")
+
+
+def note_saved(change: Change) -> None:
+    """The change is committed."""
+    if change.consumers:
+        reached("consumer.after_commit")
+    if change.dead:
+        reached("dead_letter.after_commit")
 
 
 def _backup(path: Path, connection: Connection) -> Backup:
@@ -226,6 +265,8 @@ def _backup(path: Path, connection: Connection) -> Backup:
         target = sqlite3.connect(partial)
         try:
             connection.backup(target)
+            # Another journal than this one, see TailMark.
+            target.execute(f"PRAGMA application_id = {secrets.randbelow(2**31)}")
             target.execute("PRAGMA journal_mode = DELETE")
         finally:
             target.close()

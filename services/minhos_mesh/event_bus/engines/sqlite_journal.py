@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 import zlib
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from minhos_mesh.event_bus.domain.errors import Conflict, EventConflict, Mismatch, SequenceMismatch
+from minhos_mesh.event_bus.domain.errors import BusError, Conflict, EventConflict, Mismatch, SequenceMismatch
 from minhos_mesh.event_bus.domain.patterns import Selection, matches_any
 from minhos_mesh.event_bus.domain.records import (
     Appended,
@@ -24,6 +25,14 @@ from minhos_mesh.runtime.storage import Connection, StorageCorrupt
 
 SCAN_LIMIT: Final = 50_000
 """Events that one question looks through at the most, so that a rare type does not hold a reader thread."""
+
+TAIL_EVENTS: Final = 4096
+"""Newest events that are looked at when the journal is opened: those that a crash or a failing disk would harm first."""
+
+_FOUND_BY_ID: Final = (
+    "SELECT count(*) FROM event AS one CROSS JOIN event AS other INDEXED BY sqlite_autoindex_event_1"
+    " ON other.id = one.id AND other.sequence = one.sequence WHERE one.sequence >= ?"
+)
 
 SameContent = Callable[[bytes, bytes], bool]
 """Whether the envelopes of two events of one id tell the same."""
@@ -40,6 +49,18 @@ class Committed:
 
     appended: Appended
     events: tuple[StoredEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events that are stored all or none, and what their publisher takes to be newest, by subject."""
+
+    events: Sequence[NewEvent]
+    expected: Mapping[str, int]
+
+
+Outcome = Committed | BusError
+"""What a batch led to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +91,18 @@ def standing(connection: Connection) -> Standing:
     return Standing(head, oldest, newest, horizons)
 
 
+def check_tail(connection: Connection, found: Standing) -> None:
+    """Reads the newest events as they are read when they are served. Raises StorageCorrupt when one is not what was stored,
+    is missing, or is not found by its id.
+    """
+    first = max(found.head - TAIL_EVENTS, *found.horizons.values(), 0) + 1
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM event WHERE sequence >= ? ORDER BY sequence", (first,))
+    held = [_stored(row).sequence for row in rows]
+    (by_id,) = connection.execute(_FOUND_BY_ID, (first,)).fetchone()
+    if held != list(range(first, found.head + 1)) or by_id != len(held):
+        raise StorageCorrupt(f"journal: of the events from {first} to {found.head} some are missing")
+
+
 # Writing.
 
 
@@ -77,28 +110,86 @@ def append(
     connection: Connection, events: Sequence[NewEvent], expected: Mapping[str, int], now_ns: int, same: SameContent
 ) -> Committed:
     """Stores what is new of a batch. Raises EventConflict, SequenceMismatch."""
-    head, newest_ns = connection.execute("SELECT sequence, stored_ns FROM head").fetchone()
-    stored_ns = max(now_ns, newest_ns)
-    known = _known(connection, [event.event_id for event in events])
-    sequences: list[int] = []
-    new: list[tuple[NewEvent, StoredEvent]] = []
-    conflicts: list[Conflict] = []
-    for index, event in enumerate(events):
-        stored = known.get(event.event_id)
-        if stored is None:
-            stored = known[event.event_id] = head + len(new) + 1, event.envelope
-            new.append((event, StoredEvent(stored[0], event.type, event.subject, stored_ns, event.envelope)))
-        elif not same(stored[1], event.envelope):
-            conflicts.append(Conflict(index, str(uuid.UUID(bytes=event.event_id)), stored[0]))
-        sequences.append(stored[0])
-    if conflicts:
-        raise EventConflict(conflicts)
-    if new:
-        _require_expected(connection, {stored.subject for _, stored in new}, expected)
+    stage = _Stage(connection, events, now_ns, same)
+    committed = stage.place(events)
+    _require_expected(connection, {stored.subject for stored in committed.events}, expected)
+    stage.write(connection)
+    return committed
+
+
+def append_all(connection: Connection, batches: Sequence[Batch], now_ns: int, same: SameContent) -> list[Outcome]:
+    """As `append` for one batch after the other, with a few statements for all; a batch that is refused gives its error.
+
+    A batch that expects something is looked at when those before it are written.
+    """
+    outcomes: list[Outcome] = []
+    for expects, group in itertools.groupby(batches, key=lambda batch: bool(batch.expected)):
+        some = list(group)
+        if expects:
+            outcomes += [_one(connection, batch, now_ns, same) for batch in some]
+            continue
+        stage = _Stage(connection, [event for batch in some for event in batch.events], now_ns, same)
+        outcomes += [stage.tried(batch) for batch in some]
+        stage.write(connection)
+    return outcomes
+
+
+def _one(connection: Connection, batch: Batch, now_ns: int, same: SameContent) -> Outcome:
+    """Nothing is written before it is known that nothing is refused."""
+    try:
+        return append(connection, batch.events, batch.expected, now_ns, same)
+    except BusError as error:
+        return error
+
+
+class _Stage:
+    """Events on their way into the journal: each has its place, nothing is written."""
+
+    def __init__(self, connection: Connection, events: Iterable[NewEvent], now_ns: int, same: SameContent) -> None:
+        """`events` are all that will be placed."""
+        self._head, newest_ns = connection.execute("SELECT sequence, stored_ns FROM head").fetchone()
+        self._stored_ns = max(now_ns, newest_ns)
+        self._known = _known(connection, [event.event_id for event in events])
+        self._same = same
+        self._new: list[tuple[NewEvent, StoredEvent]] = []
+
+    def tried(self, batch: Batch) -> Outcome:
+        """As `place`, with the error as a value."""
+        try:
+            return self.place(batch.events)
+        except BusError as error:
+            return error
+
+    def place(self, events: Sequence[NewEvent]) -> Committed:
+        """Gives a batch its places. Raises EventConflict, and takes none of them then."""
+        sequences: list[int] = []
+        conflicts: list[Conflict] = []
+        known, new, begun = self._known, self._new, len(self._new)
+        for index, event in enumerate(events):
+            stored = known.get(event.event_id)
+            if stored is None:
+                stored = known[event.event_id] = self._head + len(new) + 1, event.envelope
+                placed = StoredEvent(stored[0], event.type, event.subject, self._stored_ns, event.envelope)
+                new.append((event, placed))
+            elif not self._same(stored[1], event.envelope):
+                conflicts.append(Conflict(index, str(uuid.UUID(bytes=event.event_id)), stored[0]))
+            sequences.append(stored[0])
+        added = new[begun:]
+        if conflicts:
+            del new[begun:]
+            for event, _ in added:
+                del known[event.event_id]
+            raise EventConflict(conflicts)
+        return Committed(Appended(tuple(sequences), len(events) - len(added)), tuple(stored for _, stored in added))
+
+    def write(self, connection: Connection) -> None:
+        """Writes what has a place."""
+        new = self._new
+        if not new:
+            return
         _insert(connection, new)
-        connection.execute("UPDATE head SET sequence = ?, stored_ns = ?", (head + len(new), stored_ns))
-        _note_types(connection, [stored for _, stored in new], stored_ns)
-    return Committed(Appended(tuple(sequences), len(events) - len(new)), tuple(stored for _, stored in new))
+        connection.execute("UPDATE head SET sequence = ?, stored_ns = ?", (self._head + len(new), self._stored_ns))
+        _note_types(connection, [stored for _, stored in new], self._stored_ns)
 
 
 def _known(connection: Connection, ids: list[bytes]) -> dict[bytes, tuple[int, bytes]]:
@@ -174,7 +265,9 @@ def list_events(connection: Connection, query: EventQuery) -> Page:
     (oldest,) = connection.execute("SELECT min(sequence) FROM event").fetchone()
     low = max(query.after_sequence + 1, newest + 1 if oldest is None else oldest)
     high = newest if query.before_sequence is None else min(newest, query.before_sequence - 1)
-    if query.ascending:
+    if query.event_ids:
+        pass  # found by their index, however far apart
+    elif query.ascending:
         high = min(high, low + SCAN_LIMIT - 1)
     else:
         low = max(low, high - SCAN_LIMIT + 1)
@@ -211,12 +304,12 @@ def latest(connection: Connection, selection: Selection, after: int, through: in
     return Page(tuple(fetch(connection, wanted)), rows[-1][0] if len(rows) == limit else through)
 
 
-def count(connection: Connection, after: int, selection: Selection) -> int:
-    """How many events behind a sequence match."""
+def count(connection: Connection, after: int, selection: Selection, through: int | None = None) -> int:
+    """How many events behind a sequence match, up to another one."""
     parts, values = selection_condition(selection)
-    condition = " AND ".join(["sequence > ?", *parts])
+    condition = " AND ".join(["sequence > ?", "sequence <= ?", *parts])
     sql = f"SELECT type, count(*) FROM event WHERE {condition} GROUP BY type"
-    rows = connection.execute(sql, [after, *values])
+    rows = connection.execute(sql, [after, (1 << 62) if through is None else through, *values])
     return sum(number for event_type, number in rows if matches_any(selection.types, event_type))
 
 
@@ -257,6 +350,9 @@ def _condition(query: EventQuery) -> tuple[str, list[Any]]:
         if wanted is not None:
             parts.append(f"{column} = ?")
             values.append(wanted)
+    if query.event_ids:
+        parts.append(f"id IN ({','.join('?' * len(query.event_ids))})")
+        values += query.event_ids
     if query.since_ns is not None:
         parts.append("stored_ns >= ?")
         values.append(query.since_ns)

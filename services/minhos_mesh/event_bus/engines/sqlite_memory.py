@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -17,23 +18,26 @@ from minhos_mesh.event_bus.domain.records import (
     Lost,
     Pause,
     StoredEvent,
+    TypeDefinition,
+    TypeFiles,
 )
 from minhos_mesh.event_bus.engines.sqlite_journal import selection_condition
-from minhos_mesh.runtime.storage import Connection
+from minhos_mesh.runtime.storage import Connection, StorageCorrupt
 
 _ANSWERS_KEPT_NS: Final = 2 * 86_400 * 1_000_000_000
 
 
 def load_consumers(connection: Connection) -> list[ConsumerState]:
     """Every consumer, by name."""
-    return [_state_from_json(text) for (text,) in connection.execute("SELECT state FROM consumer ORDER BY name")]
+    rows = connection.execute("SELECT name, state FROM consumer ORDER BY name")
+    return [_state_from_json(_unsealed(text, name.encode(), f"consumer {name}")) for name, text in rows]
 
 
 def save(connection: Connection, change: Change) -> None:
     """Writes a change in the transaction that the connection is in."""
     connection.executemany(
         "INSERT INTO consumer VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET state = excluded.state",
-        [(state.name, _state_to_json(state)) for state in change.consumers],
+        [(state.name, _sealed(_state_to_json(state), state.name.encode())) for state in change.consumers],
     )
     connection.executemany(
         "INSERT INTO dead_letter (consumer, sequence, type, subject, stored_ns, dead_ns, failures, envelope, requeued, edited)"
@@ -47,8 +51,33 @@ def save(connection: Connection, change: Change) -> None:
         [(key.consumer, key.sequence) for key in change.removed_letters],
     )
     connection.executemany("DELETE FROM consumer WHERE name = ?", [(name,) for name in change.removed_consumers])
+    if change.definitions:
+        _save_definitions(connection, change)
     if change.answer is not None:
         _save_answer(connection, change.answer)
+
+
+def load_definitions(connection: Connection) -> tuple[list[TypeDefinition], list[TypeFiles]]:
+    """Every event type that was learned, and the files that hold them."""
+    rows = connection.execute("SELECT type, version, digest, told FROM type_definition ORDER BY type, version")
+    found = [
+        TypeDefinition(*json.loads(_unsealed(told, f"{name} {version} {digest}".encode(), f"event type {name}")))
+        for name, version, digest, told in rows
+    ]
+    return found, [TypeFiles(*row) for row in connection.execute("SELECT digest, packed FROM type_files")]
+
+
+def _save_definitions(connection: Connection, change: Change) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO type_files VALUES (?, ?)", [(some.digest, some.packed) for some in change.files]
+    )
+    rows = []
+    for each in change.definitions:
+        told = json.dumps([each.type, each.version, each.payload, each.digest, each.offered_by, each.learned_ns])
+        beside = f"{each.type} {each.version} {each.digest}".encode()
+        rows.append((each.type, each.version, each.digest, _sealed(told, beside)))
+    connection.executemany("INSERT OR REPLACE INTO type_definition VALUES (?,?,?,?)", rows)
+    connection.execute("DELETE FROM type_files WHERE digest NOT IN (SELECT digest FROM type_definition)")
 
 
 def list_dead_letters(connection: Connection, query: DeadLetterQuery) -> list[tuple[int, DeadLetter]]:
@@ -103,10 +132,11 @@ def _letters(connection: Connection, query: DeadLetterQuery, after: int, limit: 
 
 
 def _letter(row: tuple[Any, ...]) -> DeadLetter:
+    what = f"dead letter {row[0]} of consumer {row[1]}"
     return DeadLetter(
         consumer=row[1],
         event=StoredEvent(*row[2:7]),
-        failures=_failures_from(json.loads(row[7])),
+        failures=_failures_from(json.loads(_unsealed(row[7], _letter_bytes(row[1:7], row[8:]), what))),
         dead_time_ns=row[8],
         is_requeued=bool(row[9]),
         is_edited=bool(row[10]),
@@ -115,18 +145,30 @@ def _letter(row: tuple[Any, ...]) -> DeadLetter:
 
 def _letter_row(letter: DeadLetter) -> tuple[Any, ...]:
     event = letter.event
-    return (
-        letter.consumer,
-        event.sequence,
-        event.type,
-        event.subject,
-        event.store_time_ns,
-        letter.dead_time_ns,
-        json.dumps(_failures_to(letter.failures)),
-        event.envelope,
-        int(letter.is_requeued),
-        int(letter.is_edited),
-    )
+    told = (letter.consumer, event.sequence, event.type, event.subject, event.store_time_ns)
+    then = (letter.dead_time_ns, int(letter.is_requeued), int(letter.is_edited))
+    failures = _sealed(json.dumps(_failures_to(letter.failures)), _letter_bytes((*told, event.envelope), then))
+    return (*told, letter.dead_time_ns, failures, event.envelope, *then[1:])
+
+
+def _letter_bytes(told: tuple[Any, ...], then: tuple[Any, ...]) -> bytes:
+    """What a dead letter says besides its failures: consumer to envelope, and when it was dead, requeued, edited."""
+    return "\0".join(map(str, (*told[:-1], *then))).encode() + bytes(told[-1])
+
+
+def _sealed(text: str, beside: bytes = b"") -> str:
+    """The text behind a checksum of itself and of what stands beside it."""
+    return f"{zlib.crc32(text.encode(), zlib.crc32(beside)):08x} {text}"
+
+
+def _unsealed(sealed: str, beside: bytes, what: str) -> str:
+    """The text; what an older version wrote has no checksum. Raises StorageCorrupt when it is not what was written."""
+    if sealed[:1] in ("{", "["):
+        return sealed
+    text = sealed[9:]
+    if sealed != _sealed(text, beside):
+        raise StorageCorrupt(f"journal: {what} is not what was written")
+    return text
 
 
 def _failures_to(failures: Iterable[Failure]) -> list[list[Any]]:

@@ -57,4 +57,14 @@ MIGRATIONS: Final = (
         answered_ns INTEGER NOT NULL
     );
     """,
+    """
+    CREATE TABLE type_files (digest TEXT PRIMARY KEY, packed BLOB NOT NULL);
+    CREATE TABLE type_definition (
+        type TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        told TEXT NOT NULL,
+        PRIMARY KEY (type, version)
+    ) WITHOUT ROWID;
+    """,
 )
