@@ -36,6 +36,8 @@ from minhos_mesh.runtime.validation import shown
 NS: Final = 1_000_000_000
 DEFAULT_PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
+LARGEST_NUMBER: Final = 2**63 - 2
+"""No sequence, number of a dead letter or instant in ns is larger; what is asked for beyond it is read as this."""
 
 _POLICIES: Final = {
     pb.SLOW_READER_POLICY_UNSPECIFIED: SlowReaderPolicy.KEEP_ALL_WITH_GAP,
@@ -132,8 +134,9 @@ def _refused(index: int, event_type: str, error: EventInvalid) -> Refused:
     elif isinstance(error, EventTooLarge):
         reason = reasons.ERROR_REASON_LIMIT_REACHED
         metadata |= {"limit": error.limit, "seen": str(error.seen), "allowed": str(error.allowed)}
+    place = f"events[{index}]: " if isinstance(error, EventTooLarge) else f"events[{index}]."
     violations = tuple(
-        FieldViolation(f"events[{index}].{violation.field}", f"events[{index}].{violation.description}")
+        FieldViolation(f"events[{index}].{violation.field}", f"{place}{violation.description}")
         for violation in error.violations
     )
     is_newer = isinstance(error, EventPayloadInvalid) and error.violations[0].field == "version"
@@ -297,10 +300,10 @@ def query_from_pb(request: pb.ListEventsRequest, known: Collection[str]) -> Even
         selection=known_selection(request.types, subject, "types", known),
         source=request.source if request.HasField("source") else None,
         correlation_id=request.correlation_id if request.HasField("correlation_id") else None,
-        after_sequence=after,
+        after_sequence=min(after, LARGEST_NUMBER),
         before_sequence=before,
-        since_ns=instant_ns(request.since_time) if request.HasField("since_time") else None,
-        before_ns=instant_ns(request.before_time) if request.HasField("before_time") else None,
+        since_ns=_stored_ns(request.since_time) if request.HasField("since_time") else None,
+        before_ns=_stored_ns(request.before_time) if request.HasField("before_time") else None,
         event_ids=tuple(uuid.UUID(event_id).bytes for event_id in request.event_ids),
         ascending=request.ascending,
         limit=page_size(request, default=DEFAULT_PAGE, largest=LARGEST_PAGE),
@@ -321,3 +324,8 @@ def timestamp(ns: int) -> timestamp_pb2.Timestamp:
 def instant_ns(stamp: timestamp_pb2.Timestamp) -> int:
     """An instant in ns since the Unix epoch."""
     return stamp.seconds * NS + stamp.nanos
+
+
+def _stored_ns(stamp: timestamp_pb2.Timestamp) -> int:
+    """An instant to compare with those of stored events: the nearest that one of them can have."""
+    return max(0, min(instant_ns(stamp), LARGEST_NUMBER))

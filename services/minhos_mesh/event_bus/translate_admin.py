@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from minhos_api.events.v1 import event_admin_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
 from minhos_mesh.event_bus.admin import EditEvent, Handled, Letters, Request, Reset, Saved
-from minhos_mesh.event_bus.domain.errors import EventTypeMissing
+from minhos_mesh.event_bus.domain.errors import DeadLetterUnknown, EventTypeMissing
 from minhos_mesh.event_bus.domain.patterns import Selection
 from minhos_mesh.event_bus.domain.records import DeadLetter, DeadLetterQuery, TypeCount
 from minhos_mesh.event_bus.payloads import Definition, Payloads
@@ -20,6 +20,7 @@ from minhos_mesh.event_bus.reports import ConsumerReport, ReaderReport, Retentio
 from minhos_mesh.event_bus.service import Start
 from minhos_mesh.event_bus.translate import (
     DEFAULT_PAGE,
+    LARGEST_NUMBER,
     LARGEST_PAGE,
     NS,
     event_to_pb,
@@ -32,6 +33,9 @@ from minhos_mesh.runtime.paging import make_token, page_size, read_token
 
 M = TypeVar("M", bound=Message)
 _UNMARKED: Final = ("request_id", "actor", "reason")
+LARGEST_PAGE_BYTES: Final = 2 * 1024 * 1024
+"""A page of dead letters ends with the first one that reaches this, so that every client of gRPC takes it."""
+
 EDITED: Final = "edited_by"
 """Key of the metadata of an event whose payload a person replaced."""
 
@@ -241,7 +245,11 @@ def deleted_to_pb(report: ConsumerReport) -> pb.DeleteConsumerResponse:
 
 
 def letters_query(request: pb.ListDeadLettersRequest, known: Collection[str]) -> DeadLetterQuery:
-    """Which dead letters to list, one more than the page has. Raises InvalidField, TypeUnknown, MeshError."""
+    """Which dead letters to list, one more than the page has.
+
+    Raises InvalidField, TypeUnknown, DeadLetterUnknown, MeshError.
+    """
+    _require_possible([request.number])
     position = read_token(request)
     return DeadLetterQuery(
         consumer=request.filter.consumer or None,
@@ -256,12 +264,28 @@ def letters_query(request: pb.ListDeadLettersRequest, known: Collection[str]) ->
 def letters_to_pb(
     request: pb.ListDeadLettersRequest, limit: int, found: Sequence[tuple[int, DeadLetter]], waiting: int
 ) -> pb.ListDeadLettersResponse:
-    """One page of dead letters; `limit` is that of the query."""
-    page = found[: limit - 1]
-    token = make_token(request, [page[-1][0]]) if len(found) == limit else ""
+    """One page of dead letters; `limit` is that of the query. It ends before when they are large."""
+    page = found[: min(limit - 1, _fitting([letter for _, letter in found]))]
+    token = make_token(request, [page[-1][0]]) if len(page) < len(found) else ""
     return pb.ListDeadLettersResponse(
         dead_letters=[_letter(number, letter) for number, letter in page], next_page_token=token, waiting=waiting
     )
+
+
+def _fitting(letters: Sequence[DeadLetter]) -> int:
+    """How many of these go into one page by their size."""
+    size = 0
+    for count, letter in enumerate(letters, 1):
+        size += len(letter.event.envelope) + sum(len(failure.error) for failure in letter.failures)
+        if size >= LARGEST_PAGE_BYTES:
+            return count
+    return len(letters)
+
+
+def _require_possible(numbers: Sequence[int]) -> None:
+    for number in numbers:
+        if number > LARGEST_NUMBER:
+            raise DeadLetterUnknown(number)
 
 
 def _letter(number: int, letter: DeadLetter) -> pb.DeadLetter:
@@ -280,8 +304,9 @@ def _letter(number: int, letter: DeadLetter) -> pb.DeadLetter:
 
 
 def letters_of(request: pb.RequeueDeadLettersRequest | pb.DeleteDeadLettersRequest, known: Collection[str]) -> Letters:
-    """Which dead letters a change is about. Raises InvalidField, TypeUnknown."""
+    """Which dead letters a change is about. Raises InvalidField, TypeUnknown, DeadLetterUnknown."""
     if request.WhichOneof("which") == "numbers":
+        _require_possible(request.numbers.numbers)
         return Letters(tuple(request.numbers.numbers), DeadLetterQuery())
     query = DeadLetterQuery(
         consumer=request.all.consumer or None, selection=_selection(request.all, "all.types", known)

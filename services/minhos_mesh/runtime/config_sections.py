@@ -79,6 +79,10 @@ class FeedSection(Section):
     """Seed of the random walk; the same seed and start give the same ticks."""
     history_hours: float = Field(24.0, ge=0, le=240)
     """History that a random walk writes before it begins."""
+    dtc_port: int | None = Field(None, ge=0, le=65_535)
+    """Port on loopback on which the simulator serves DTC as Sierra Chart does; 0 takes a free one, unset serves none."""
+    dtc_refused_exchanges: tuple[str, ...] = ()
+    """Exchanges whose data it refuses over DTC, as the real server refuses that of CME; orders are taken all the same."""
 
     @model_validator(mode="after")
     def _replay_has_file(self) -> FeedSection:

@@ -99,6 +99,42 @@ async def test_dead_letters_are_filtered_and_paged(stub: Any, admin: Any) -> Non
     reader.call.cancel()
 
 
+async def test_large_dead_letters_come_in_pages_that_every_client_takes(stub: Any, admin: Any) -> None:
+    large = [event(f"S{number}", metadata={"note": "x" * 1_000_000}) for number in range(7)]
+    await publish(stub, *large)
+    reader = RawReader(stub, durable("c", max_attempts=1, start_at_beginning=True))
+    await reader.open()
+    for item in await reader.events(7):
+        await reader.send(nack=bus_pb.SubscribeNack(sequence=item.event.sequence, error="no"))
+
+    async def all_dead() -> bool:
+        return int((await admin.ListDeadLetters(pb.ListDeadLettersRequest(page_size=1))).waiting) == 7
+
+    await until(all_dead)
+    numbers, token = [], ""
+    while True:
+        page = await admin.ListDeadLetters(pb.ListDeadLettersRequest(page_token=token))
+        assert page.ByteSize() < 4 * 1024 * 1024
+        numbers += [letter.number for letter in page.dead_letters]
+        token = page.next_page_token
+        if not token:
+            break
+    assert numbers == [1, 2, 3, 4, 5, 6, 7]
+    reader.call.cancel()
+
+
+async def test_a_number_that_no_letter_can_have_is_unknown(admin: Any) -> None:
+    for call in (
+        admin.ListDeadLetters(pb.ListDeadLettersRequest(number=2**63)),
+        admin.RequeueDeadLetters(requeue(numbers=[2**64 - 1])),
+        admin.DeleteDeadLetters(
+            pb.DeleteDeadLettersRequest(request_id="r", actor="ann", numbers=pb.DeadLetterNumbers(numbers=[2**63]))
+        ),
+    ):
+        told = await refused(call)
+        assert (told.code.name, told.reason) == ("NOT_FOUND", "ERROR_REASON_DEAD_LETTER_UNKNOWN")
+
+
 async def test_a_requeued_letter_that_is_acknowledged_is_gone(stub: Any, admin: Any) -> None:
     reader = await give_up(stub, "NQ", "ES")
     await letters(admin, 2)

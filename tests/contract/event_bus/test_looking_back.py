@@ -5,7 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from tests.contract.event_bus.conftest import Bus
 from tests.contract.event_bus.speaking import RawReader, code_and_reason, durable, event, stopped, until
 
@@ -68,3 +71,21 @@ async def test_statistics_agree_with_what_happened_and_say_since_when(stub: Any,
     assert (later.delivered, later.failed, later.refused) == (0, 0, 0)
     assert later.consumers[0].redelivered == 1
     assert now.start_time.ToNanoseconds() < later.start_time.ToNanoseconds()
+
+
+async def test_what_lies_beyond_every_sequence_and_time_is_asked_for_in_vain(stub: Any) -> None:
+    await publish(stub, event(), event())
+    far, long_ago = Timestamp(seconds=2**62), Timestamp(seconds=-(2**62))
+    for request, found in (
+        (pb.ListEventsRequest(after_sequence=2**64 - 1), 0),
+        (pb.ListEventsRequest(after_sequence=2**64 - 1, ascending=True), 0),
+        (pb.ListEventsRequest(since_time=far), 0),
+        (pb.ListEventsRequest(before_time=long_ago), 0),
+        (pb.ListEventsRequest(since_time=long_ago, before_time=far), 2),
+    ):
+        assert len((await stub.ListEvents(request)).events) == found
+
+
+async def test_an_event_that_is_too_large_is_told_by_its_place(stub: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=r"events\[1\]: the event has \d+ bytes: allowed is 1048576"):
+        await publish(stub, event(), event(metadata={"note": "x" * 1_100_000}))

@@ -287,6 +287,7 @@ async def test_a_dead_letter_is_on_disk_before_its_event_goes(
     reader = await bus.open_durable(ALL, BEGINNING, 100, Durable("c", "m", max_attempts=1))
     await bus.publish([make_event(), make_event(subject="other")])
     assert await got(reader, 2) == [1, 2]
+    clock.advance(1)
     reader.nack(1, "it failed", None)
     keeper, _ = retention(bus, clock, max_events=1)
     await keeper.round()
@@ -308,6 +309,7 @@ async def test_nothing_goes_while_what_consumers_settled_cannot_be_written(
         raise StorageError("no room")
 
     monkeypatch.setattr(bus.engine, "save", refuse)
+    clock.advance(1)
     reader.ack([1, 2])
     keeper, _ = retention(bus, clock, max_events=1)
     await keeper.round()

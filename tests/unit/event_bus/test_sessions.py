@@ -33,6 +33,7 @@ class Talk:
 
     async def hold(self, bus: EventBus) -> None:
         async for answer in SubscribeSession(bus, self.requests(), asyncio.Event()).responses():
+            assert isinstance(answer, pb.SubscribeResponse), "nothing is delivered here"
             self.answers.append(answer.WhichOneof("message"))
 
     async def heard(self, count: int) -> None:

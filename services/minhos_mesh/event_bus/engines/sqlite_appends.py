@@ -103,15 +103,12 @@ class Appends:
         events = tuple(e for each in outcomes if isinstance(each, journal.Committed) for e in each.events)
         for _ in outcomes:
             reached("publish.after_commit")
-        if events:
-            self._remember(journal.Committed(Appended((), 0), events))
-        for waiting, outcome in zip(this.taken, outcomes, strict=True):
-            if waiting.future.done():
-                continue
-            if isinstance(outcome, BusError):
-                waiting.future.set_exception(outcome)
-            else:
-                waiting.future.set_result(outcome.appended)
+        try:
+            if events:
+                self._remember(journal.Committed(Appended((), 0), events))
+        finally:
+            for waiting, outcome in zip(this.taken, outcomes, strict=True):
+                _answer(waiting.future, outcome)
 
     def _refuse(self, this: _Round, error: Exception | None) -> None:
         """Tells everyone of a round that it failed, and everyone who waits: whoever has several batches under way sends them
@@ -130,3 +127,12 @@ class Appends:
                 waiting.future.cancel()
             else:
                 waiting.future.set_exception(error)
+
+
+def _answer(future: asyncio.Future[Appended], outcome: journal.Outcome) -> None:
+    if future.done():
+        return  # whoever waited has given up
+    if isinstance(outcome, BusError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome.appended)

@@ -15,13 +15,15 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from minhos_mesh.runtime.storage import Connection, Database
+from minhos_mesh.runtime.storage import Connection, Database, StorageError
 
 _LOG: Final = logging.getLogger(__name__)
 
 EVERY_S: Final = 0.25
 LONG_PAGES: Final = 8192
-"""Length of the log from which on the writer itself does the rest, after which it begins anew; 32 MB."""
+"""Length of the log at which it is begun anew; 32 MB."""
+TOO_LONG_PAGES: Final = 4 * LONG_PAGES
+"""Length at which the writer folds in whatever is left, should the connection beside it not get to that."""
 
 
 @contextlib.asynccontextmanager
@@ -41,23 +43,34 @@ async def folding(database: Database) -> AsyncIterator[None]:
 
 
 def _fold_rarely(connection: Connection) -> None:
-    connection.execute(f"PRAGMA wal_autocheckpoint = {LONG_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {TOO_LONG_PAGES}")
+
+
+def _fold_now(connection: Connection) -> None:
+    """Has the commit of this fold in what is left, behind which the log begins anew; it is called for by a page that is written."""
+    connection.execute("PRAGMA wal_autocheckpoint = 1")
+    connection.execute("UPDATE head SET sequence = sequence")
 
 
 async def _fold_often(database: Database, connection: Connection, pool: ThreadPoolExecutor) -> None:
     loop, folded = asyncio.get_running_loop(), 0
     while True:
         await asyncio.sleep(EVERY_S)
-        commits = database.counters.commits
-        if commits == folded:
+        if database.counters.commits == folded:
             continue
         try:
-            await loop.run_in_executor(pool, _fold, connection)
-        except sqlite3.Error as error:
+            if await loop.run_in_executor(pool, _fold, connection) >= LONG_PAGES:
+                await loop.run_in_executor(
+                    pool, _fold, connection
+                )  # what came meanwhile, so that hardly anything is left
+                await database.write(_fold_now)
+                await database.write(_fold_rarely)
+        except (StorageError, sqlite3.Error) as error:
             _LOG.warning("%s: its log is not folded in and grows meanwhile: %s", database.path, error)
-        folded = commits
+        folded = database.counters.commits
 
 
-def _fold(connection: Connection) -> None:
-    """Copies what is committed and read by nobody in an older state; waits for nobody."""
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+def _fold(connection: Connection) -> int:
+    """Copies what is committed and read by nobody in an older state, waiting for nobody; gives the length of the log."""
+    _, length, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return int(length)
