@@ -22,7 +22,7 @@ from rich.table import Table
 from tests.performance.mesh_run import MeshFailed
 from tests.performance.results import Benchmark, Metric, Settings
 
-NAMES: Final = ("startup", "path", "orders", "registry")
+NAMES: Final = ("startup", "path", "orders", "registry", "bus")
 """One module of this folder each."""
 _VERSIONS: Final = ("minhos-mesh", "grpcio", "protobuf", "numpy", "uvloop")
 
@@ -89,16 +89,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true", help="show the names with what they measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE as JSON too")
     parser.add_argument("--rounds", type=_rounds, help="interleaved rounds; each benchmark has its own number")
+    parser.add_argument(
+        "--section", action="append", default=[], metavar="SECTION", help="only this part of NAME; may be given again"
+    )
+    parser.add_argument("--long", action="store_true", help="with what takes many minutes")
     asked = parser.parse_args(arguments)
     out = Console(width=None if sys.stdout.isatty() else 160)
     if asked.list:
         for name in NAMES:
-            out.print(f"  {name:<10} {load(name).about}", highlight=False)
+            benchmark = load(name)
+            parts = f" (sections: {', '.join(benchmark.sections)})" if benchmark.sections else ""
+            out.print(f"  {name:<10} {benchmark.about}{parts}", highlight=False, soft_wrap=True)
         return 0
     if asked.name is None:
         parser.error("NAME is missing: --list shows the names")
+    benchmark = load(asked.name)
+    for section in asked.section:
+        if section not in benchmark.sections:
+            known = ", ".join(benchmark.sections) or "none"
+            parser.error(f"--section is {section!r}: {asked.name} has {known}")
     try:
-        _run(load(asked.name), asked.rounds, asked.json, out)
+        _run(benchmark, asked, out)
     except MeshFailed as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -112,11 +123,14 @@ def _rounds(text: str) -> int:
     return rounds
 
 
-def _run(benchmark: Benchmark, rounds: int | None, json_file: Path | None, out: Console) -> None:
+def _run(benchmark: Benchmark, asked: argparse.Namespace, out: Console) -> None:
+    json_file: Path | None = asked.json
     told: dict[str, Any] = {"bench": benchmark.name, "machine": machine(), "versions": versions()}
     say = Console(stderr=True, highlight=False, style="dim")
     with tempfile.TemporaryDirectory(prefix="minhos-bench-") as folder:
-        settings = Settings(rounds or benchmark.rounds, Path(folder), functools.partial(say.print, soft_wrap=True))
+        line = functools.partial(say.print, soft_wrap=True)
+        rounds = asked.rounds or benchmark.rounds
+        settings = Settings(rounds, Path(folder), line, asked.section, asked.long)
         metrics = asyncio.run(_awaited(benchmark, settings))
     told["results"] = [metric.as_json() for metric in metrics]
     out.print(table(benchmark, metrics))

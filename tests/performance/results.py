@@ -102,6 +102,10 @@ class Settings:
     """An empty folder for everything that the run writes."""
     say: Callable[[str], None]
     """Where a line of progress goes."""
+    sections: Sequence[str] = ()
+    """The parts of the benchmark that are asked for; all when empty."""
+    long: bool = False
+    """Whether what takes many minutes is asked for too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,8 @@ class Benchmark:
     rounds: int
     """Rounds when none are asked for."""
     run: Callable[[Settings], Awaitable[Sequence[Metric]]]
+    sections: Sequence[str] = ()
+    """Parts that can be asked for alone."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
