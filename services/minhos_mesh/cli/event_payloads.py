@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -45,7 +45,7 @@ def payload_dict(event: event_pb2.Event) -> dict[str, Any] | None:
             return _as_dict(event.payload, None)
         told = _as_dict(kind.FromString(event.payload.value), kind.DESCRIPTOR.file.pool)
         return {"@type": event.payload.type_url, **told}
-    except (TypeError, ValueError, KeyError, DecodeError):
+    except (TypeError, ValueError, KeyError, DecodeError, SerializeToJsonError):
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import re
 import sys
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from google.protobuf.json_format import SerializeToJsonError
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
@@ -103,15 +105,15 @@ async def tail(paths: MeshPaths, following: Following, *, as_json: bool) -> None
     )
     if following.latest:
         opening.ephemeral.slow_reader_policy = pb.SLOW_READER_POLICY_LATEST_PER_SUBJECT
-    asked: asyncio.Queue[pb.SubscribeRequest] = asyncio.Queue()
+    asked: asyncio.Queue[pb.SubscribeRequest | None] = asyncio.Queue()
     asked.put_nowait(pb.SubscribeRequest(open=opening))
 
     async def requests() -> AsyncIterator[pb.SubscribeRequest]:
-        while True:
-            yield await asked.get()
+        while (request := await asked.get()) is not None:
+            yield request
 
     shown = 0
-    async with connected(paths) as link:
+    async with connected(paths) as link, _ended(asked):
         async for answer in link.clients.stub(EventBusServiceStub).Subscribe(requests()):
             if answer.WhichOneof("message") == "gap":
                 _print_gap(answer.gap, as_json=as_json)
@@ -126,6 +128,16 @@ async def tail(paths: MeshPaths, following: Following, *, as_json: bool) -> None
                 asked.put_nowait(pb.SubscribeRequest(credit=credit))
 
 
+@contextlib.asynccontextmanager
+async def _ended(asked: asyncio.Queue[pb.SubscribeRequest | None]) -> AsyncIterator[None]:
+    """Ends what asks at the end of a call, also of one that the bus has refused, so that no task of it is left over."""
+    try:
+        yield
+    finally:
+        asked.put_nowait(None)
+        await asyncio.sleep(0)
+
+
 async def export(paths: MeshPaths, wanted: Wanted, file: Path | None) -> None:
     """Writes what is stored now as JSON lines. Raises CommandFailed."""
     request = _request(wanted, oldest_first=True)
@@ -135,7 +147,7 @@ async def export(paths: MeshPaths, wanted: Wanted, file: Path | None) -> None:
             return
         try:
             with file.open("x", encoding="utf-8") as target:
-                count = await _write(link, request, target)
+                count = await _write_whole(link, request, target, file)
         except FileExistsError:
             raise CommandFailed(f"{file} exists already: an export overwrites nothing") from None
         except OSError as error:
@@ -209,12 +221,22 @@ def event_dict(event: event_pb2.Event) -> dict[str, Any]:
     bare = event_pb2.Event()
     bare.CopyFrom(event)
     bare.ClearField("payload")
-    told = show.message_dict(bare)
+    told = _envelope_dict(bare)
     told["payload"] = event_payloads.payload_dict(event) or {
         "@type": event.payload.type_url,
         "undecoded": base64.b64encode(event.payload.value).decode(),
     }
     return told
+
+
+def _envelope_dict(bare: event_pb2.Event) -> dict[str, Any]:
+    """An event without its payload; an `event_time` that is no time in JSON is told as it stands."""
+    try:
+        return show.message_dict(bare)
+    except SerializeToJsonError:
+        seconds, nanos = bare.event_time.seconds, bare.event_time.nanos
+        bare.ClearField("event_time")
+        return {**show.message_dict(bare), "event_time": f"no time: {seconds} s and {nanos} ns since 1970"}
 
 
 def payload_text(event: event_pb2.Event) -> str:
@@ -330,6 +352,15 @@ async def _stored(link: Link, request: pb.ListEventsRequest, count: int | None) 
         request.page_token = page.next_page_token
         if not request.page_token or seen == count:
             return
+
+
+async def _write_whole(link: Link, request: pb.ListEventsRequest, target: TextIO, file: Path) -> int:
+    """As _write; what is written only in part is taken away, so that nobody takes it for everything."""
+    try:
+        return await _write(link, request, target)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
 
 
 async def _write(link: Link, request: pb.ListEventsRequest, target: TextIO) -> int:

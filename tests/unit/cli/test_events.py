@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb
 from minhos_api.events.v1 import event_pb2
+from minhos_api.market.v1.market_events_pb2 import MarketDataUpdated
 from minhos_api.registry.v1.registry_events_pb2 import ServiceStarted
 from minhos_mesh.cli import event_care, event_reading
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.main import app
 from minhos_mesh.runtime.events import make_event
+from minhos_mesh.runtime.paths import MeshPaths
 
 
 def event(**more: str) -> event_pb2.Event:
@@ -96,3 +103,53 @@ def test_a_payload_is_typed_as_the_message_of_its_event_type() -> None:
     for text, why in (('{"servce": "x"}', "servce"), ("[]", "is no"), ("{", "is no"), ("@/no/such", "cannot be read")):
         with pytest.raises(CommandFailed, match=why):
             event_care._payload(text, "service.started", ServiceStarted)
+
+
+def test_an_event_whose_times_are_none_is_shown_all_the_same() -> None:
+    strange = event()
+    strange.event_time.seconds, strange.event_time.nanos = 2**62, -1
+    told = event_reading.event_dict(strange)
+    assert told["event_time"] == f"no time: {2**62} s and -1 ns since 1970"
+    assert told["payload"]["service"] == "ai_brain"
+
+
+def test_a_payload_with_a_time_that_is_none_is_shown_as_bytes() -> None:
+    updated = MarketDataUpdated()
+    updated.quote.event_time.seconds = 2**62
+    strange = make_event(updated, subject="NQZ26-CME", source="market_data", time_ns=1)
+    assert event_reading.event_dict(strange)["payload"]["undecoded"]
+
+
+async def test_an_export_that_breaks_off_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Link:
+        clients = None
+
+    @contextlib.asynccontextmanager
+    async def connected(_: MeshPaths) -> AsyncIterator[Link]:
+        yield Link()
+
+    async def breaks(*_: object) -> AsyncIterator[event_pb2.Event]:
+        yield event()
+        raise CommandFailed("the bus is gone")
+
+    monkeypatch.setattr(event_reading, "connected", connected)
+    monkeypatch.setattr(event_reading, "_stored", breaks)
+    wanted = event_reading.Wanted((), None, None, None, None, None, None)
+    with pytest.raises(CommandFailed, match="the bus is gone"):
+        await event_reading.export(MeshPaths(tmp_path), wanted, tmp_path / "events.jsonl")
+    assert not (tmp_path / "events.jsonl").exists()
+
+
+async def test_what_a_call_would_still_ask_ends_with_the_call() -> None:
+    asked: asyncio.Queue[bus_pb.SubscribeRequest | None] = asyncio.Queue()
+
+    async def asking() -> None:
+        while await asked.get() is not None:
+            pass
+
+    with pytest.raises(CommandFailed):
+        async with event_reading._ended(asked):
+            task = asyncio.create_task(asking())
+            await asyncio.sleep(0)
+            raise CommandFailed("refused by the bus")
+    assert task.done()

@@ -320,17 +320,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STORE_FULL: _ErrorReason.ValueType  # 53
     """The disk has no room for what is to be stored: nothing of the request is stored. RESOURCE_EXHAUSTED.
 
-    Example: {reason: "ERROR_REASON_STORE_FULL"}
+    Example: {reason: "ERROR_REASON_STORE_FULL", metadata: {}}
     """
     ERROR_REASON_STORE_DAMAGED: _ErrorReason.ValueType  # 54
     """A store does not hold what was written to it: the damage is told and what is damaged is not served. DATA_LOSS.
 
-    Example: {reason: "ERROR_REASON_STORE_DAMAGED"}
+    Example: {reason: "ERROR_REASON_STORE_DAMAGED", metadata: {}}
     """
     ERROR_REASON_STORE_FAILED: _ErrorReason.ValueType  # 55
     """The disk of a store fails, or the store went to another instance: nothing of the request is stored. UNAVAILABLE.
 
-    Example: {reason: "ERROR_REASON_STORE_FAILED"}
+    Example: {reason: "ERROR_REASON_STORE_FAILED", metadata: {}}
     """
     ERROR_REASON_HISTORY_NOT_HELD: _ErrorReason.ValueType  # 60
     """No tick of that symbol, or none of that provenance, is kept. NOT_FOUND.
@@ -652,17 +652,17 @@ Example: {reason: "ERROR_REASON_DEAD_LETTER_UNKNOWN", metadata: {"number": "17"}
 ERROR_REASON_STORE_FULL: ErrorReason.ValueType  # 53
 """The disk has no room for what is to be stored: nothing of the request is stored. RESOURCE_EXHAUSTED.
 
-Example: {reason: "ERROR_REASON_STORE_FULL"}
+Example: {reason: "ERROR_REASON_STORE_FULL", metadata: {}}
 """
 ERROR_REASON_STORE_DAMAGED: ErrorReason.ValueType  # 54
 """A store does not hold what was written to it: the damage is told and what is damaged is not served. DATA_LOSS.
 
-Example: {reason: "ERROR_REASON_STORE_DAMAGED"}
+Example: {reason: "ERROR_REASON_STORE_DAMAGED", metadata: {}}
 """
 ERROR_REASON_STORE_FAILED: ErrorReason.ValueType  # 55
 """The disk of a store fails, or the store went to another instance: nothing of the request is stored. UNAVAILABLE.
 
-Example: {reason: "ERROR_REASON_STORE_FAILED"}
+Example: {reason: "ERROR_REASON_STORE_FAILED", metadata: {}}
 """
 ERROR_REASON_HISTORY_NOT_HELD: ErrorReason.ValueType  # 60
 """No tick of that symbol, or none of that provenance, is kept. NOT_FOUND.

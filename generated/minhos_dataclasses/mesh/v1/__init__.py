@@ -452,21 +452,21 @@ class ErrorReason(betterproto.Enum):
     """
     The disk has no room for what is to be stored: nothing of the request is stored. RESOURCE_EXHAUSTED.
     
-     Example: {reason: "ERROR_REASON_STORE_FULL"}
+     Example: {reason: "ERROR_REASON_STORE_FULL", metadata: {}}
     """
 
     STORE_DAMAGED = 54
     """
     A store does not hold what was written to it: the damage is told and what is damaged is not served. DATA_LOSS.
     
-     Example: {reason: "ERROR_REASON_STORE_DAMAGED"}
+     Example: {reason: "ERROR_REASON_STORE_DAMAGED", metadata: {}}
     """
 
     STORE_FAILED = 55
     """
     The disk of a store fails, or the store went to another instance: nothing of the request is stored. UNAVAILABLE.
     
-     Example: {reason: "ERROR_REASON_STORE_FAILED"}
+     Example: {reason: "ERROR_REASON_STORE_FAILED", metadata: {}}
     """
 
     HISTORY_NOT_HELD = 60
