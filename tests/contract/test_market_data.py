@@ -18,10 +18,10 @@ from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
 from minhos_api.market.v1 import provenance_pb2, tick_pb2
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
+from minhos_mesh.history.domain.validation import Rules
 from minhos_mesh.market_data import bootstrap
 from minhos_mesh.market_data.announcer import BusAnnouncer
 from minhos_mesh.market_data.domain.feed import LastQuote
-from minhos_mesh.market_data.domain.validation import Rules
 from minhos_mesh.market_data.service import NO_TICKS, REPLAY_WAITS, MarketDataService, Settings
 from minhos_mesh.market_data.servicer import ERRORS, MarketDataIngestServicer, MarketDataProviderServicer
 from minhos_mesh.market_data.translate import StreamEncoder
@@ -820,7 +820,8 @@ async def test_what_is_built_serves_its_contracts_whole(tmp_path: Path) -> None:
     async with bootstrap.build(context) as parts:
         async with MeshServer(parts.servicers, errors=parts.errors) as server:
             await parts.start()
-            assert server.contracts == [PROVIDER, INGEST]
+            others = [f"minhos_api.market.v1.{name}Service" for name in ("History", "Instrument")]
+            assert sorted(server.contracts) == sorted([PROVIDER, INGEST, *others])
             clients = Clients({PROVIDER: server.address})
             answer = await clients.stub(MarketDataProviderServiceStub).GetAllMarketData(pb2.GetAllMarketDataRequest())
             assert [symbol.symbol for symbol in answer.symbols] == [ES, NQ]

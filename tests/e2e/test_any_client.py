@@ -40,6 +40,8 @@ CALLS: dict[str, Call] = {
     "minhos_api.events.v1.EventAdminService": Call("GetStats", {}, "published"),
     "minhos_api.market.v1.MarketDataProviderService": Call("GetMarketData", {}, "PROVENANCE_SIMULATED"),
     "minhos_api.market.v1.MarketDataIngestService": Call("IngestTicks", {}, "INVALID_FIELD"),
+    "minhos_api.market.v1.HistoryService": Call("GetBars", {"page_size": 1}, "tradingDay"),
+    "minhos_api.market.v1.InstrumentService": Call("ResolveSymbol", {"symbol": "NQ"}, '"byRule": true'),
     "minhos_api.sierra.v1.SierraClientService": Call("GetStatus", {}, "SIERRA_FEED_STATE_TAILING"),
     "minhos_api.sierra.v1.SierraSimulatorService": Call("GetStatus", {}, "SIMULATOR_ACTIVITY_"),
     "minhos_api.venue.v1.VenueService": Call("GetVenueStatus", {}, '"accepting": true'),

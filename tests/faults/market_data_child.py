@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from minhos_mesh.market_data.domain.validation import Rules
+from minhos_mesh.history.domain.validation import Rules
 from minhos_mesh.market_data.service import MarketDataService, Settings
 from minhos_mesh.market_data.servicer import ERRORS, MarketDataIngestServicer, MarketDataProviderServicer
 from minhos_mesh.market_data.translate import StreamEncoder

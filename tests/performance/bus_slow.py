@@ -46,8 +46,21 @@ async def slow_readers(settings: Settings) -> Sequence[Metric]:
     without, with_them = scenes
     beside = "the same without them"
     return [
-        Metric(f"deliver p99 of others beside slow readers, {EVENTS_PER_S:,}/s", "ms", with_them.tails, beside, without.tails, REACH),
-        Metric(f"deliver p50 of others beside slow readers, {EVENTS_PER_S:,}/s", "ms", with_them.halves, beside, without.halves),
+        Metric(
+            f"deliver p99 of others beside slow readers, {EVENTS_PER_S:,}/s",
+            "ms",
+            with_them.tails,
+            beside,
+            without.tails,
+            REACH,
+        ),
+        Metric(
+            f"deliver p50 of others beside slow readers, {EVENTS_PER_S:,}/s",
+            "ms",
+            with_them.halves,
+            beside,
+            without.halves,
+        ),
         Metric("lag of a durable reader that is stopped (SIGSTOP), as GetStats tells", "events", lags["stopped"]),
         Metric("lag of a durable reader at a tenth of the speed, as GetStats tells", "events", lags["tenth"]),
         Metric("skipped by a latest-per-subject reader at a tenth of the speed", "events", lags["skipped"]),

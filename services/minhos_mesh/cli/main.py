@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from minhos_mesh.cli.contract import contract_app
+from minhos_mesh.cli.data import data_app
 from minhos_mesh.cli.events import events_app
 from minhos_mesh.cli.failure import CommandFailed, fail
 from minhos_mesh.cli.options import DataDir, Json, paths_of, seconds
@@ -27,6 +28,7 @@ app.add_typer(order_app, name="order")
 state_app: Final = typer.Typer(help="Show or change the state of the system.", invoke_without_command=True)
 app.add_typer(state_app, name="state")
 app.add_typer(contract_app, name="contract")
+app.add_typer(data_app, name="data")
 app.add_typer(events_app, name="events")
 app.add_typer(route_app, name="route")
 

@@ -13,7 +13,7 @@ from minhos_api.events.v1 import event_pb2
 from minhos_mesh.event_bus import translate
 from minhos_mesh.event_bus.domain.records import MAX_EVENT_BYTES, NewEvent
 from minhos_mesh.event_bus.payloads import Payloads
-from minhos_mesh.runtime.event_envelope import EventInvalid, check_payload
+from minhos_mesh.runtime.event_envelope import EventInvalid, check_payload, has_whole_time
 from minhos_mesh.runtime.validation import violations_of
 
 _SURELY_SMALL: Final = MAX_EVENT_BYTES - 1024
@@ -37,6 +37,8 @@ def _good(events: Sequence[event_pb2.Event], payloads: Payloads) -> list[NewEven
     kinds: dict[tuple[str, int, str], Reads] = {}
     found: list[NewEvent] = []
     for event in events:
+        if not has_whole_time(event):
+            return None
         kind, payload = event.type, event.payload
         key = kind, event.version, payload.type_url
         try:

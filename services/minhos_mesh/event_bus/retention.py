@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -43,9 +44,8 @@ class Retention:
         self._taken = 0
         self._checked_ns: int | None = None
         self._held_back: tuple[str, ...] = ()
-        self._start = clock.monotonic(), clock.wall_ns(), bus.bounds.newest
-        self._seen: deque[tuple[float, int]] = deque()
-        """From when on which event and all before it may be old, on the clock that nobody sets."""
+        self._seen = deque([(-math.inf, 0), (clock.monotonic(), bus.bounds.newest)])
+        """When which event was the newest, on the clock that nobody sets; what was before the start counts from the start."""
 
     def report(self) -> RetentionReport:
         """What it did since the bus started, and whom it waits for."""
@@ -121,15 +121,11 @@ class Retention:
             aged = await engine.first_stored_at(now - limits.max_age_ns)
         if limits.unacked_max_age_ns is not None:
             unacked = await engine.first_stored_at(now - limits.unacked_max_age_ns)
-        young = min(await engine.first_stored_at(now - limits.keep_ns), await self._young())
+        young = min(await engine.first_stored_at(now - limits.keep_ns), self._young())
         return Marks(aged, unacked, young, engine.bounds.oldest)
 
-    async def _young(self) -> int:
-        """The first event that is too young to go even if the wall clock was set forward since the bus started."""
-        if not self._seen:
-            start, wall_ns, newest = self._start
-            young_then = await self._bus.engine.first_stored_at(wall_ns - self._limits.keep_ns)
-            self._seen += [(start, min(young_then - 1, newest)), (start, newest)]
+    def _young(self) -> int:
+        """The first event that is too young to go even if the wall clock was set forward, while the bus runs or before."""
         now, keep_s = self._clock.monotonic(), self._limits.keep_ns / 1e9
         self._seen.append((now, self._bus.bounds.newest))
         while len(self._seen) > 1 and self._seen[1][0] <= now - keep_s:

@@ -34,6 +34,10 @@ from minhos_mesh.runtime.conditions import Conditions
 
 _LOG: Final = logging.getLogger(__name__)
 
+MAX_PAGE_BYTES: Final = 2 * 1024 * 1024
+"""Encoded events of one page; with one event more it still fits into what every client takes."""
+_READ_AT_ONCE: Final = 100
+
 CONSUMERS_AHEAD: Final = "CONSUMERS_AHEAD"
 """The journal ends before what its consumers had: the disk, or whatever keeps it, lost what was acknowledged."""
 
@@ -170,14 +174,26 @@ class EventBus:
         reader.close(clean=clean)
 
     async def list_events(self, query: EventQuery) -> tuple[list[StoredEvent], int | None]:
-        """One page of stored events, and where the next page goes on; None when this was the last."""
+        """One page of stored events, and where the next page goes on; None when this was the last. A page ends at its limit,
+        or with the event that makes it larger than MAX_PAGE_BYTES.
+        """
         events: list[StoredEvent] = []
+        held = 0
         low, high = query.after_sequence, query.before_sequence
         while True:
             page = await self.engine.list_events(
-                replace(query, after_sequence=low, before_sequence=high, limit=query.limit - len(events))
+                replace(
+                    query,
+                    after_sequence=low,
+                    before_sequence=high,
+                    limit=min(query.limit - len(events), _READ_AT_ONCE),
+                )
             )
-            events += page.events
+            for event in page.events:
+                if held > MAX_PAGE_BYTES:
+                    return events, events[-1].sequence
+                events.append(event)
+                held += len(event.envelope)
             bounds = self.engine.bounds
             if query.ascending:
                 low = page.through

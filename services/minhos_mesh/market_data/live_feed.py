@@ -22,15 +22,43 @@ class Owner(Protocol):
         """Ends it with an error."""
 
 
+class Recording(Protocol):
+    """Keeps what is sequenced."""
+
+    def took(self, feed: SymbolFeed) -> None:
+        """Something was sequenced."""
+
+    def flush(self, feed: SymbolFeed) -> None:
+        """The generation may be given up next."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether to ask for room before more comes."""
+
+    async def room(self) -> None:
+        """Returns when more may come."""
+
+
 class LiveFeed:
     """One symbol while the service runs: the feed, its one source and its readers."""
 
-    def __init__(self, feed: SymbolFeed, clock: Clock, *, replay_readers: int, grace_s: float) -> None:
+    def __init__(
+        self,
+        feed: SymbolFeed,
+        clock: Clock,
+        *,
+        replay_readers: int,
+        grace_s: float,
+        recording: Recording | None = None,
+    ) -> None:
         """A replay waits for `replay_readers` lossless readers before it overwrites the first tick that is held.
 
         A lossless reader that has gone is waited for during `grace_s`, so that it can resume.
         """
         self.feed = feed
+        self._recording = recording
+        # Less than is held, so that what has come is handed to the recording before it is overwritten.
+        self._step = STEP_TICKS if recording is None else min(STEP_TICKS, feed.ring.capacity // 2)
         self.owner: Owner | None = None
         """The session of the source that is connected."""
         self.ended = False
@@ -57,6 +85,8 @@ class LiveFeed:
         if self.owner is not None and held is not None and (held.name, held.epoch) != (source.name, source.epoch):
             raise SourceConflict(self.feed.symbol, source, held, "must wait until the stream of that one ends")
         epoch, former = self.feed.epoch, self.owner
+        if self._recording is not None:
+            self._recording.flush(self.feed)
         position = self.feed.open(source)
         if self.feed.epoch != epoch:
             self._lossless_seen = len(self._holders)
@@ -84,13 +114,17 @@ class LiveFeed:
             for wake in self.wakers:
                 wake()
             at += step
+            if self._recording is not None:
+                self._recording.took(self.feed)
+                if self._recording.crowded:
+                    await self._recording.room()
             if at < count:
                 await asyncio.sleep(0)
 
     def _room_now(self, owner: Owner) -> int:
         if self.owner is not owner and self.feed.source is not None:
             raise self._replaced(self.feed.source)
-        return min(self.room(), STEP_TICKS)
+        return min(self.room(), self._step)
 
     async def _room_for(self, owner: Owner) -> int:
         while not (room := self._room_now(owner)):

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from minhos_mesh.history.domain.validation import Rules
 from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
-from minhos_mesh.market_data.domain.validation import Rules
-from minhos_mesh.market_data.live_feed import LiveFeed
+from minhos_mesh.market_data.live_feed import LiveFeed, Recording
 from minhos_mesh.market_data.ports import Announcer, Encoder
 from minhos_mesh.market_data.sessions import ReaderSession, SourceSession, SymbolUnknown
 from minhos_mesh.matching.session import session_open
@@ -60,7 +60,14 @@ class Standing:
 class MarketDataService:
     """Market data of one mesh: sources put ticks in, readers take them out, each at its own pace."""
 
-    def __init__(self, settings: Settings, clock: Clock, conditions: Conditions, encoder: Encoder) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        conditions: Conditions,
+        encoder: Encoder,
+        recording: Recording | None = None,
+    ) -> None:
         self._settings, self._clock, self._conditions, self._encoder = settings, clock, conditions, encoder
         self.standings = {
             symbol: Standing(
@@ -69,6 +76,7 @@ class MarketDataService:
                     clock,
                     replay_readers=settings.replay_readers,
                     grace_s=settings.grace_s,
+                    recording=recording,
                 )
             )
             for symbol, rules in sorted(settings.rules.items())

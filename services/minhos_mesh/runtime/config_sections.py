@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -255,6 +255,15 @@ class EventBusSection(Section):
             if count < 1:
                 raise ValueError(f"{name} is {count}: allowed is 1 or more")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_limit_is_none_for_all(cls, given: Any) -> Any:
+        """Where there is no limit at all, what was not acknowledged has none either unless it is given one."""
+        if not isinstance(given, dict):
+            return given
+        pairs = (("unacked_max_age_h", "max_age_h"), ("unacked_max_mb", "max_mb"))
+        return {**{hard: 0 for hard, soft in pairs if given.get(soft) in (0, "0")}, **given}
 
     @model_validator(mode="after")
     def _unacked_is_more(self) -> EventBusSection:

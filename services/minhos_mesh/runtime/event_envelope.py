@@ -173,9 +173,21 @@ def check_payload(event: event_pb2.Event, catalogue: Catalogue = OWN) -> EventTy
     return contract
 
 
+def has_whole_time(event: event_pb2.Event) -> bool:
+    """Whether the nanoseconds of its time are those of one second, which rules of a contract cannot say."""
+    return 0 <= event.event_time.nanos < 1_000_000_000
+
+
+def _time_violations(event: event_pb2.Event) -> tuple[FieldViolation, ...]:
+    if has_whole_time(event):
+        return ()
+    text = f"event_time.nanos is {event.event_time.nanos}: allowed is 0 to 999999999"
+    return (FieldViolation("event_time.nanos", text),)
+
+
 def check_event(event: event_pb2.Event, catalogue: Catalogue = OWN) -> None:
     """Checks envelope, size and payload, as the bus does. Raises EventInvalid."""
-    violations = violations_of(event)
+    violations = violations_of(event) or _time_violations(event)
     if violations:
         raise EventInvalid(violations)
     size = event.ByteSize()

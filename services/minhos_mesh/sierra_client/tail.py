@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minhos_mesh.sierra_client.domain import Identity
-from minhos_mesh.sierra_files.layout import Records, records_in
+from minhos_mesh.sierra_files.layout import Records
 from minhos_mesh.sierra_files.reader import ScidFile
 from minhos_mesh.sierra_files.ticks import last_is_final
 
@@ -82,5 +82,5 @@ class ScidTail:
             return  # What is open stays readable; whether it was replaced is not known, so nothing is claimed.
         if (status.st_dev, status.st_ino) != (self._file.device, self._file.inode):
             raise GenerationLost(f"{self._file.path} was replaced by another file")
-        if records_in(status.st_size) < self._index:
+        if self._file.count_of(status.st_size) < self._index:
             raise GenerationLost(self._short(self._index))

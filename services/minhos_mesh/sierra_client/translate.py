@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
-from minhos_mesh.runtime.tick_layout import TickKind, TradeSide, new_ticks
 from minhos_mesh.runtime.ticks import encode_wire, in_field
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
 from minhos_mesh.sierra_client.feed import FeedStatus
 from minhos_mesh.sierra_client.listing import DataFile
 from minhos_mesh.sierra_client.ports import Opening
 from minhos_mesh.sierra_client.service import ClientStatus
-from minhos_mesh.sierra_files.ticks import BUY, CONTRACT_FLAGS, SELL, TickColumns
+from minhos_mesh.sierra_files.as_ticks import as_ticks
+from minhos_mesh.sierra_files.ticks import TickColumns
 
 PROVENANCES = {
     Provenance.LIVE: provenance_pb2.PROVENANCE_LIVE,
@@ -38,19 +37,7 @@ _BATCH_FIELD = ingest_pb2.IngestTicksRequest.BATCH_FIELD_NUMBER
 
 def batch_request(opening: Opening, columns: TickColumns, first_position: int, receive_ns: int | None) -> bytes:
     """An encoded IngestTicksRequest with one batch; `receive_ns` None: each tick was received at its event time."""
-    ticks = new_ticks(len(columns))
-    ticks["event_time_ns"] = columns.time_ns
-    ticks["receive_time_ns"] = columns.time_ns if receive_ns is None else receive_ns
-    ticks["price_e9"] = columns.price_e9
-    ticks["bid_e9"] = columns.bid_e9
-    ticks["ask_e9"] = columns.ask_e9
-    ticks["size"] = columns.size
-    for absent in ("bid_size", "ask_size"):
-        ticks[absent] = 0
-    ticks["flags"] = columns.flags & CONTRACT_FLAGS
-    ticks["kind"] = TickKind.TRADE
-    bought, sold = (columns.flags & BUY) != 0, (columns.flags & SELL) != 0
-    ticks["side"] = np.where(bought, TradeSide.BUY, np.where(sold, TradeSide.SELL, TradeSide.UNSPECIFIED))
+    ticks = as_ticks(columns, receive_ns)
     provenance = PROVENANCES[opening.provenance]
     batch = encode_wire(opening.symbol, provenance, opening.epoch, first_position, ticks.tobytes())
     return in_field(_BATCH_FIELD, batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from minhos_mesh.sierra_files.layout import HEADER_SIZE, MAGIC, RECORD_SIZE, VERSION
+from minhos_mesh.sierra_files.layout import HEADER_SIZE, LONGEST_HEADER, MAGIC, RECORD_SIZE, VERSION
 
 _HEADER = struct.Struct("<4sIIHHI36s")
 
@@ -36,6 +36,8 @@ class ScidHeader:
 
     version: int
     utc_start_index: int
+    size: int = HEADER_SIZE
+    """Bytes before the first record."""
 
 
 def parse_header(data: bytes, name: str) -> ScidHeader:
@@ -48,14 +50,14 @@ def parse_header(data: bytes, name: str) -> ScidHeader:
     magic, header_size, record_size, version, _, start_index, _ = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise ScidMalformed(f"{name} is not a .scid file: it begins with {magic!r}, expected {MAGIC!r}")
-    if header_size != HEADER_SIZE or record_size != RECORD_SIZE:
+    if not HEADER_SIZE <= header_size <= LONGEST_HEADER or record_size != RECORD_SIZE:
         raise ScidMalformed(
             f"{name} has a .scid header of {header_size} bytes and records of {record_size} bytes: "
-            f"expected {HEADER_SIZE} and {RECORD_SIZE}"
+            f"expected {HEADER_SIZE} to {LONGEST_HEADER} and {RECORD_SIZE}"
         )
     if version != VERSION:
         raise ScidMalformed(f"{name} is a .scid file of version {version}: known is version {VERSION}")
-    return ScidHeader(version, start_index)
+    return ScidHeader(version, start_index, header_size)
 
 
 def _refuse_short(data: bytes, name: str) -> None:

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 MAGIC = b"SCID"
 HEADER_SIZE = 56
+LONGEST_HEADER = 4096
+"""Bytes of the longest header that is believed; a header says its own size, and records begin behind it."""
 RECORD_SIZE = 40
 VERSION = 1
 SUFFIX = ".scid"
@@ -48,11 +50,11 @@ def open_bits(records: Records) -> NDArray[np.uint32]:
     return bits
 
 
-def records_in(size: int) -> int:
+def records_in(size: int, header_size: int = HEADER_SIZE) -> int:
     """Number of whole records in a file of this size; a half record at the end does not count."""
-    return max(0, size - HEADER_SIZE) // RECORD_SIZE
+    return max(0, size - header_size) // RECORD_SIZE
 
 
-def offset_of(index: int) -> int:
+def offset_of(index: int, header_size: int = HEADER_SIZE) -> int:
     """Byte offset of the record with this index."""
-    return HEADER_SIZE + index * RECORD_SIZE
+    return header_size + index * RECORD_SIZE

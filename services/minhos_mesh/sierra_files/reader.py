@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 
@@ -15,10 +16,15 @@ from minhos_mesh.sierra_files.layout import (
     RECORD,
     RECORD_SIZE,
     Records,
-    empty_records,
     offset_of,
     records_in,
 )
+
+CHUNK_RECORDS: Final = 1 << 18
+"""Records of a piece when a file is read in pieces: 10 MB."""
+
+_PIECE: Final = 1 << 26
+"""Bytes asked for at once; one call of the system gives at most 2 GB, files are larger."""
 
 
 class ScidFile:
@@ -43,13 +49,39 @@ class ScidFile:
 
     def count(self) -> int:
         """Whole records in the file now."""
-        return records_in(self.size())
+        return self.count_of(self.size())
+
+    def count_of(self, size: int) -> int:
+        """Whole records that a file with this header and of this size has."""
+        return records_in(size, self.header.size)
 
     def read(self, index: int, limit: int) -> Records:
-        """At most `limit` whole records from `index` on; empty when there is none (yet)."""
-        data = os.pread(self._descriptor, limit * RECORD_SIZE, offset_of(index))
-        whole = len(data) // RECORD_SIZE
-        return np.frombuffer(data, RECORD, count=whole) if whole else empty_records(0)
+        """At most `limit` whole records from `index` on; empty when there is none (yet).
+
+        A file that is truncated meanwhile gives those that were read before. Raises ScidError when the disk fails.
+        """
+        found = np.empty(max(0, min(limit, self.count() - index)), RECORD)
+        got = self._fill(found.view(np.uint8).data, offset_of(index, self.header.size))
+        return found[: got // RECORD_SIZE]
+
+    def chunks(self, records: int = CHUNK_RECORDS) -> Iterator[Records]:
+        """All records up to where the file ends when it is reached, in pieces, in bounded memory."""
+        index = 0
+        while len(found := self.read(index, records)):
+            yield found
+            index += len(found)
+
+    def _fill(self, view: memoryview, offset: int) -> int:
+        done = 0
+        try:
+            while done < len(view):
+                got = os.preadv(self._descriptor, [view[done : done + _PIECE]], offset + done)
+                if got == 0:
+                    break
+                done += got
+        except OSError as error:
+            raise ScidError(f"{self.path} cannot be read at byte {offset + done}: {error.strerror}") from error
+        return done
 
     def first_index_at(self, time_ns: int) -> int:
         """Index of the first record at or after a time, by bisection on disk; the count when all are earlier."""
@@ -78,7 +110,7 @@ class ScidFile:
 
 
 def read_scid(path: Path) -> Records:
-    """All whole records of a file. Raises a ScidError that names the file and what was seen."""
+    """All whole records of a file, 40 bytes of memory each. Raises a ScidError that names the file and what was seen."""
     with ScidFile(path) as file:
         return file.read(0, file.count())
 

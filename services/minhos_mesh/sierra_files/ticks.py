@@ -81,12 +81,12 @@ def tick_columns(records: Records, tick_e9: int) -> TickColumns:
         raise ValueError(f"tick_e9 is {tick_e9}: allowed is 1 or more")
     single = single_trades(records)
     flags = np.zeros(len(records), np.uint16)
-    price_e9, has_price, off_grid = _exact_prices(records["close"], tick_e9)
-    bid_e9, has_bid, _ = _exact_prices(records["low"], tick_e9)
-    ask_e9, has_ask, _ = _exact_prices(records["high"], tick_e9)
+    price_e9, has_price, off_grid = exact_prices(records["close"], tick_e9)
+    bid_e9, has_bid, _ = exact_prices(records["low"], tick_e9)
+    ask_e9, has_ask, _ = exact_prices(records["high"], tick_e9)
     has_bid &= single
     has_ask &= single
-    time_ns, has_time = _times_ns(records["time_us"])
+    time_ns, has_time = times_ns(records["time_us"])
     bits = open_bits(records)
     one_sided_buy = (records["ask_volume"] > 0) & (records["bid_volume"] == 0)
     one_sided_sell = (records["bid_volume"] > 0) & (records["ask_volume"] == 0)
@@ -101,10 +101,10 @@ def tick_columns(records: Records, tick_e9: int) -> TickColumns:
     return TickColumns(time_ns, price_e9, np.where(has_bid, bid_e9, 0), np.where(has_ask, ask_e9, 0), size, flags)
 
 
-def _exact_prices(
+def exact_prices(
     raw: NDArray[np.float32], tick_e9: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Prices in 1e-9 units, which of them are prices at all, and which are off the grid."""
+    """Prices of single precision in 1e-9 units, which of them are prices at all, and which are off the grid."""
     plain = np.ascontiguousarray(raw)
     with np.errstate(invalid="ignore"):
         present = (plain >= _MIN_PRICE) & (plain < _MAX_PRICE)
@@ -119,7 +119,7 @@ def _exact_prices(
     return price_e9, present, off_grid
 
 
-def _times_ns(raw: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def times_ns(raw: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Times in ns since the Unix epoch and which are times; files from before version 2150 hold days as float64."""
     time_us = np.ascontiguousarray(raw)
     old = time_us >= _FLOAT_DAYS_FROM

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minhos_mesh.sierra_files.header import ScidError, parse_header, write_header
+from minhos_mesh.sierra_files.header import ScidError, ScidMalformed, parse_header, write_header
 from minhos_mesh.sierra_files.layout import HEADER_SIZE, RECORD, Records, offset_of, records_in
 
 
@@ -55,7 +55,11 @@ class ScidWriter:
         except OSError as error:
             raise ScidError(f"{path} cannot be appended to: {error.strerror}") from error
         try:
-            parse_header(os.pread(descriptor, HEADER_SIZE, 0), str(path))
+            header = parse_header(os.pread(descriptor, HEADER_SIZE, 0), str(path))
+            if header.size != HEADER_SIZE:
+                raise ScidMalformed(
+                    f"{path} has a header of {header.size} bytes: appended to are those of {HEADER_SIZE}"
+                )
             count = records_in(os.fstat(descriptor).st_size)
             os.ftruncate(descriptor, offset_of(count))
             os.lseek(descriptor, 0, os.SEEK_END)

@@ -13,12 +13,19 @@ from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_mesh.runtime.config import ConfigError, MeshConfig
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
+from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.symbols import parse_symbol
 from minhos_mesh.sierra_simulator.domain.feeds import FeedKind, SpeedRefused
+from minhos_mesh.sierra_simulator.dtc_exchange import SimulatedExchange
+from minhos_mesh.sierra_simulator.dtc_feed import DtcFeed
+from minhos_mesh.sierra_simulator.dtc_server import DtcServer
+from minhos_mesh.sierra_simulator.dtc_settings import DtcServerSettings
 from minhos_mesh.sierra_simulator.service import SierraSimulator, SimulatorFailed
 from minhos_mesh.sierra_simulator.servicer import SierraSimulatorServicer
 from minhos_mesh.sierra_simulator.settings import SettingsRefused, SimulatorSettings
+
+_LOG = get_logger("sierra_simulator")
 
 PROBLEM: Final = "FILE_NOT_WRITTEN"
 
@@ -43,20 +50,47 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
         else:
             context.conditions.clear(PROBLEM)
 
+    server = dtc_server(context)
     simulator = SierraSimulator(
-        settings_of(context.config, context.paths), clock=context.clock, tasks=context.tasks, on_problem=hold
+        settings_of(context.config, context.paths),
+        clock=context.clock,
+        tasks=context.tasks,
+        on_problem=hold,
+        on_records=None if server is None else DtcFeed(server, context.clock).on_records,
     )
 
     async def start() -> None:
         try:
             await simulator.start()
+            if server is not None:
+                await server.start()
+                _LOG.info("dtc.serving", port=server.port)
         except SimulatorFailed as failed:
             raise ConfigError(f"[feed] cannot begin: {failed}") from failed
+        except OSError as error:
+            port = context.config.feed.dtc_port
+            raise ConfigError(f"feed.dtc_port is {port}, which cannot be listened on: {error.strerror}") from error
 
     try:
         yield ServiceParts(servicers=[SierraSimulatorServicer(simulator)], errors=ERRORS, start=start)
     finally:
+        if server is not None:
+            await server.close()
         simulator.close()
+
+
+def dtc_server(context: ServiceContext) -> DtcServer | None:
+    """The DTC server that the configuration asks for, not listening yet; None when it asks for none."""
+    feed = context.config.feed
+    if feed.dtc_port is None:
+        return None
+    settings = DtcServerSettings(
+        port=feed.dtc_port,
+        refused_exchanges=frozenset(feed.dtc_refused_exchanges),
+        instruments=context.config.specs(),
+    )
+    exchange = SimulatedExchange(settings, context.config.symbols())
+    return DtcServer(exchange, clock=context.clock, folder=context.paths.sierra_dir)
 
 
 def settings_of(config: MeshConfig, paths: MeshPaths) -> SimulatorSettings:

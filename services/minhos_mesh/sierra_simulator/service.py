@@ -68,12 +68,17 @@ class SierraSimulator:
         clock: Clock,
         tasks: OwnedTasks,
         on_problem: Callable[[str], None] | None = None,
+        on_records: Callable[[str, Records], None] | None = None,
         open_feed: Callable[[SimulatorSettings, int], Output] = open_output,
     ) -> None:
-        """`on_problem` is told why nothing can be written, and the empty text once it can."""
+        """`on_problem` is told why nothing can be written, and the empty text once it can.
+
+        `on_records` is given the symbol and the records of each write once they are in the file.
+        """
         self._settings = settings
         self._tasks = tasks
         self._on_problem = on_problem
+        self._on_records = on_records
         self._clock = clock
         self._open = open_feed
         self._output: Output | None = None
@@ -197,6 +202,8 @@ class SierraSimulator:
             self._fail(str(error))
             return False
         self._fail("")
+        if self._on_records is not None:
+            self._on_records(str(output.symbol), records)
         columns = tick_columns(records[-1:], 1)
         if columns.flags[0] & HAS_TIME:
             self._event_time_ns = int(columns.time_ns[0])

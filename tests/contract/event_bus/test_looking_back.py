@@ -35,6 +35,48 @@ async def test_events_are_found_by_their_ids(stub: Any) -> None:
     assert await code_and_reason(bad) == ("INVALID_ARGUMENT", "INVALID_FIELD")
 
 
+async def test_a_page_of_large_events_fits_into_what_every_client_takes(stub: Any) -> None:
+    for number in range(24):
+        await publish(stub, event("large", metadata={"note": f"{number}" * 400_000}))
+    for ascending in (True, False):
+        found: list[int] = []
+        token = ""
+        while True:
+            request = pb.ListEventsRequest(subject="large", page_size=1000, page_token=token, ascending=ascending)
+            page = await stub.ListEvents(request)
+            assert page.ByteSize() < 4_000_000
+            found += [each.sequence for each in page.events]
+            token = page.next_page_token
+            if not token:
+                break
+        assert found == sorted(range(1, 25), reverse=not ascending)
+
+
+@pytest.mark.parametrize(("seconds", "nanos", "field"), [
+    (1, -1, "event_time.nanos"), (1, 10**9, "event_time.nanos"), (-1, 0, "event_time"), (2**62, 0, "event_time"),
+    (-(2**62), 0, "event_time"), (253_402_300_800, 0, "event_time"),
+])  # fmt: skip
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_event_at_no_time_at_all_is_refused_by_its_field(
+    stub: Any, seconds: int, nanos: int, field: str, streamed: bool
+) -> None:
+    wrong = event("wrong")
+    wrong.event_time.seconds, wrong.event_time.nanos = seconds, nanos
+    if streamed:
+        call = stub.PublishStream()
+        await call.write(pb.PublishStreamRequest(batch_id=1, events=[event("good"), wrong]))
+        answers = [await call.read() for _ in range(2)]  # the first is a heartbeat
+        call.cancel()
+        assert [refusal.index for refusal in answers[1].refusals] == [1]
+        assert field in answers[1].refusals[0].message
+    else:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await publish(stub, event("good"), wrong)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert field in str(caught.value.details())
+    assert not (await stub.ListEvents(pb.ListEventsRequest())).events
+
+
 async def test_statistics_agree_with_what_happened_and_say_since_when(stub: Any, admin: Any, bus: Bus) -> None:
     again = event("again")
     await publish(stub, again, *[event(f"S{number}") for number in range(4)], stopped())

@@ -49,12 +49,15 @@ class BusProcess:
     def log(self) -> Path:
         return self.folder.with_name(f"{self.folder.name}.log")
 
-    async def start(self, point: str | None = None) -> None:
-        """Returns once it serves, or is dead by its point; with a point it dies or freezes there. Raises BusEnded."""
+    async def start(self, point: str | None = None, passed_s: float = 0.0) -> None:
+        """Returns once it serves, or is dead by its point; with a point it dies or freezes there. Raises BusEnded.
+
+        `passed_s` is how long it takes itself to have run already.
+        """
         process = self._process = self._standby or await self._spawn()
         assert process.stdin is not None
         assert process.stdout is not None
-        order = json.dumps({"point": point, "offset_s": self.offset_s})
+        order = json.dumps({"point": point, "offset_s": self.offset_s, "passed_s": passed_s})
         process.stdin.write(f"{order}\n".encode())
         async with asyncio.timeout(START_S):
             said = await process.stdout.readline()

@@ -59,7 +59,7 @@ async def _dead(world: World, point: str) -> None:
 
 
 def killed_while_forgetting(point: str, latest: int) -> Happening:
-    """The bus dies while it removes old events: they are old because its clock is an hour further when it comes back."""
+    """The bus dies while it removes old events: they are old because it comes back an hour later, and runs for a while then."""
 
     async def happen(world: World) -> None:
         await world.up()
@@ -70,7 +70,7 @@ def killed_while_forgetting(point: str, latest: int) -> Happening:
         await world.bus.kill()
         world.latest_s += HOUR_S  # beyond all that was ever stored, for store times never go back
         world.bus.offset_s = world.latest_s
-        await world.bus.start(f"{point}:{world.random.randint(1, latest)}")
+        await world.bus.start(f"{point}:{world.random.randint(1, latest)}", passed_s=HOUR_S)
         world.note("up")
         world.publish_on()
         await _dead(world, point)

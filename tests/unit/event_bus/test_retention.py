@@ -171,6 +171,22 @@ async def test_a_clock_that_is_set_forward_makes_nothing_old_that_was_stored_jus
     assert await held(bus) == [2]
 
 
+async def test_a_clock_that_was_set_forward_before_a_start_makes_nothing_old_either(
+    bus: EventBus, make_event: MakeEvent, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = make_event()
+    await bus.publish([event, make_event()])
+    real = clock.wall_ns
+    monkeypatch.setattr(clock, "wall_ns", lambda: real() + 5 * HOUR)
+    keeper, _ = retention(bus, clock, max_events=1, keep_ns=120 * 10**9)
+    clock.advance(100)
+    await keeper.round()
+    assert (await bus.publish([event])).duplicates == 1
+    clock.advance(30)
+    await keeper.round()
+    assert await held(bus) == [2]
+
+
 async def test_what_a_durable_consumer_has_not_acknowledged_is_kept_and_that_is_said(
     bus: EventBus, make_event: MakeEvent, clock: ManualClock
 ) -> None:

@@ -131,6 +131,29 @@ async def test_an_older_copy_of_the_file_is_noticed_and_a_backup_is_welcome(
     assert await newest(path) == 1
 
 
+async def test_the_same_backup_may_be_restored_again_and_each_time_the_end_is_watched_over(
+    tmp_path: Path, make_event: MakeEvent
+) -> None:
+    path, backup = tmp_path / "a.db", tmp_path / "backup.db"
+    for restored in range(3):
+        mark = TailMark(path)
+        mark.verify()
+        async with Database(path, migrations=MIGRATIONS) as database:
+            engine = SqliteEngine(database, ManualClock(), mark=mark)
+            await engine.start()
+            await engine.append([make_event()])
+            if not restored:
+                await engine.backup(backup)
+            for _ in range(3):
+                await engine.append([make_event()])
+            mark.move(engine.bounds.newest)
+        mark.close()
+        number, newest_marked = TailMark(path)._read() or (0, 0)
+        assert number > 0
+        assert newest_marked == engine.bounds.newest
+        shutil.copy(backup, path)
+
+
 async def test_a_damaged_mark_is_said_and_made_anew(killed: Path, caplog: pytest.LogCaptureFixture) -> None:
     mark = TailMark(killed)
     mark.path.write_bytes(b"nonsense")

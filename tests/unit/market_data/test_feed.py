@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minhos_mesh.history.domain.validation import Rules
 from minhos_mesh.market_data.domain.feed import (
     PositionMismatch,
     Provenance,
@@ -18,7 +19,6 @@ from minhos_mesh.market_data.domain.feed import (
     SymbolFeed,
 )
 from minhos_mesh.market_data.domain.ring import TickRing
-from minhos_mesh.market_data.domain.validation import Rules
 from minhos_mesh.runtime.tick_layout import TickArray, new_ticks, tick_objects
 
 SAMPLE = Path(__file__).parents[4] / "shared" / "data" / "MNQU21-CME.scid"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minhos_mesh.history.domain.validation import Rules
 from minhos_mesh.market_data.domain.feed import Provenance, Source, SymbolFeed
 from minhos_mesh.market_data.domain.reading import (
     CHUNK_TICKS,
@@ -22,7 +23,6 @@ from minhos_mesh.market_data.domain.reading import (
     TickRange,
     Wants,
 )
-from minhos_mesh.market_data.domain.validation import Rules
 from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.tick_layout import TickArray, new_ticks
 

@@ -27,6 +27,13 @@ def refused(path: Path | None = None, **rest: Any) -> str:
     return str(caught.value)
 
 
+def test_a_journal_without_limits_has_none_for_what_is_not_acknowledged_either() -> None:
+    bus = load(None, environment={}, overrides={"event_bus": {"max_mb": 0, "max_age_h": 0}}).event_bus
+    assert (bus.unacked_max_mb, bus.unacked_max_age_h) == (0, 0)
+    with pytest.raises(ConfigError, match="unacked_max_mb is 5: allowed is max_mb"):
+        load(None, environment={}, overrides={"event_bus": {"max_mb": 10, "unacked_max_mb": 5}})
+
+
 def test_nothing_configured_is_a_whole_configuration() -> None:
     config = load(None, environment={})
     assert config == MeshConfig()

@@ -27,7 +27,7 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n minhos_api/events/v1/event.proto\x12\x14minhos_api.events.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x05\n\x05\x45vent\x12#\n\x08\x65vent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07\x65ventId\x12@\n\x04type\x18\x02 \x01(\tB,\xbaH)r\'2%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)+$R\x04type\x12!\n\x07version\x18\x03 \x01(\rB\x07\xbaH\x04*\x02(\x01R\x07version\x12!\n\x06source\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06source\x12\"\n\x07subject\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07subject\x12\x41\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\teventTime\x12\x1a\n\x08sequence\x18\x07 \x01(\x04R\x08sequence\x12.\n\x0e\x63orrelation_id\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@R\rcorrelationId\x12*\n\x0c\x63\x61usation_id\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0b\x63\x61usationId\x12)\n\x0btraceparent\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0btraceparent\x12O\n\x08metadata\x18\x0b \x03(\x0b\x32).minhos_api.events.v1.Event.MetadataEntryB\x08\xbaH\x05\x9a\x01\x02\x10 R\x08metadata\x12\x36\n\x07payload\x18\x0c \x01(\x0b\x32\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\x07payload\x12\x39\n\nstore_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstoreTime\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n minhos_api/events/v1/event.proto\x12\x14minhos_api.events.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x05\n\x05\x45vent\x12#\n\x08\x65vent_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x07\x65ventId\x12@\n\x04type\x18\x02 \x01(\tB,\xbaH)r\'2%^[a-z][a-z0-9_]*(\\.[a-z][a-z0-9_]*)+$R\x04type\x12!\n\x07version\x18\x03 \x01(\rB\x07\xbaH\x04*\x02(\x01R\x07version\x12!\n\x06source\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06source\x12\"\n\x07subject\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01R\x07subject\x12O\n\nevent_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x14\xbaH\x11\xb2\x01\x0b\"\x07\x08\xff\x82\xd1\xff\xaf\x07\x32\x00\xc8\x01\x01R\teventTime\x12\x1a\n\x08sequence\x18\x07 \x01(\x04R\x08sequence\x12.\n\x0e\x63orrelation_id\x18\x08 \x01(\tB\x07\xbaH\x04r\x02\x18@R\rcorrelationId\x12*\n\x0c\x63\x61usation_id\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0b\x63\x61usationId\x12)\n\x0btraceparent\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@R\x0btraceparent\x12O\n\x08metadata\x18\x0b \x03(\x0b\x32).minhos_api.events.v1.Event.MetadataEntryB\x08\xbaH\x05\x9a\x01\x02\x10 R\x08metadata\x12\x36\n\x07payload\x18\x0c \x01(\x0b\x32\x14.google.protobuf.AnyB\x06\xbaH\x03\xc8\x01\x01R\x07payload\x12\x39\n\nstore_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstoreTime\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT'].fields_by_name['subject']._loaded_options = None
   _globals['_EVENT'].fields_by_name['subject']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_EVENT'].fields_by_name['event_time']._loaded_options = None
-  _globals['_EVENT'].fields_by_name['event_time']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_EVENT'].fields_by_name['event_time']._serialized_options = b'\272H\021\262\001\013\"\007\010\377\202\321\377\257\0072\000\310\001\001'
   _globals['_EVENT'].fields_by_name['correlation_id']._loaded_options = None
   _globals['_EVENT'].fields_by_name['correlation_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_EVENT'].fields_by_name['causation_id']._loaded_options = None
@@ -59,7 +59,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT'].fields_by_name['payload']._loaded_options = None
   _globals['_EVENT'].fields_by_name['payload']._serialized_options = b'\272H\003\310\001\001'
   _globals['_EVENT']._serialized_start=148
-  _globals['_EVENT']._serialized_end=851
-  _globals['_EVENT_METADATAENTRY']._serialized_start=792
-  _globals['_EVENT_METADATAENTRY']._serialized_end=851
+  _globals['_EVENT']._serialized_end=865
+  _globals['_EVENT_METADATAENTRY']._serialized_start=806
+  _globals['_EVENT_METADATAENTRY']._serialized_end=865
 # @@protoc_insertion_point(module_scope)

@@ -82,7 +82,7 @@ class Event(_message.Message):
     """W3C trace context (`traceparent`); empty when not traced."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened; event time of the market in a replay."""
+        """When it happened, from 1970 to the end of 9999; event time of the market in a replay."""
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

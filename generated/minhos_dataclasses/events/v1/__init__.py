@@ -89,7 +89,9 @@ class Event(betterproto.Message):
     """
 
     event_time: datetime = betterproto.message_field(6)
-    """When it happened; event time of the market in a replay."""
+    """
+    When it happened, from 1970 to the end of 9999; event time of the market in a replay.
+    """
 
     sequence: int = betterproto.uint64_field(7)
     """Place in the journal, given by the bus; 0 in a request."""

@@ -92,6 +92,9 @@ class SqliteEngine:
         self._horizons = found.horizons
         if self._mark is not None:
             number = await self._database.read(lambda c: c.execute("PRAGMA application_id").fetchone()[0])
+            if not number or number != self._mark.number:
+                number = 1 + secrets.randbelow(2**31 - 1)
+                await self._database.write(lambda c: c.execute(f"PRAGMA application_id = {number}"))
             self._mark.begin(number, self._newest)
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> Appended:

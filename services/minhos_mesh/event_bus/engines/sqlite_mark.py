@@ -2,7 +2,8 @@
 
 SQLite takes a write-ahead log up to the first frame that is damaged and passes over the rest without a word, and an emptied
 file for a new one. The mark is written behind each commit and needs no waiting for the disk: it may be behind the journal, never
-ahead of it. A journal that is restored from a backup has another number and is not compared with the mark of the former one.
+ahead of it. A journal gets a number of its own when it is opened without the mark that belongs to it, so one that was restored
+from a backup, be it the same one again, is not compared with the mark of the former one.
 """
 
 from __future__ import annotations
@@ -34,12 +35,18 @@ class TailMark:
         self._descriptor: int | None = None
         self._number = 0
 
+    @property
+    def number(self) -> int:
+        """The journal that it belongs to; 0 for none. Known after `verify`."""
+        return self._number
+
     def verify(self) -> None:
         """Raises StorageCorrupt when the journal ends before what was acknowledged; the files stay as they are."""
         marked = self._read()
         if marked is None:
             return
         number, acknowledged = marked
+        self._number = number
         if not self._journal.exists() or not self._journal.stat().st_size:
             raise StorageCorrupt(self._told("the journal is gone", acknowledged))
         try:

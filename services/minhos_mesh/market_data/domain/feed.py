@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minhos_mesh.history.domain.validation import Reason, Rules, judge, reason_of
 from minhos_mesh.market_data.domain.last_values import LastValues
 from minhos_mesh.market_data.domain.ring import TickRing
-from minhos_mesh.market_data.domain.validation import Reason, Rules, judge, reason_of
 from minhos_mesh.runtime.bars import Bar, BarBuilder
 from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray, ticks_from
 

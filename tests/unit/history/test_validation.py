@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minhos_mesh.market_data.domain import validation
-from minhos_mesh.market_data.domain.validation import Reason, Rules, judge
+from minhos_mesh.history.domain import validation
+from minhos_mesh.history.domain.validation import Reason, Rules, judge
 from minhos_mesh.runtime.tick_layout import TickArray, new_ticks
 
 NOW = 1_700_000_000_000_000_000

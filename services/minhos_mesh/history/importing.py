@@ -1,0 +1,111 @@
+"""Decides how files get into the store: judged and numbered as a source of the mesh would be, so that twice is once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from minhos_mesh.history.domain.rows import Rows, joined, taken
+from minhos_mesh.history.domain.series import HistoryError, Series
+from minhos_mesh.history.domain.sessions import DAY_NS, utc_day
+from minhos_mesh.history.domain.validation import Reason, Rules, judge
+from minhos_mesh.history.packing import Written, put_day
+from minhos_mesh.history.places import HistoryPlaces, locked
+from minhos_mesh.runtime.tick_layout import TickArray
+from minhos_mesh.sierra_files.as_ticks import as_ticks
+from minhos_mesh.sierra_files.layout import Records
+from minhos_mesh.sierra_files.reader import ScidFile
+from minhos_mesh.sierra_files.ticks import last_is_final, tick_columns
+
+STEP: Final = 262_144
+"""Records that are read at once."""
+
+Progress = Callable[[int, int], None]
+"""Told how many records have been taken, and how many there are."""
+
+
+@dataclass(slots=True)
+class Imported:
+    """What became of the records of a file: read = accepted + the sum of rejected."""
+
+    read: int = 0
+    accepted: int = 0
+    rejected: dict[Reason, int] = field(default_factory=dict)
+    written: Written = field(default_factory=Written)
+
+
+def epoch_of_file(symbol: str, first_record: bytes) -> int:
+    """Generation of an imported file: the same for the same beginning, so a file that has grown goes on where it ended."""
+    told = symbol.encode() + b"\0" + first_record
+    return int.from_bytes(hashlib.blake2b(told, digest_size=8).digest(), "little") | 1
+
+
+def import_scid(
+    places: HistoryPlaces, series: Series, path: Path, rules: Rules, progress: Progress = lambda _taken, _all: None
+) -> Imported:
+    """Brings the records of a .scid file into the store. Raises ScidError, HistoryError.
+
+    Each is judged by the rules of live data; accepted ones are numbered from 1. A last record that Sierra Chart may
+    still rewrite is left out. What was imported before is found again and not written twice.
+    """
+    done = Imported()
+    with ScidFile(path) as file, locked(places, series):
+        count = file.count()
+        if count and not last_is_final(file.read(count - 1, 1)):
+            count -= 1
+        if not count:
+            raise HistoryError(f"{path} holds no record that is final: there is nothing to import")
+        epoch = epoch_of_file(series.symbol, file.read(0, 1).tobytes())
+        waiting: list[Rows] = []
+        for rows in _accepted(_pieces(file, count, progress), epoch, rules, done):
+            waiting = _put_whole_days(places, series, [*waiting, rows], done.written)
+        _put_days(places, series, waiting, done.written)
+    return done
+
+
+def _pieces(file: ScidFile, count: int, progress: Progress) -> Iterator[Records]:
+    taken = 0
+    while taken < count:
+        records = file.read(taken, min(STEP, count - taken))
+        if not len(records):
+            raise HistoryError(f"{file.path} became shorter while it was read: {taken} of {count} records were there")
+        taken += len(records)
+        yield records
+        progress(taken, count)
+
+
+def _accepted(pieces: Iterator[Records], epoch: int, rules: Rules, done: Imported) -> Iterator[Rows]:
+    newest_ns = 0
+    for records in pieces:
+        ticks: TickArray = as_ticks(tick_columns(records, rules.tick_e9), None)
+        verdict = judge(ticks, newest_ns, rules, None)
+        done.read += len(ticks)
+        for reason, number in verdict.rejected.items():
+            done.rejected[reason] = done.rejected.get(reason, 0) + number
+        if verdict.accepted is not None:
+            ticks = taken(ticks, verdict.accepted)
+        if len(ticks):
+            yield Rows.run(epoch, done.accepted + 1, ticks)
+            done.accepted += len(ticks)
+            newest_ns = int(ticks["event_time_ns"][-1])
+
+
+def _put_whole_days(places: HistoryPlaces, series: Series, parts: list[Rows], written: Written) -> list[Rows]:
+    """Writes all days but the newest; returns what is left."""
+    newest = int(parts[-1].ticks["event_time_ns"][-1]) // DAY_NS
+    if int(parts[0].ticks["event_time_ns"][0]) // DAY_NS == newest:
+        return parts
+    rows = joined(parts)
+    whole = int(np.searchsorted(rows.ticks["event_time_ns"], newest * DAY_NS))
+    _put_days(places, series, [rows.part(slice(whole))], written)
+    return [rows.part(slice(whole, None))]
+
+
+def _put_days(places: HistoryPlaces, series: Series, parts: list[Rows], written: Written) -> None:
+    for number, rows in joined(parts).days():
+        put_day(places, series, utc_day(number * DAY_NS), rows, written)

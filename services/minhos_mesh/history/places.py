@@ -1,0 +1,145 @@
+"""Decides where each thing of history lies on disk, and how a file gets there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from minhos_mesh.history.domain.series import PROVENANCES, HistoryError, Series
+
+TICKS: Final = "ticks.parquet"
+RUN: Final = ".run"
+LIVE: Final = ".live"
+LOCK_DEADLINE_S: Final = 60.0
+
+_SYMBOL = re.compile(r"^[A-Za-z0-9_.-]{1,32}$")
+_FRESH = ".new"
+
+
+class HistoryBusy(HistoryError):
+    """Expected: another process writes the same series for longer than can be waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPlaces:
+    """The folder of history of one mesh."""
+
+    root: Path
+
+    @property
+    def ticks(self) -> Path:
+        """The Parquet files, partitioned as Hive does it."""
+        return self.root / "ticks"
+
+    @property
+    def journal(self) -> Path:
+        """What has been recorded and is not in a Parquet file yet."""
+        return self.root / "journal"
+
+    def days_of(self, series: Series) -> Path:
+        """Folder of the days of a series."""
+        return self.ticks / f"provenance={series.provenance}" / f"symbol={series.symbol}"
+
+    def day(self, series: Series, day: date) -> Path:
+        """The file of one day."""
+        return self.days_of(series) / f"day={day.isoformat()}" / TICKS
+
+    def journal_of(self, series: Series) -> Path:
+        """Folder of the journal of a series."""
+        return self.journal / f"provenance={series.provenance}" / f"symbol={series.symbol}"
+
+    def series(self) -> list[Series]:
+        """All series of which something is kept, in order of provenance and symbol."""
+        found = set()
+        for folder in (self.ticks, self.journal):
+            for place in folder.glob("provenance=*/symbol=*"):
+                series = Series(_value(place.parent.name), _value(place.name))
+                holds = any(place.glob(f"day=*/{TICKS}")) or any(place.glob("*-*.*"))
+                if series.provenance in PROVENANCES and _SYMBOL.match(series.symbol) and holds:
+                    found.add(series)
+        return sorted(found)
+
+    def days(self, series: Series) -> list[date]:
+        """The days of which there is a file, the oldest first."""
+        found = []
+        for file in self.days_of(series).glob(f"day=*/{TICKS}"):
+            with contextlib.suppress(ValueError):
+                found.append(date.fromisoformat(_value(file.parent.name)))
+        return sorted(found)
+
+
+def _value(name: str) -> str:
+    return name.partition("=")[2]
+
+
+@contextlib.contextmanager
+def locked(places: HistoryPlaces, series: Series, deadline_s: float = LOCK_DEADLINE_S) -> Iterator[None]:
+    """Nobody else writes the files of the series meanwhile; readers are not held up. Raises HistoryBusy.
+
+    The lock belongs to the open file: it ends with the process, however that ends.
+    """
+    folder = places.root / "lock"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{series.provenance}-{series.symbol}"
+    with path.open("ab") as file:
+        ends_s = time.monotonic() + deadline_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= ends_s:
+                    raise HistoryBusy(
+                        f"the history of {series} is being written by another process for more than {deadline_s:g} s:"
+                        " try again when it has ended"
+                    ) from None
+                time.sleep(0.05)
+        yield
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` when the block ends without an error, and never in part.
+
+    Its content is on disk before the name is, and the name is on disk when this returns. Call it under `locked`.
+    """
+    make_folder(path.parent)
+    for left in path.parent.glob(f".{path.name}.*{_FRESH}"):
+        left.unlink(missing_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}{_FRESH}")
+    try:
+        with fresh.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder with those above it, each of them on disk."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the names in a folder on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

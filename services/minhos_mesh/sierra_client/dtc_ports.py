@@ -1,0 +1,38 @@
+"""Decides what a DTC connection asks of its surroundings, so that it can be tested without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from minhos_mesh.dtc.market_updates import MarketUpdate
+from minhos_mesh.dtc.message import Message
+from minhos_mesh.dtc.order_state import TrackedOrder, VenueUpdate
+from minhos_mesh.sierra_client.dtc_status import DtcStatus
+
+
+class NotReady(Exception):
+    """Expected: nothing can be sent now; the text says why and the order was not sent."""
+
+
+class Journal(Protocol):
+    """Where orders are written down before they are sent, and before anything is told of them."""
+
+    async def save(self, orders: Sequence[TrackedOrder]) -> None:
+        """Writes orders as they stand, all or none; they are on disk when this returns."""
+
+
+class Watcher(Protocol):
+    """Who hears what happens."""
+
+    def on_update(self, update: VenueUpdate) -> None:
+        """An order of ours changed; it is written down."""
+
+    def on_status(self, status: DtcStatus) -> None:
+        """The connection is doing something else."""
+
+    def on_market(self, update: MarketUpdate) -> None:
+        """A trade or a quote of a symbol that was asked for."""
+
+    def on_message(self, message: Message) -> None:
+        """A message that is about no order of ours and no market: positions, balances, texts."""

@@ -1,0 +1,90 @@
+"""Decides how a .depth file is read: commands that clear, add, change and remove levels of an order book."""
+
+from __future__ import annotations
+
+import os
+import struct
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minhos_mesh.sierra_files.header import ScidError, ScidForbidden, ScidIncomplete, ScidMalformed, ScidMissing
+from minhos_mesh.sierra_files.layout import LONGEST_HEADER
+
+DEPTH_SUFFIX: Final = ".depth"
+DEPTH_MAGIC: Final = 0x44444353
+DEPTH_HEADER_SIZE: Final = 64
+DEPTH_RECORD_SIZE: Final = 24
+DEPTH_VERSION: Final = 1
+
+DEPTH_RECORD: Final[np.dtype[Any]] = np.dtype(
+    {
+        "names": ["time_us", "command", "flags", "num_orders", "price", "quantity", "reserved"],
+        "formats": ["<i8", "u1", "u1", "<u2", "<f4", "<u4", "<u4"],
+    }
+)
+"""One command: time in microseconds since Sierra's epoch, price as float32, quantity in contracts."""
+
+END_OF_BATCH: Final = 0x01
+"""Flag of the last command that belongs to one instant; only behind it the book is one that existed."""
+
+_HEADER: Final = struct.Struct("<IIII")
+
+
+class DepthCommand(IntEnum):
+    """What a record does to the book."""
+
+    NONE = 0
+    CLEAR_BOOK = 1
+    ADD_BID = 2
+    ADD_ASK = 3
+    MODIFY_BID = 4
+    MODIFY_ASK = 5
+    DELETE_BID = 6
+    DELETE_ASK = 7
+
+
+def read_depth(path: Path, *, from_index: int = 0) -> NDArray[np.void]:
+    """All whole records of a file from an index on; a half one at its end is left.
+
+    Raises ScidMissing, ScidForbidden, ScidIncomplete, ScidMalformed or ScidError with the file's name and what was seen.
+    """
+    try:
+        with path.open("rb") as file:
+            header_size = _check_header(file.read(DEPTH_HEADER_SIZE), str(path))
+            size = os.fstat(file.fileno()).st_size
+            count = max(0, (size - header_size) // DEPTH_RECORD_SIZE - from_index)
+            file.seek(header_size + from_index * DEPTH_RECORD_SIZE)
+            data = file.read(count * DEPTH_RECORD_SIZE)
+    except FileNotFoundError:
+        raise ScidMissing(f"{path} does not exist") from None
+    except PermissionError:
+        raise ScidForbidden(f"{path} may not be read: permission denied") from None
+    except OSError as error:
+        raise ScidError(f"{path} cannot be read: {error.strerror}") from error
+    whole = len(data) // DEPTH_RECORD_SIZE
+    return np.frombuffer(data, DEPTH_RECORD, count=whole)
+
+
+def write_depth_header() -> bytes:
+    """The 64 bytes with which a .depth file begins."""
+    return _HEADER.pack(DEPTH_MAGIC, DEPTH_HEADER_SIZE, DEPTH_RECORD_SIZE, DEPTH_VERSION) + bytes(48)
+
+
+def _check_header(data: bytes, name: str) -> int:
+    if len(data) < _HEADER.size:
+        raise ScidIncomplete(f"{name} has {len(data)} bytes: a .depth file begins with a header of {DEPTH_HEADER_SIZE}")
+    magic, header_size, record_size, version = _HEADER.unpack_from(data)
+    if magic != DEPTH_MAGIC:
+        raise ScidMalformed(f"{name} is not a .depth file: it begins with {data[:4]!r}, expected b'SCDD'")
+    if not DEPTH_HEADER_SIZE <= header_size <= LONGEST_HEADER or record_size != DEPTH_RECORD_SIZE:
+        raise ScidMalformed(
+            f"{name} has a .depth header of {header_size} bytes and records of {record_size} bytes: "
+            f"expected {DEPTH_HEADER_SIZE} to {LONGEST_HEADER} and {DEPTH_RECORD_SIZE}"
+        )
+    if version != DEPTH_VERSION:
+        raise ScidMalformed(f"{name} is a .depth file of version {version}: known is version {DEPTH_VERSION}")
+    return int(header_size)

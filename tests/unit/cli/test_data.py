@@ -1,0 +1,110 @@
+"""`minhos data` without a mesh: what it says, as text and as JSON, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from tests.unit.history.making import FIRST_NS, NS
+from tests.unit.history.test_import import scid
+from typer.testing import CliRunner, Result
+
+from minhos_mesh.cli.main import app
+from minhos_mesh.sierra_files.marker import Marker, write_marker
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "files").mkdir()
+    return scid(tmp_path / "files" / "NQZ24-CME.scid", [FIRST_NS + n * 3_600 * NS for n in range(30)])
+
+
+def minhos(tmp_path: Path, *arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["data", *map(str, arguments), "--data-dir", str(tmp_path / "mesh")])
+
+
+def told(result: Result) -> list[dict[str, object]]:
+    assert result.exit_code == 0, result.output
+    rows: list[dict[str, object]] = json.loads(result.stdout)
+    return rows
+
+
+def test_import_list_verify_and_export_go_together(tmp_path: Path, file: Path) -> None:
+    (done,) = told(minhos(tmp_path, "import", file, "--json"))
+    assert (done["symbol"], done["provenance"], done["read"], done["accepted"]) == ("NQZ24-CME", "DELAYED", 30, 30)
+    (again,) = told(minhos(tmp_path, "import", file, "--json"))
+    assert again["written"] == {"days": 2, "added": 0, "known": 30, "contradicting": 0}
+    assert minhos(tmp_path, "import", file).stdout.split()[-7:] == [
+        "NQZ24-CME.scid", "NQZ24-CME", "DELAYED", "30", "0", "30", "none",
+    ]  # fmt: skip
+    days = told(minhos(tmp_path, "list", "--json"))
+    assert [(day["day"], day["ticks"]) for day in days] == [("2024-10-04", 24), ("2024-10-05", 6)]
+    assert "2024-10-04 00:00:00  2024-10-05 05:00:00" in minhos(tmp_path, "list").stdout
+    (verified,) = told(minhos(tmp_path, "verify", "--json"))
+    assert (verified["files"], verified["problems"], verified["gaps"]) == (2, [], [])
+    out = tmp_path / "bars.csv"
+    assert (
+        "2 bars of 1d" in minhos(tmp_path, "export", "NQZ24-CME", "--out", out, "--bars", "1d", "--always-open").stdout
+    )
+    with out.open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["trading_day"], row["open"], row["volume"]) for row in rows] == [
+        ("2024-10-04", "20000.000000000", "24"), ("2024-10-05", "20000.000000000", "6"),
+    ]  # fmt: skip
+    result = minhos(tmp_path, "export", "NQZ24-CME", "--out", tmp_path / "t.parquet", "--to", "2024-10-05", "--json")
+    assert json.loads(result.stdout)["rows"] == 24
+
+
+def test_a_broken_file_is_named_and_ends_with_1(tmp_path: Path, file: Path) -> None:
+    minhos(tmp_path, "import", file)
+    (broken, *_) = sorted((tmp_path / "mesh" / "history").rglob("*.parquet"))
+    broken.write_bytes(broken.read_bytes()[:-50])
+    result = minhos(tmp_path, "verify")
+    assert result.exit_code == 1
+    assert str(broken) in result.stdout.replace("\n", "")
+    assert "1 problem found" in result.stderr
+
+
+def test_what_lies_beside_a_marker_is_simulated(tmp_path: Path, file: Path) -> None:
+    write_marker(file.parent, Marker())
+    refused = minhos(tmp_path, "import", file, "--provenance", "delayed")
+    assert (refused.exit_code, "it is simulated" in refused.stderr) == (1, True)
+    (done,) = told(minhos(tmp_path, "import", file, "--json"))
+    assert done["provenance"] == "SIMULATED"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["import", "{file}", "--provenance", "live"], "allowed are delayed, replay, simulated"),
+        (["import", "{file}", "{file}", "--symbol", "ESZ24-CME"], "--symbol goes with one file"),
+        (["import", "nowhere/NQZ24-CME.scid"], "does not exist"),
+        (["import", "{file}.txt"], "is no .scid file"),
+        (["import", "{file}", "--symbol", "QQZ24-CME"], "'QQ' is unknown"),
+        (["list", "--provenance", "true"], "allowed are live, delayed, replay, simulated"),
+        (["export", "ESZ24-CME", "--out", "x.csv"], "no history of ESZ24-CME is held"),
+        (["export", "NQZ24-CME", "--out", "x.xls"], "end in .csv or .parquet"),
+        (["export", "NQZ24-CME", "--out", "nowhere/x.csv"], "there is no folder"),
+        (["export", "NQZ24-CME", "--out", "x.csv", "--bars", "5x"], "write 1s, 5m"),
+        (["export", "NQZ24-CME", "--out", "x.csv", "--from", "yesterday"], "such as 2026-11-20"),
+        (["export", "NQZ24-CME", "--out", "x.csv", "--from", "2024-10-05", "--to", "2024-10-04"], "behind --from"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    minhos(tmp_path, "import", file)
+    result = minhos(tmp_path, *[argument.format(file=file) for argument in arguments])
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_nothing_held_is_no_error(tmp_path: Path) -> None:
+    assert "Nothing is held" in minhos(tmp_path, "list").stdout
+    assert "nothing to verify" in minhos(tmp_path, "verify").stdout
+    assert told(minhos(tmp_path, "list", "--json")) == told(minhos(tmp_path, "verify", "--json")) == []
