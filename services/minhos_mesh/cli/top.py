@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import termios
 import tty
@@ -49,7 +50,7 @@ async def top(paths: MeshPaths, *, once: bool, sort: str) -> None:
     ended = asyncio.Event()
     async with connected(paths):
         pass  # a mesh that does not run is said before the screen is taken
-    with _keys(ended.set), contextlib.suppress(asyncio.CancelledError):  # Ctrl-C ends it as q does
+    with _keys(ended.set):
         await _renew(paths, sort, ended)
 
 
@@ -147,7 +148,7 @@ def _fitting(
 
 @contextlib.contextmanager
 def _keys(end: Callable[[], None]) -> Iterator[None]:
-    """Reads single keys without showing them; the terminal is as before afterwards."""
+    """Reads single keys without showing them, and takes Ctrl-C for one; the terminal is as before afterwards."""
     descriptor, loop = sys.stdin.fileno(), asyncio.get_running_loop()
     before = termios.tcgetattr(descriptor)
 
@@ -158,8 +159,11 @@ def _keys(end: Callable[[], None]) -> Iterator[None]:
 
     tty.setcbreak(descriptor, termios.TCSADRAIN)  # what was typed while it was loading still counts
     loop.add_reader(descriptor, pressed)
+    # As a cancellation it would be lost where a call ends with it as an error of its own.
+    loop.add_signal_handler(signal.SIGINT, end)
     try:
         yield
     finally:
+        loop.remove_signal_handler(signal.SIGINT)
         loop.remove_reader(descriptor)
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -45,6 +45,7 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "FILE_MISSING": "Check the folder of the feed in minhos.toml, and that Sierra Chart writes the file that is named.",
         "FILE_NOT_WRITTEN": "Free disk space or repair the rights of the folder that is named; writing is tried again.",
         "FOREIGN_ORDER": "Look at the order at the venue and cancel it there: the engine does not touch what it did not place.",
+        "HISTORY_NOT_RECORDED": "Free disk space or repair the rights of the history folder; prices flow on, recording goes on by itself.",
         "MARKET_DATA_UNREACHABLE": "Look at market_data first; {service} sends on from where it stopped when it is back.",
         "NO_TICKS": "Check that the feed delivers: sierra_client, Sierra Chart's connection, and whether the session is open.",
         "PORTFOLIO_DIFFERS": "Compare `minhos positions` with the state and halt trading until you know which one is right.",
