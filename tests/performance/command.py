@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import psutil
 from rich.console import Console
 from rich.table import Table
@@ -112,6 +113,9 @@ def main(arguments: Sequence[str]) -> int:
         _run(benchmark, asked, out)
     except MeshFailed as error:
         print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except grpc.aio.AioRpcError as error:
+        print(f"bench: a call failed: {error.code().name}: {error.details()}", file=sys.stderr)
         return 1
     return 0
 

@@ -146,7 +146,7 @@ class EtcdCalls:
 
     async def put(self, number: int, value: bytes) -> None:
         """Writes one key."""
-        await self._txn(wire.TXN.request(success=[wire.put(self._key(number), value)]), timeout=5)
+        await self._txn(wire.TXN.request(success=[wire.put(self._key(number), value)]), timeout=20, wait_for_ready=True)
 
     async def read(self) -> None:
         """Reads all keys of the service, as of now."""
