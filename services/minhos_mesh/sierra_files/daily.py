@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from minhos_mesh.runtime.money import LARGEST_PRICE_E9, MoneyError, parse_e9
-from minhos_mesh.sierra_files.header import ScidError, ScidForbidden, ScidIncomplete, ScidMalformed, ScidMissing
+from minhos_mesh.sierra_files.header import ScidIncomplete, ScidMalformed
+from minhos_mesh.sierra_files.told_errors import told_errors
 
 DAILY_SUFFIX: Final = ".dly"
 LARGEST_FILE: Final = 64 << 20
@@ -53,18 +54,12 @@ class DailyFile:
 
 def read_daily(path: Path) -> DailyFile:
     """Reads a file. Raises ScidMissing, ScidForbidden, ScidIncomplete, ScidMalformed or ScidError by its name."""
-    try:
+    with told_errors(path, "read"):
         if path.stat().st_size > LARGEST_FILE:
             raise ScidMalformed(
                 f"{path} has {path.stat().st_size} bytes: a file of daily bars has at most {LARGEST_FILE}"
             )
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise ScidMissing(f"{path} does not exist") from None
-    except PermissionError:
-        raise ScidForbidden(f"{path} may not be read: permission denied") from None
-    except OSError as error:
-        raise ScidError(f"{path} cannot be read: {error.strerror}") from error
     return parse_daily(data, str(path))
 
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from minhos_mesh.sierra_files.header import ScidError, ScidForbidden, ScidIncomplete, ScidMalformed, ScidMissing
+from minhos_mesh.sierra_files.header import ScidIncomplete, ScidMalformed
 from minhos_mesh.sierra_files.layout import LONGEST_HEADER
+from minhos_mesh.sierra_files.told_errors import told_errors
 
 DEPTH_SUFFIX: Final = ".depth"
 DEPTH_MAGIC: Final = 0x44444353
@@ -52,19 +53,12 @@ def read_depth(path: Path, *, from_index: int = 0) -> NDArray[np.void]:
 
     Raises ScidMissing, ScidForbidden, ScidIncomplete, ScidMalformed or ScidError with the file's name and what was seen.
     """
-    try:
-        with path.open("rb") as file:
-            header_size = _check_header(file.read(DEPTH_HEADER_SIZE), str(path))
-            size = os.fstat(file.fileno()).st_size
-            count = max(0, (size - header_size) // DEPTH_RECORD_SIZE - from_index)
-            file.seek(header_size + from_index * DEPTH_RECORD_SIZE)
-            data = file.read(count * DEPTH_RECORD_SIZE)
-    except FileNotFoundError:
-        raise ScidMissing(f"{path} does not exist") from None
-    except PermissionError:
-        raise ScidForbidden(f"{path} may not be read: permission denied") from None
-    except OSError as error:
-        raise ScidError(f"{path} cannot be read: {error.strerror}") from error
+    with told_errors(path, "read"), path.open("rb") as file:
+        header_size = _check_header(file.read(DEPTH_HEADER_SIZE), str(path))
+        size = os.fstat(file.fileno()).st_size
+        count = max(0, (size - header_size) // DEPTH_RECORD_SIZE - from_index)
+        file.seek(header_size + from_index * DEPTH_RECORD_SIZE)
+        data = file.read(count * DEPTH_RECORD_SIZE)
     whole = len(data) // DEPTH_RECORD_SIZE
     return np.frombuffer(data, DEPTH_RECORD, count=whole)
 

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from minhos_mesh.sierra_files.header import ScidError, ScidForbidden, ScidHeader, ScidMissing, parse_header
+from minhos_mesh.sierra_files.header import ScidError, ScidHeader, parse_header
 from minhos_mesh.sierra_files.layout import (
     EPOCH_SHIFT_US,
     HEADER_SIZE,
@@ -19,6 +19,7 @@ from minhos_mesh.sierra_files.layout import (
     offset_of,
     records_in,
 )
+from minhos_mesh.sierra_files.told_errors import told_errors
 
 CHUNK_RECORDS: Final = 1 << 18
 """Records of a piece when a file is read in pieces: 10 MB."""
@@ -116,14 +117,8 @@ def read_scid(path: Path) -> Records:
 
 
 def _open(path: Path) -> int:
-    try:
+    with told_errors(path, "opened"):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise ScidMissing(f"{path} does not exist") from None
-    except PermissionError:
-        raise ScidForbidden(f"{path} may not be read: permission denied") from None
-    except OSError as error:
-        raise ScidError(f"{path} cannot be opened: {error.strerror}") from error
     if not path.is_file():
         os.close(descriptor)
         raise ScidError(f"{path} is a folder or a device, expected a .scid file")
