@@ -1,7 +1,7 @@
 """A client that calls one service without a pause, reads and writes, while it is restarted; it has nothing but the runtime.
 
 Usage: restart_load_child.py REGISTRY SERVICE SYMBOL. Each line on standard input, sent when the one before is answered, gets one JSON object: how many calls
-ended well since the last one, which failed, and how long the slowest took. It ends with its standard input.
+ended well since the last one, which failed, how long the slowest took, and whether each kind of call has ended well by now. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def calls_of(service: str, clients: Clients, symbol: str) -> list[Call]:
     return table[service]
 
 
-async def repeat(call: Call, seen: Seen, stopping: asyncio.Event) -> None:
+async def repeat(call: Call, seen: Seen, ended_well: set[Call], stopping: asyncio.Event) -> None:
     for number in itertools.count():
         if stopping.is_set():
             return
@@ -157,6 +157,7 @@ async def repeat(call: Call, seen: Seen, stopping: asyncio.Event) -> None:
         try:
             await call(number)
             seen.calls += 1
+            ended_well.add(call)
         except grpc.aio.AioRpcError as error:
             seen.failed.append(f"{error.code().name} after {time.monotonic() - began:.2f} s: {error.details()}")
         seen.slowest_ms = max(seen.slowest_ms, (time.monotonic() - began) * 1000)
@@ -167,19 +168,20 @@ async def main(registry: str, service: str, symbol: str) -> None:
     configure(SOURCE, SOURCE, None)  # standard output is for the answers
     bootstrap_xds(registry, "restart-load")
     clients, stopping, seen = Clients(registry=registry), asyncio.Event(), Seen()
+    calls, ended_well = calls_of(service, clients, symbol), set[Call]()
 
     def asked() -> None:
         if not os.read(sys.stdin.fileno(), 4096):
             stopping.set()
             return
-        print(json.dumps(vars(seen)), flush=True)
+        print(json.dumps({**vars(seen), "all_run": len(ended_well) == len(calls)}), flush=True)
         seen.__init__()  # type: ignore[misc] # the same object counts anew
 
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), asked)
     try:
         async with asyncio.TaskGroup() as group:
-            for call in calls_of(service, clients, symbol):
-                group.create_task(repeat(call, seen, stopping))
+            for call in calls:
+                group.create_task(repeat(call, seen, ended_well, stopping))
     finally:
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         await clients.close()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.running_mesh import SERVICES, Mesh, started
+from tests.e2e.running_mesh import SERVICES, Mesh, environment, started
 from tests.waiting import alive, until
 
 from minhos_mesh.runtime.keeper_client import keeper_state
 
+FIRST_CALL = Path(__file__).with_name("first_call_child.py")
 SETTINGS = {"MINHOS_REGISTRY__LIVENESS_DEADLINE_S": "4", "MINHOS_REGISTRY__STOP_DEADLINE_S": "1"}
 
 pytestmark = pytest.mark.timeout(150)
@@ -66,6 +69,29 @@ def test_the_restart_of_a_frozen_registry_kills_it(mesh: Mesh) -> None:
     assert f"process {frozen} did not end within 1 s and was killed" in said or frozen in silent_killed(mesh)
     assert "ready" in said.splitlines()[-1]
     assert not alive(frozen)
+
+
+def test_a_first_call_to_a_service_succeeds_while_the_registry_is_frozen(mesh: Mesh) -> None:
+    until(mesh.healthy, "all HEALTHY")
+    client = subprocess.Popen(
+        [sys.executable, str(FIRST_CALL), mesh.registry],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True,
+    )  # fmt: skip
+    assert client.stdin is not None
+    assert client.stdout is not None
+    try:
+        assert client.stdout.readline() == "connected\n"
+        frozen = freeze(mesh)
+        print("call", file=client.stdin, flush=True)
+        assert client.stdout.readline() == "answered\n"
+        assert registry_pid(mesh) == frozen
+        until(lambda: registry_pid(mesh) not in (None, frozen), "another registry runs")
+        client.stdin.close()
+        assert client.wait(timeout=20) == 0
+    finally:
+        client.kill()
+        client.wait()
+        client.stdout.close()
 
 
 def assert_asked_directly(mesh: Mesh, engine: str, command: str, answer: str) -> None:

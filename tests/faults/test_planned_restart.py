@@ -70,7 +70,7 @@ def load(mesh: Mesh, symbol: str) -> Iterator[Callable[[str], Load]]:
 
     def begin(service: str) -> Load:
         made.append(Load(mesh, service, symbol))
-        until(lambda: made[-1].seen()["calls"], "the load runs")
+        until(lambda: made[-1].seen()["all_run"], "each call of the load ended well once")
         return made[-1]
 
     yield begin

@@ -25,8 +25,9 @@ CHANNEL: Final[Options] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.use_local_subchannel_pool", 0),
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),
 )
-"""For every client channel."""
+"""For every client channel. None goes idle: an idle one forgets where its service is, and needs the registry to find it again."""
 
 SERVER: Final[Options] = (
     ("grpc.so_reuseport", 0),

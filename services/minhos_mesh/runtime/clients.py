@@ -53,7 +53,11 @@ def bootstrap_text(registry_address: str, node_id: str, zone: str = "", others: 
 
 
 class Clients:
-    """Channels to contracts, one per contract, opened at first use and closed together in reverse order."""
+    """Channels to contracts, one per contract, opened with the first stub and closed together in reverse order.
+
+    A channel looks for its service at once and stays connected while nobody calls, so that a first call succeeds also while
+    the registry is away.
+    """
 
     def __init__(self, targets: Mapping[str, str] | None = None, *, registry: str | None = None) -> None:
         """`targets` gives contracts fixed addresses instead of xDS; `registry` is the registry's own address."""
@@ -84,6 +88,7 @@ class Clients:
         channel = self._channels.get(target)
         if channel is None:
             channel = self._channels[target] = grpc.aio.insecure_channel(target, options=_options(target))
+            channel.get_state(try_to_connect=True)
         return channel
 
     async def close(self) -> None:

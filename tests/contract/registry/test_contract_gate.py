@@ -105,7 +105,11 @@ async def test_a_dependent_that_left_is_harmed_no_more(mesh: Any, attach: Attach
 async def test_a_dependent_that_is_ahead_of_its_server_is_admitted_and_seen(mesh: Any, attach: Attach) -> None:
     await attach("paper_venue", "venue-1", VENUE, descriptor_set=built_with([VENUE]))
     await attach("trading_engine", "engine-1", ENGINE, descriptor_set=changed(built_with([ENGINE]), add_everywhere))
-    (told, *_others) = (await mesh.services())["trading_engine"].errors
+
+    async def errors() -> list[str]:
+        return list((await mesh.services())["trading_engine"].errors)
+
+    (told, *_others) = await mesh.eventually(errors, "what it is ahead of is told")
     assert "engine-1 was built with more than paper_venue/venue-1 serves" in told
 
 
