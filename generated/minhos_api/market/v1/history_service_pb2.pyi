@@ -205,6 +205,9 @@ class HistoryBar(_message.Message):
     FIRST_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
+    OF_DAILY_FILE_FIELD_NUMBER: _builtins.int
+    VOLUME_UNKNOWN_FIELD_NUMBER: _builtins.int
+    OPEN_INTEREST_FIELD_NUMBER: _builtins.int
     trading_day: _builtins.str
     """Trading day of its session, for example `2026-11-20`; a Globex session opens on the evening before."""
     open_e9: _builtins.int
@@ -224,7 +227,13 @@ class HistoryBar(_message.Message):
     trade_count: _builtins.int
     """Trades."""
     closed: _builtins.bool
-    """Whether it can no longer change: it is full, or a later bar has begun."""
+    """Whether it can no longer change: it is full, or a tick behind its end has come."""
+    of_daily_file: _builtins.bool
+    """Whether it was imported as a daily bar. It then says prices and volume only: no sides, no trades, no positions."""
+    volume_unknown: _builtins.bool
+    """Whether the file does not say the volume, which then is 0."""
+    open_interest: _builtins.int
+    """Contracts open at the end of the day; unset where no file says it."""
     @_builtins.property
     def open_time(self) -> _timestamp_pb2.Timestamp:
         """Bars of seconds: beginning of the span, inclusive. Others: time of the first trade."""
@@ -235,11 +244,11 @@ class HistoryBar(_message.Message):
 
     @_builtins.property
     def first(self) -> Global___HistoryPosition:
-        """First trade in it."""
+        """First trade in it; unset when it was imported."""
 
     @_builtins.property
     def last(self) -> Global___HistoryPosition:
-        """Last trade in it."""
+        """Last trade in it; unset when it was imported."""
 
     def __init__(
         self,
@@ -258,12 +267,17 @@ class HistoryBar(_message.Message):
         first: Global___HistoryPosition | None = ...,
         last: Global___HistoryPosition | None = ...,
         closed: _builtins.bool = ...,
+        of_daily_file: _builtins.bool = ...,
+        volume_unknown: _builtins.bool = ...,
+        open_interest: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "first", b"first", "last", b"last", "open_time", b"open_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_open_interest", b"_open_interest", "close_time", b"close_time", "first", b"first", "last", b"last", "open_interest", b"open_interest", "open_time", b"open_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_volume", b"ask_volume", "bid_volume", b"bid_volume", "close_e9", b"close_e9", "close_time", b"close_time", "closed", b"closed", "first", b"first", "high_e9", b"high_e9", "last", b"last", "low_e9", b"low_e9", "open_e9", b"open_e9", "open_time", b"open_time", "trade_count", b"trade_count", "trading_day", b"trading_day", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_open_interest", b"_open_interest", "ask_volume", b"ask_volume", "bid_volume", b"bid_volume", "close_e9", b"close_e9", "close_time", b"close_time", "closed", b"closed", "first", b"first", "high_e9", b"high_e9", "last", b"last", "low_e9", b"low_e9", "of_daily_file", b"of_daily_file", "open_e9", b"open_e9", "open_interest", b"open_interest", "open_time", b"open_time", "trade_count", b"trade_count", "trading_day", b"trading_day", "volume", b"volume", "volume_unknown", b"volume_unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__open_interest: _TypeAlias = _typing.Literal["open_interest"]  # noqa: Y015
+    _WhichOneofArgType__open_interest: _TypeAlias = _typing.Literal["_open_interest", b"_open_interest"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_interest) -> _WhichOneofReturnType__open_interest | None: ...
 
 Global___HistoryBar: _TypeAlias = HistoryBar  # noqa: Y015
 

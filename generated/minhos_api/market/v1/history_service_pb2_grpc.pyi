@@ -43,6 +43,7 @@ class HistoryServiceStub:
 
     No bar spans two sessions. Bars of seconds are counted from the open of their session and end with it, a bar of 86,400 seconds is the whole session; bars of trades and of
     volume begin anew with each session, and a trade is never split. A span without a trade has no bar. Trades while the market was closed are in no bar and are counted.
+    A whole session of which no tick is held is told by the daily bar that was imported for its trading day, and marked.
     NOT_FOUND/HISTORY_NOT_HELD when nothing of the symbol, or of the provenance asked for, is held; INVALID_ARGUMENT/INVALID_FIELD when `end_time` is not behind `start_time`;
     RESOURCE_EXHAUSTED/LIMIT_REACHED while too many questions about history are being answered, FAILED_PRECONDITION/FILE_INVALID when a file of the store is broken.
     """
@@ -72,6 +73,7 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
 
     No bar spans two sessions. Bars of seconds are counted from the open of their session and end with it, a bar of 86,400 seconds is the whole session; bars of trades and of
     volume begin anew with each session, and a trade is never split. A span without a trade has no bar. Trades while the market was closed are in no bar and are counted.
+    A whole session of which no tick is held is told by the daily bar that was imported for its trading day, and marked.
     NOT_FOUND/HISTORY_NOT_HELD when nothing of the symbol, or of the provenance asked for, is held; INVALID_ARGUMENT/INVALID_FIELD when `end_time` is not behind `start_time`;
     RESOURCE_EXHAUSTED/LIMIT_REACHED while too many questions about history are being answered, FAILED_PRECONDITION/FILE_INVALID when a file of the store is broken.
     """
@@ -104,6 +106,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         No bar spans two sessions. Bars of seconds are counted from the open of their session and end with it, a bar of 86,400 seconds is the whole session; bars of trades and of
         volume begin anew with each session, and a trade is never split. A span without a trade has no bar. Trades while the market was closed are in no bar and are counted.
+        A whole session of which no tick is held is told by the daily bar that was imported for its trading day, and marked.
         NOT_FOUND/HISTORY_NOT_HELD when nothing of the symbol, or of the provenance asked for, is held; INVALID_ARGUMENT/INVALID_FIELD when `end_time` is not behind `start_time`;
         RESOURCE_EXHAUSTED/LIMIT_REACHED while too many questions about history are being answered, FAILED_PRECONDITION/FILE_INVALID when a file of the store is broken.
         """

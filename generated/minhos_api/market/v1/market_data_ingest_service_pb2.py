@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from minhos_api.market.v1 import depth_pb2 as minhos__api_dot_market_dot_v1_dot_depth__pb2
 from minhos_api.market.v1 import provenance_pb2 as minhos__api_dot_market_dot_v1_dot_provenance__pb2
 from minhos_api.market.v1 import tick_pb2 as minhos__api_dot_market_dot_v1_dot_tick__pb2
 from minhos_api.mesh.v1 import contract_options_pb2 as minhos__api_dot_mesh_dot_v1_dot_contract__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5minhos_api/market/v1/market_data_ingest_service.proto\x12\x14minhos_api.market.v1\x1a\x1b\x62uf/validate/validate.proto\x1a%minhos_api/market/v1/provenance.proto\x1a\x1fminhos_api/market/v1/tick.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\xcc\x01\n\x12IngestTicksRequest\x12\x37\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1f.minhos_api.market.v1.TickBatchH\x00R\x05\x62\x61tch\x12\x36\n\x04open\x18\x02 \x01(\x0b\x32 .minhos_api.market.v1.IngestOpenH\x00R\x04open\x12\x33\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1f.minhos_api.market.v1.IngestEndH\x00R\x03\x65ndB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xd4\x01\n\nIngestOpen\x12\"\n\x06source\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x06source\x12\x35\n\x06symbol\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x06symbol\x12L\n\nprovenance\x18\x03 \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\nprovenance\x12\x1d\n\x05\x65poch\x18\x04 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01R\x05\x65poch\"6\n\tIngestEnd\x12)\n\x10through_position\x18\x01 \x01(\x04R\x0fthroughPosition\"\xda\x01\n\x13IngestTicksResponse\x12<\n\x06opened\x18\x01 \x01(\x0b\x32\".minhos_api.market.v1.IngestOpenedH\x00R\x06opened\x12\x33\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1f.minhos_api.market.v1.IngestAckH\x00R\x03\x61\x63k\x12\x45\n\theartbeat\x18\x03 \x01(\x0b\x32%.minhos_api.market.v1.IngestHeartbeatH\x00R\theartbeatB\t\n\x07message\"9\n\x0cIngestOpened\x12)\n\x10through_position\x18\x01 \x01(\x04R\x0fthroughPosition\"}\n\tIngestAck\x12)\n\x10through_position\x18\x01 \x01(\x04R\x0fthroughPosition\x12)\n\x10through_sequence\x18\x02 \x01(\x04R\x0fthroughSequence\x12\x1a\n\x08rejected\x18\x03 \x01(\x03R\x08rejected\"\x11\n\x0fIngestHeartbeat2\xbe\x01\n\x17MarketDataIngestService\x12u\n\x0bIngestTicks\x12(.minhos_api.market.v1.IngestTicksRequest\x1a).minhos_api.market.v1.IngestTicksResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x04\x1a\x02\x08\x02(\x01\x30\x01\x1a,\xaa\xd4\x18(\x12&\n$minhos_api.events.v1.EventBusServiceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n5minhos_api/market/v1/market_data_ingest_service.proto\x12\x14minhos_api.market.v1\x1a\x1b\x62uf/validate/validate.proto\x1a minhos_api/market/v1/depth.proto\x1a%minhos_api/market/v1/provenance.proto\x1a\x1fminhos_api/market/v1/tick.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\xcc\x01\n\x12IngestTicksRequest\x12\x37\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1f.minhos_api.market.v1.TickBatchH\x00R\x05\x62\x61tch\x12\x36\n\x04open\x18\x02 \x01(\x0b\x32 .minhos_api.market.v1.IngestOpenH\x00R\x04open\x12\x33\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1f.minhos_api.market.v1.IngestEndH\x00R\x03\x65ndB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xd4\x01\n\nIngestOpen\x12\"\n\x06source\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01R\x06source\x12\x35\n\x06symbol\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x06symbol\x12L\n\nprovenance\x18\x03 \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\nprovenance\x12\x1d\n\x05\x65poch\x18\x04 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01R\x05\x65poch\"6\n\tIngestEnd\x12)\n\x10through_position\x18\x01 \x01(\x04R\x0fthroughPosition\"\xda\x01\n\x13IngestTicksResponse\x12<\n\x06opened\x18\x01 \x01(\x0b\x32\".minhos_api.market.v1.IngestOpenedH\x00R\x06opened\x12\x33\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x1f.minhos_api.market.v1.IngestAckH\x00R\x03\x61\x63k\x12\x45\n\theartbeat\x18\x03 \x01(\x0b\x32%.minhos_api.market.v1.IngestHeartbeatH\x00R\theartbeatB\t\n\x07message\"9\n\x0cIngestOpened\x12)\n\x10through_position\x18\x01 \x01(\x04R\x0fthroughPosition\"}\n\tIngestAck\x12)\n\x10through_position\x18\x01 \x01(\x04R\x0fthroughPosition\x12)\n\x10through_sequence\x18\x02 \x01(\x04R\x0fthroughSequence\x12\x1a\n\x08rejected\x18\x03 \x01(\x03R\x08rejected\"\x11\n\x0fIngestHeartbeat\"\x91\x01\n\x12IngestDepthRequest\x12\x36\n\x04open\x18\x01 \x01(\x0b\x32 .minhos_api.market.v1.IngestOpenH\x00R\x04open\x12\x31\n\x04\x62ook\x18\x02 \x01(\x0b\x32\x1b.minhos_api.market.v1.DepthH\x00R\x04\x62ookB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xe4\x01\n\x13IngestDepthResponse\x12\x41\n\x06opened\x18\x01 \x01(\x0b\x32\'.minhos_api.market.v1.IngestDepthOpenedH\x00R\x06opened\x12\x38\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32$.minhos_api.market.v1.IngestDepthAckH\x00R\x03\x61\x63k\x12\x45\n\theartbeat\x18\x03 \x01(\x0b\x32%.minhos_api.market.v1.IngestHeartbeatH\x00R\theartbeatB\t\n\x07message\">\n\x11IngestDepthOpened\x12)\n\x10through_sequence\x18\x01 \x01(\x04R\x0fthroughSequence\"W\n\x0eIngestDepthAck\x12)\n\x10through_sequence\x18\x01 \x01(\x04R\x0fthroughSequence\x12\x1a\n\x08rejected\x18\x02 \x01(\x03R\x08rejected2\xb5\x02\n\x17MarketDataIngestService\x12u\n\x0bIngestTicks\x12(.minhos_api.market.v1.IngestTicksRequest\x1a).minhos_api.market.v1.IngestTicksResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x04\x1a\x02\x08\x02(\x01\x30\x01\x12u\n\x0bIngestDepth\x12(.minhos_api.market.v1.IngestDepthRequest\x1a).minhos_api.market.v1.IngestDepthResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x04\x1a\x02\x08\x02(\x01\x30\x01\x1a,\xaa\xd4\x18(\x12&\n$minhos_api.events.v1.EventBusServiceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,24 +46,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INGESTOPEN'].fields_by_name['provenance']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_INGESTOPEN'].fields_by_name['epoch']._loaded_options = None
   _globals['_INGESTOPEN'].fields_by_name['epoch']._serialized_options = b'\272H\0042\002(\001'
+  _globals['_INGESTDEPTHREQUEST'].oneofs_by_name['message']._loaded_options = None
+  _globals['_INGESTDEPTHREQUEST'].oneofs_by_name['message']._serialized_options = b'\272H\002\010\001'
   _globals['_MARKETDATAINGESTSERVICE']._loaded_options = None
   _globals['_MARKETDATAINGESTSERVICE']._serialized_options = b'\252\324\030(\022&\n$minhos_api.events.v1.EventBusService'
   _globals['_MARKETDATAINGESTSERVICE'].methods_by_name['IngestTicks']._loaded_options = None
   _globals['_MARKETDATAINGESTSERVICE'].methods_by_name['IngestTicks']._serialized_options = b'\220\002\002\262\324\030\006\010\004\032\002\010\002'
-  _globals['_INGESTTICKSREQUEST']._serialized_start=224
-  _globals['_INGESTTICKSREQUEST']._serialized_end=428
-  _globals['_INGESTOPEN']._serialized_start=431
-  _globals['_INGESTOPEN']._serialized_end=643
-  _globals['_INGESTEND']._serialized_start=645
-  _globals['_INGESTEND']._serialized_end=699
-  _globals['_INGESTTICKSRESPONSE']._serialized_start=702
-  _globals['_INGESTTICKSRESPONSE']._serialized_end=920
-  _globals['_INGESTOPENED']._serialized_start=922
-  _globals['_INGESTOPENED']._serialized_end=979
-  _globals['_INGESTACK']._serialized_start=981
-  _globals['_INGESTACK']._serialized_end=1106
-  _globals['_INGESTHEARTBEAT']._serialized_start=1108
-  _globals['_INGESTHEARTBEAT']._serialized_end=1125
-  _globals['_MARKETDATAINGESTSERVICE']._serialized_start=1128
-  _globals['_MARKETDATAINGESTSERVICE']._serialized_end=1318
+  _globals['_MARKETDATAINGESTSERVICE'].methods_by_name['IngestDepth']._loaded_options = None
+  _globals['_MARKETDATAINGESTSERVICE'].methods_by_name['IngestDepth']._serialized_options = b'\220\002\002\262\324\030\006\010\004\032\002\010\002'
+  _globals['_INGESTTICKSREQUEST']._serialized_start=258
+  _globals['_INGESTTICKSREQUEST']._serialized_end=462
+  _globals['_INGESTOPEN']._serialized_start=465
+  _globals['_INGESTOPEN']._serialized_end=677
+  _globals['_INGESTEND']._serialized_start=679
+  _globals['_INGESTEND']._serialized_end=733
+  _globals['_INGESTTICKSRESPONSE']._serialized_start=736
+  _globals['_INGESTTICKSRESPONSE']._serialized_end=954
+  _globals['_INGESTOPENED']._serialized_start=956
+  _globals['_INGESTOPENED']._serialized_end=1013
+  _globals['_INGESTACK']._serialized_start=1015
+  _globals['_INGESTACK']._serialized_end=1140
+  _globals['_INGESTHEARTBEAT']._serialized_start=1142
+  _globals['_INGESTHEARTBEAT']._serialized_end=1159
+  _globals['_INGESTDEPTHREQUEST']._serialized_start=1162
+  _globals['_INGESTDEPTHREQUEST']._serialized_end=1307
+  _globals['_INGESTDEPTHRESPONSE']._serialized_start=1310
+  _globals['_INGESTDEPTHRESPONSE']._serialized_end=1538
+  _globals['_INGESTDEPTHOPENED']._serialized_start=1540
+  _globals['_INGESTDEPTHOPENED']._serialized_end=1602
+  _globals['_INGESTDEPTHACK']._serialized_start=1604
+  _globals['_INGESTDEPTHACK']._serialized_end=1691
+  _globals['_MARKETDATAINGESTSERVICE']._serialized_start=1694
+  _globals['_MARKETDATAINGESTSERVICE']._serialized_end=2003
 # @@protoc_insertion_point(module_scope)

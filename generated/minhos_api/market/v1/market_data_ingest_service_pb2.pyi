@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from minhos_api.market.v1 import depth_pb2 as _depth_pb2
 from minhos_api.market.v1 import provenance_pb2 as _provenance_pb2
 from minhos_api.market.v1 import tick_pb2 as _tick_pb2
 import builtins as _builtins
@@ -218,3 +219,121 @@ class IngestHeartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IngestHeartbeat: _TypeAlias = IngestHeartbeat  # noqa: Y015
+
+@_typing.final
+class IngestDepthRequest(_message.Message):
+    """One message of a source of books."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def open(self) -> Global___IngestOpen:
+        """Who sends what."""
+
+    @_builtins.property
+    def book(self) -> _depth_pb2.Depth:
+        """The newest book."""
+
+    def __init__(
+        self,
+        *,
+        open: Global___IngestOpen | None = ...,
+        book: _depth_pb2.Depth | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "message", b"message", "open", b"open"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "message", b"message", "open", b"open"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "book"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___IngestDepthRequest: _TypeAlias = IngestDepthRequest  # noqa: Y015
+
+@_typing.final
+class IngestDepthResponse(_message.Message):
+    """One message to a source of books."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def opened(self) -> Global___IngestDepthOpened:
+        """What is held."""
+
+    @_builtins.property
+    def ack(self) -> Global___IngestDepthAck:
+        """What was taken."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___IngestHeartbeat:
+        """Sign of life."""
+
+    def __init__(
+        self,
+        *,
+        opened: Global___IngestDepthOpened | None = ...,
+        ack: Global___IngestDepthAck | None = ...,
+        heartbeat: Global___IngestHeartbeat | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "ack", "heartbeat"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___IngestDepthResponse: _TypeAlias = IngestDepthResponse  # noqa: Y015
+
+@_typing.final
+class IngestDepthOpened(_message.Message):
+    """Says what is held of a source of books."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THROUGH_SEQUENCE_FIELD_NUMBER: _builtins.int
+    through_sequence: _builtins.int
+    """Sequence of the newest book taken of this epoch; 0 when none was."""
+    def __init__(
+        self,
+        *,
+        through_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["through_sequence", b"through_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestDepthOpened: _TypeAlias = IngestDepthOpened  # noqa: Y015
+
+@_typing.final
+class IngestDepthAck(_message.Message):
+    """Says what was taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THROUGH_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    through_sequence: _builtins.int
+    """All books up to this sequence were taken, passed over or refused."""
+    rejected: _builtins.int
+    """Books refused within this epoch."""
+    def __init__(
+        self,
+        *,
+        through_sequence: _builtins.int = ...,
+        rejected: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rejected", b"rejected", "through_sequence", b"through_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IngestDepthAck: _TypeAlias = IngestDepthAck  # noqa: Y015

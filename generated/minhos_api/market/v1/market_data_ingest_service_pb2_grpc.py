@@ -40,6 +40,11 @@ class MarketDataIngestServiceStub:
                 request_serializer=minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestTicksRequest.SerializeToString,
                 response_deserializer=minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestTicksResponse.FromString,
                 _registered_method=True)
+        self.IngestDepth = channel.stream_stream(
+                '/minhos_api.market.v1.MarketDataIngestService/IngestDepth',
+                request_serializer=minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestDepthRequest.SerializeToString,
+                response_deserializer=minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestDepthResponse.FromString,
+                _registered_method=True)
 
 
 class MarketDataIngestServiceServicer:
@@ -60,6 +65,17 @@ class MarketDataIngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def IngestDepth(self, request_iterator, context):
+        """Takes the order books of one source for one symbol; the newest one counts.
+
+        The first message must be `open`, later ones `book`. The first answer is `opened`. Each book is answered by an acknowledgement, which may stand for several; a source that waits for it
+        and then sends its newest book never builds up a queue. A book whose sequence is not above the one held is passed over.
+        SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MarketDataIngestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -67,6 +83,11 @@ def add_MarketDataIngestServiceServicer_to_server(servicer, server):
                     servicer.IngestTicks,
                     request_deserializer=minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestTicksRequest.FromString,
                     response_serializer=minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestTicksResponse.SerializeToString,
+            ),
+            'IngestDepth': grpc.stream_stream_rpc_method_handler(
+                    servicer.IngestDepth,
+                    request_deserializer=minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestDepthRequest.FromString,
+                    response_serializer=minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestDepthResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -97,6 +118,33 @@ class MarketDataIngestService:
             '/minhos_api.market.v1.MarketDataIngestService/IngestTicks',
             minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestTicksRequest.SerializeToString,
             minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestTicksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IngestDepth(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/minhos_api.market.v1.MarketDataIngestService/IngestDepth',
+            minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestDepthRequest.SerializeToString,
+            minhos__api_dot_market_dot_v1_dot_market__data__ingest__service__pb2.IngestDepthResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,13 @@ class MarketDataIngestServiceStub:
     FAILED_PRECONDITION/POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes within an epoch;
     NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
     """
+    IngestDepth: _grpc.StreamStreamMultiCallable[_market_data_ingest_service_pb2.IngestDepthRequest, _market_data_ingest_service_pb2.IngestDepthResponse]
+    """Takes the order books of one source for one symbol; the newest one counts.
+
+    The first message must be `open`, later ones `book`. The first answer is `opened`. Each book is answered by an acknowledgement, which may stand for several; a source that waits for it
+    and then sends its newest book never builds up a queue. A book whose sequence is not above the one held is passed over.
+    SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books.
+    """
 
 @_typing.type_check_only
 class MarketDataIngestServiceAsyncStub(MarketDataIngestServiceStub):
@@ -58,6 +65,13 @@ class MarketDataIngestServiceAsyncStub(MarketDataIngestServiceStub):
     A new stream of the same source and epoch takes the place of the old one, which may be half open: the old one ends at once with SOURCE_CONFLICT.
     FAILED_PRECONDITION/POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes within an epoch;
     NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
+    """
+    IngestDepth: _aio.StreamStreamMultiCallable[_market_data_ingest_service_pb2.IngestDepthRequest, _market_data_ingest_service_pb2.IngestDepthResponse]  # type: ignore[assignment]
+    """Takes the order books of one source for one symbol; the newest one counts.
+
+    The first message must be `open`, later ones `book`. The first answer is `opened`. Each book is answered by an acknowledgement, which may stand for several; a source that waits for it
+    and then sends its newest book never builds up a queue. A book whose sequence is not above the one held is passed over.
+    SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books.
     """
 
 class MarketDataIngestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,6 +91,19 @@ class MarketDataIngestServiceServicer(metaclass=_abc_1.ABCMeta):
         A new stream of the same source and epoch takes the place of the old one, which may be half open: the old one ends at once with SOURCE_CONFLICT.
         FAILED_PRECONDITION/POSITION_MISMATCH when a batch does not follow the one before, PROVENANCE_REFUSED when its provenance changes within an epoch;
         NOT_FOUND/SYMBOL_UNKNOWN for a symbol that is not configured.
+        """
+
+    @_abc_1.abstractmethod
+    def IngestDepth(
+        self,
+        request_iterator: _MaybeAsyncIterator[_market_data_ingest_service_pb2.IngestDepthRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_market_data_ingest_service_pb2.IngestDepthResponse], _abc.AsyncIterator[_market_data_ingest_service_pb2.IngestDepthResponse]]:
+        """Takes the order books of one source for one symbol; the newest one counts.
+
+        The first message must be `open`, later ones `book`. The first answer is `opened`. Each book is answered by an acknowledgement, which may stand for several; a source that waits for it
+        and then sends its newest book never builds up a queue. A book whose sequence is not above the one held is passed over.
+        SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books.
         """
 
 def add_MarketDataIngestServiceServicer_to_server(servicer: MarketDataIngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

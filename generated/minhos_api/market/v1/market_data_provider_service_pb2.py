@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from minhos_api.market.v1 import depth_pb2 as minhos__api_dot_market_dot_v1_dot_depth__pb2
+from minhos_api.market.v1 import history_service_pb2 as minhos__api_dot_market_dot_v1_dot_history__service__pb2
 from minhos_api.market.v1 import provenance_pb2 as minhos__api_dot_market_dot_v1_dot_provenance__pb2
 from minhos_api.market.v1 import quote_pb2 as minhos__api_dot_market_dot_v1_dot_quote__pb2
 from minhos_api.market.v1 import tick_pb2 as minhos__api_dot_market_dot_v1_dot_tick__pb2
 from minhos_api.mesh.v1 import contract_options_pb2 as minhos__api_dot_mesh_dot_v1_dot_contract__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n7minhos_api/market/v1/market_data_provider_service.proto\x12\x14minhos_api.market.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%minhos_api/market/v1/provenance.proto\x1a minhos_api/market/v1/quote.proto\x1a\x1fminhos_api/market/v1/tick.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"]\n\x14GetMarketDataRequest\x12:\n\x06symbol\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$H\x00R\x06symbol\x88\x01\x01\x42\t\n\x07_symbol\"\x8f\x01\n\x15GetMarketDataResponse\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x31\n\x05quote\x18\x02 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteR\x05quote\x12+\n\x03\x62\x61r\x18\x03 \x01(\x0b\x32\x19.minhos_api.market.v1.BarR\x03\x62\x61r\"\x19\n\x17GetAllMarketDataRequest\"\\\n\x18GetAllMarketDataResponse\x12@\n\x07symbols\x18\x01 \x03(\x0b\x32&.minhos_api.market.v1.SymbolMarketDataR\x07symbols\"\xbd\x03\n\x10SymbolMarketData\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x31\n\x05quote\x18\x02 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteR\x05quote\x12\x16\n\x06source\x18\x03 \x01(\tR\x06source\x12!\n\x0crecords_read\x18\x04 \x01(\x03R\x0brecordsRead\x12\'\n\x0fticks_sequenced\x18\x05 \x01(\x03R\x0eticksSequenced\x12P\n\x08rejected\x18\x06 \x03(\x0b\x32\x34.minhos_api.market.v1.SymbolMarketData.RejectedEntryR\x08rejected\x12\x1f\n\x0b\x62\x61rs_closed\x18\x07 \x01(\x03R\nbarsClosed\x12(\n\x10ticks_per_second\x18\x08 \x01(\x03R\x0eticksPerSecond\x12 \n\x0bsubscribers\x18\t \x01(\x05R\x0bsubscribers\x1a;\n\rRejectedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"\x8c\x02\n\x1aSubscribeMarketDataRequest\x12H\n\tsubscribe\x18\x01 \x01(\x0b\x32(.minhos_api.market.v1.MarketSubscriptionH\x00R\tsubscribe\x12N\n\x0bunsubscribe\x18\x02 \x01(\x0b\x32*.minhos_api.market.v1.MarketUnsubscriptionH\x00R\x0bunsubscribe\x12\x42\n\x08progress\x18\x03 \x01(\x0b\x32$.minhos_api.market.v1.MarketProgressH\x00R\x08progressB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xf0\x02\n\x12MarketSubscription\x12\x41\n\x07symbols\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x10\xe8\x07\x18\x01\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x07symbols\x12M\n\x05kinds\x18\x02 \x03(\x0e\x32$.minhos_api.market.v1.MarketDataKindB\x11\xbaH\x0e\x92\x01\x0b\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x05kinds\x12K\n\x0bslow_reader\x18\x03 \x01(\x0e\x32 .minhos_api.market.v1.SlowReaderB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nslowReader\x12\'\n\tbars_back\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00R\x08\x62\x61rsBack\x12R\n\x0cresume_after\x18\x05 \x03(\x0b\x32$.minhos_api.market.v1.MarketPositionB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07R\x0bresumeAfter\"y\n\x0eMarketPosition\x12\x35\n\x06symbol\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x06symbol\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12\x1a\n\x08sequence\x18\x03 \x01(\x04R\x08sequence\"Y\n\x14MarketUnsubscription\x12\x41\n\x07symbols\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x08\x01\x10\xe8\x07\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x07symbols\"Z\n\x0eMarketProgress\x12H\n\x08position\x18\x01 \x01(\x0b\x32$.minhos_api.market.v1.MarketPositionB\x06\xbaH\x03\xc8\x01\x01R\x08position\"\x8a\x04\n\x1bSubscribeMarketDataResponse\x12\x37\n\x05ticks\x18\x01 \x01(\x0b\x32\x1f.minhos_api.market.v1.TickBatchH\x00R\x05ticks\x12H\n\nsubscribed\x18\x02 \x01(\x0b\x32&.minhos_api.market.v1.MarketSubscribedH\x00R\nsubscribed\x12\x42\n\x08snapshot\x18\x03 \x01(\x0b\x32$.minhos_api.market.v1.MarketSnapshotH\x00R\x08snapshot\x12-\n\x03\x62\x61r\x18\x04 \x01(\x0b\x32\x19.minhos_api.market.v1.BarH\x00R\x03\x62\x61r\x12\x33\n\x03gap\x18\x05 \x01(\x0b\x32\x1f.minhos_api.market.v1.MarketGapH\x00R\x03gap\x12\x45\n\theartbeat\x18\x06 \x01(\x0b\x32%.minhos_api.market.v1.MarketHeartbeatH\x00R\theartbeat\x12\x33\n\x05quote\x18\x07 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteH\x00R\x05quote\x12\x39\n\x05\x65poch\x18\x08 \x01(\x0b\x32!.minhos_api.market.v1.MarketEpochH\x00R\x05\x65pochB\t\n\x07message\"g\n\x17StreamMarketDataRequest\x12L\n\x0csubscription\x18\x01 \x01(\x0b\x32(.minhos_api.market.v1.MarketSubscriptionR\x0csubscription\"\x87\x04\n\x18StreamMarketDataResponse\x12\x37\n\x05ticks\x18\x01 \x01(\x0b\x32\x1f.minhos_api.market.v1.TickBatchH\x00R\x05ticks\x12H\n\nsubscribed\x18\x02 \x01(\x0b\x32&.minhos_api.market.v1.MarketSubscribedH\x00R\nsubscribed\x12\x42\n\x08snapshot\x18\x03 \x01(\x0b\x32$.minhos_api.market.v1.MarketSnapshotH\x00R\x08snapshot\x12-\n\x03\x62\x61r\x18\x04 \x01(\x0b\x32\x19.minhos_api.market.v1.BarH\x00R\x03\x62\x61r\x12\x33\n\x03gap\x18\x05 \x01(\x0b\x32\x1f.minhos_api.market.v1.MarketGapH\x00R\x03gap\x12\x45\n\theartbeat\x18\x06 \x01(\x0b\x32%.minhos_api.market.v1.MarketHeartbeatH\x00R\theartbeat\x12\x33\n\x05quote\x18\x07 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteH\x00R\x05quote\x12\x39\n\x05\x65poch\x18\x08 \x01(\x0b\x32!.minhos_api.market.v1.MarketEpochH\x00R\x05\x65pochB\t\n\x07message\"\xfa\x02\n\x10MarketSubscribed\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12%\n\x0erefused_reason\x18\x02 \x01(\tR\rrefusedReason\x12\'\n\x0frefused_message\x18\x03 \x01(\tR\x0erefusedMessage\x12@\n\x08position\x18\x04 \x01(\x0b\x32$.minhos_api.market.v1.MarketPositionR\x08position\x12<\n\x06oldest\x18\x05 \x01(\x0b\x32$.minhos_api.market.v1.MarketPositionR\x06oldest\x12<\n\x06newest\x18\x06 \x01(\x0b\x32$.minhos_api.market.v1.MarketPositionR\x06newest\x12@\n\nprovenance\x18\x07 \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceR\nprovenance\"\xc0\x01\n\x0eMarketSnapshot\x12\x31\n\x05quote\x18\x01 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteR\x05quote\x12-\n\x04\x62\x61rs\x18\x02 \x03(\x0b\x32\x19.minhos_api.market.v1.BarR\x04\x62\x61rs\x12\x34\n\x08open_bar\x18\x03 \x01(\x0b\x32\x19.minhos_api.market.v1.BarR\x07openBar\x12\x16\n\x06symbol\x18\x04 \x01(\tR\x06symbol\"\x85\x01\n\tMarketGap\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12%\n\x0e\x66irst_sequence\x18\x03 \x01(\x04R\rfirstSequence\x12#\n\rlast_sequence\x18\x04 \x01(\x04R\x0clastSequence\"\xca\x01\n\x0fMarketHeartbeat\x12\x37\n\tsend_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sendTime\x12<\n\x06newest\x18\x02 \x03(\x0b\x32$.minhos_api.market.v1.MarketPositionR\x06newest\x12\x1d\n\nticks_sent\x18\x03 \x01(\x03R\tticksSent\x12!\n\x0cticks_missed\x18\x04 \x01(\x03R\x0bticksMissed\"}\n\x0bMarketEpoch\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12@\n\nprovenance\x18\x03 \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceR\nprovenance*\x86\x01\n\x0eMarketDataKind\x12 \n\x1cMARKET_DATA_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16MARKET_DATA_KIND_TICKS\x10\x01\x12\x19\n\x15MARKET_DATA_KIND_BARS\x10\x02\x12\x1b\n\x17MARKET_DATA_KIND_QUOTES\x10\x03*X\n\nSlowReader\x12\x1b\n\x17SLOW_READER_UNSPECIFIED\x10\x00\x12\x13\n\x0fSLOW_READER_GAP\x10\x01\x12\x18\n\x14SLOW_READER_LOSSLESS\x10\x02\x32\x84\x05\n\x19MarketDataProviderService\x12w\n\rGetMarketData\x12*.minhos_api.market.v1.GetMarketDataRequest\x1a+.minhos_api.market.v1.GetMarketDataResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12\x80\x01\n\x10GetAllMarketData\x12-.minhos_api.market.v1.GetAllMarketDataRequest\x1a..minhos_api.market.v1.GetAllMarketDataResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12\x8d\x01\n\x13SubscribeMarketData\x12\x30.minhos_api.market.v1.SubscribeMarketDataRequest\x1a\x31.minhos_api.market.v1.SubscribeMarketDataResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02(\x01\x30\x01\x12\x82\x01\n\x10StreamMarketData\x12-.minhos_api.market.v1.StreamMarketDataRequest\x1a..minhos_api.market.v1.StreamMarketDataResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02\x30\x01\x1aV\xaa\xd4\x18R\n\x13IMarketDataProvider\x12&\n$minhos_api.events.v1.EventBusService\x1a\x13market_data.updatedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n7minhos_api/market/v1/market_data_provider_service.proto\x12\x14minhos_api.market.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a minhos_api/market/v1/depth.proto\x1a*minhos_api/market/v1/history_service.proto\x1a%minhos_api/market/v1/provenance.proto\x1a minhos_api/market/v1/quote.proto\x1a\x1fminhos_api/market/v1/tick.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"|\n\x14GetMarketDataRequest\x12:\n\x06symbol\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$H\x00R\x06symbol\x88\x01\x01\x12\x1d\n\nwith_depth\x18\x02 \x01(\x08R\twithDepthB\t\n\x07_symbol\"\xc2\x01\n\x15GetMarketDataResponse\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x31\n\x05quote\x18\x02 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteR\x05quote\x12+\n\x03\x62\x61r\x18\x03 \x01(\x0b\x32\x19.minhos_api.market.v1.BarR\x03\x62\x61r\x12\x31\n\x05\x64\x65pth\x18\x04 \x01(\x0b\x32\x1b.minhos_api.market.v1.DepthR\x05\x64\x65pth\"\x19\n\x17GetAllMarketDataRequest\"\\\n\x18GetAllMarketDataResponse\x12@\n\x07symbols\x18\x01 \x03(\x0b\x32&.minhos_api.market.v1.SymbolMarketDataR\x07symbols\"\x82\x05\n\x10SymbolMarketData\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x31\n\x05quote\x18\x02 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteR\x05quote\x12\x16\n\x06source\x18\x03 \x01(\tR\x06source\x12!\n\x0crecords_read\x18\x04 \x01(\x03R\x0brecordsRead\x12\'\n\x0fticks_sequenced\x18\x05 \x01(\x03R\x0eticksSequenced\x12P\n\x08rejected\x18\x06 \x03(\x0b\x32\x34.minhos_api.market.v1.SymbolMarketData.RejectedEntryR\x08rejected\x12\x1f\n\x0b\x62\x61rs_closed\x18\x07 \x01(\x03R\nbarsClosed\x12(\n\x10ticks_per_second\x18\x08 \x01(\x03R\x0eticksPerSecond\x12 \n\x0bsubscribers\x18\t \x01(\x05R\x0bsubscribers\x12\x1f\n\x0b\x62ooks_taken\x18\n \x01(\x03R\nbooksTaken\x12`\n\x0e\x62ooks_rejected\x18\x0b \x03(\x0b\x32\x39.minhos_api.market.v1.SymbolMarketData.BooksRejectedEntryR\rbooksRejected\x1a;\n\rRejectedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\x1a@\n\x12\x42ooksRejectedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"\x8c\x02\n\x1aSubscribeMarketDataRequest\x12H\n\tsubscribe\x18\x01 \x01(\x0b\x32(.minhos_api.market.v1.MarketSubscriptionH\x00R\tsubscribe\x12N\n\x0bunsubscribe\x18\x02 \x01(\x0b\x32*.minhos_api.market.v1.MarketUnsubscriptionH\x00R\x0bunsubscribe\x12\x42\n\x08progress\x18\x03 \x01(\x0b\x32$.minhos_api.market.v1.MarketProgressH\x00R\x08progressB\x10\n\x07message\x12\x05\xbaH\x02\x08\x01\"\xe9\x05\n\x12MarketSubscription\x12\x41\n\x07symbols\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x10\xe8\x07\x18\x01\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x07symbols\x12M\n\x05kinds\x18\x02 \x03(\x0e\x32$.minhos_api.market.v1.MarketDataKindB\x11\xbaH\x0e\x92\x01\x0b\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00R\x05kinds\x12K\n\x0bslow_reader\x18\x03 \x01(\x0e\x32 .minhos_api.market.v1.SlowReaderB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nslowReader\x12\'\n\tbars_back\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00R\x08\x62\x61rsBack\x12R\n\x0cresume_after\x18\x05 \x03(\x0b\x32$.minhos_api.market.v1.MarketPositionB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07R\x0bresumeAfter\x12\x38\n\x08\x62\x61r_span\x18\x06 \x01(\x0b\x32\x1d.minhos_api.market.v1.BarSpanR\x07\x62\x61rSpan\x12N\n\x0c\x62\x61r_sessions\x18\x07 \x01(\x0e\x32!.minhos_api.market.v1.SessionRuleB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x0b\x62\x61rSessions:\xec\x01\xbaH\xe8\x01\x1a\xe5\x01\n\tconflated\x12wslow_reader is SLOW_READER_CONFLATE: allowed only where all kinds are MARKET_DATA_KIND_QUOTES or MARKET_DATA_KIND_DEPTH\x1a_this.slow_reader != 3 || (size(this.kinds) > 0 && this.kinds.all(kind, kind == 3 || kind == 4))\"y\n\x0eMarketPosition\x12\x35\n\x06symbol\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x06symbol\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12\x1a\n\x08sequence\x18\x03 \x01(\x04R\x08sequence\"Y\n\x14MarketUnsubscription\x12\x41\n\x07symbols\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x08\x01\x10\xe8\x07\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x07symbols\"Z\n\x0eMarketProgress\x12H\n\x08position\x18\x01 \x01(\x0b\x32$.minhos_api.market.v1.MarketPositionB\x06\xbaH\x03\xc8\x01\x01R\x08position\"\xbf\x04\n\x1bSubscribeMarketDataResponse\x12\x37\n\x05ticks\x18\x01 \x01(\x0b\x32\x1f.minhos_api.market.v1.TickBatchH\x00R\x05ticks\x12H\n\nsubscribed\x18\x02 \x01(\x0b\x32&.minhos_api.market.v1.MarketSubscribedH\x00R\nsubscribed\x12\x42\n\x08snapshot\x18\x03 \x01(\x0b\x32$.minhos_api.market.v1.MarketSnapshotH\x00R\x08snapshot\x12-\n\x03\x62\x61r\x18\x04 \x01(\x0b\x32\x19.minhos_api.market.v1.BarH\x00R\x03\x62\x61r\x12\x33\n\x03gap\x18\x05 \x01(\x0b\x32\x1f.minhos_api.market.v1.MarketGapH\x00R\x03gap\x12\x45\n\theartbeat\x18\x06 \x01(\x0b\x32%.minhos_api.market.v1.MarketHeartbeatH\x00R\theartbeat\x12\x33\n\x05quote\x18\x07 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteH\x00R\x05quote\x12\x39\n\x05\x65poch\x18\x08 \x01(\x0b\x32!.minhos_api.market.v1.MarketEpochH\x00R\x05\x65poch\x12\x33\n\x05\x64\x65pth\x18\t \x01(\x0b\x32\x1b.minhos_api.market.v1.DepthH\x00R\x05\x64\x65pthB\t\n\x07message\"g\n\x17StreamMarketDataRequest\x12L\n\x0csubscription\x18\x01 \x01(\x0b\x32(.minhos_api.market.v1.MarketSubscriptionR\x0csubscription\"\xbc\x04\n\x18StreamMarketDataResponse\x12\x37\n\x05ticks\x18\x01 \x01(\x0b\x32\x1f.minhos_api.market.v1.TickBatchH\x00R\x05ticks\x12H\n\nsubscribed\x18\x02 \x01(\x0b\x32&.minhos_api.market.v1.MarketSubscribedH\x00R\nsubscribed\x12\x42\n\x08snapshot\x18\x03 \x01(\x0b\x32$.minhos_api.market.v1.MarketSnapshotH\x00R\x08snapshot\x12-\n\x03\x62\x61r\x18\x04 \x01(\x0b\x32\x19.minhos_api.market.v1.BarH\x00R\x03\x62\x61r\x12\x33\n\x03gap\x18\x05 \x01(\x0b\x32\x1f.minhos_api.market.v1.MarketGapH\x00R\x03gap\x12\x45\n\theartbeat\x18\x06 \x01(\x0b\x32%.minhos_api.market.v1.MarketHeartbeatH\x00R\theartbeat\x12\x33\n\x05quote\x18\x07 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteH\x00R\x05quote\x12\x39\n\x05\x65poch\x18\x08 \x01(\x0b\x32!.minhos_api.market.v1.MarketEpochH\x00R\x05\x65poch\x12\x33\n\x05\x64\x65pth\x18\t \x01(\x0b\x32\x1b.minhos_api.market.v1.DepthH\x00R\x05\x64\x65pthB\t\n\x07message\"\xfa\x02\n\x10MarketSubscribed\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12%\n\x0erefused_reason\x18\x02 \x01(\tR\rrefusedReason\x12\'\n\x0frefused_message\x18\x03 \x01(\tR\x0erefusedMessage\x12@\n\x08position\x18\x04 \x01(\x0b\x32$.minhos_api.market.v1.MarketPositionR\x08position\x12<\n\x06oldest\x18\x05 \x01(\x0b\x32$.minhos_api.market.v1.MarketPositionR\x06oldest\x12<\n\x06newest\x18\x06 \x01(\x0b\x32$.minhos_api.market.v1.MarketPositionR\x06newest\x12@\n\nprovenance\x18\x07 \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceR\nprovenance\"\xf3\x01\n\x0eMarketSnapshot\x12\x31\n\x05quote\x18\x01 \x01(\x0b\x32\x1b.minhos_api.market.v1.QuoteR\x05quote\x12-\n\x04\x62\x61rs\x18\x02 \x03(\x0b\x32\x19.minhos_api.market.v1.BarR\x04\x62\x61rs\x12\x34\n\x08open_bar\x18\x03 \x01(\x0b\x32\x19.minhos_api.market.v1.BarR\x07openBar\x12\x16\n\x06symbol\x18\x04 \x01(\tR\x06symbol\x12\x31\n\x05\x64\x65pth\x18\x05 \x01(\x0b\x32\x1b.minhos_api.market.v1.DepthR\x05\x64\x65pth\"\x85\x01\n\tMarketGap\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12%\n\x0e\x66irst_sequence\x18\x03 \x01(\x04R\rfirstSequence\x12#\n\rlast_sequence\x18\x04 \x01(\x04R\x0clastSequence\"\x96\x02\n\x0fMarketHeartbeat\x12\x37\n\tsend_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08sendTime\x12<\n\x06newest\x18\x02 \x03(\x0b\x32$.minhos_api.market.v1.MarketPositionR\x06newest\x12\x1d\n\nticks_sent\x18\x03 \x01(\x03R\tticksSent\x12!\n\x0cticks_missed\x18\x04 \x01(\x03R\x0bticksMissed\x12%\n\x0equotes_skipped\x18\x05 \x01(\x03R\rquotesSkipped\x12#\n\rbooks_skipped\x18\x06 \x01(\x03R\x0c\x62ooksSkipped\"}\n\x0bMarketEpoch\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12@\n\nprovenance\x18\x03 \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceR\nprovenance*\xa2\x01\n\x0eMarketDataKind\x12 \n\x1cMARKET_DATA_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16MARKET_DATA_KIND_TICKS\x10\x01\x12\x19\n\x15MARKET_DATA_KIND_BARS\x10\x02\x12\x1b\n\x17MARKET_DATA_KIND_QUOTES\x10\x03\x12\x1a\n\x16MARKET_DATA_KIND_DEPTH\x10\x04*r\n\nSlowReader\x12\x1b\n\x17SLOW_READER_UNSPECIFIED\x10\x00\x12\x13\n\x0fSLOW_READER_GAP\x10\x01\x12\x18\n\x14SLOW_READER_LOSSLESS\x10\x02\x12\x18\n\x14SLOW_READER_CONFLATE\x10\x03\x32\x84\x05\n\x19MarketDataProviderService\x12w\n\rGetMarketData\x12*.minhos_api.market.v1.GetMarketDataRequest\x1a+.minhos_api.market.v1.GetMarketDataResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12\x80\x01\n\x10GetAllMarketData\x12-.minhos_api.market.v1.GetAllMarketDataRequest\x1a..minhos_api.market.v1.GetAllMarketDataResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12\x8d\x01\n\x13SubscribeMarketData\x12\x30.minhos_api.market.v1.SubscribeMarketDataRequest\x1a\x31.minhos_api.market.v1.SubscribeMarketDataResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02(\x01\x30\x01\x12\x82\x01\n\x10StreamMarketData\x12-.minhos_api.market.v1.StreamMarketDataRequest\x1a..minhos_api.market.v1.StreamMarketDataResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02\x30\x01\x1aV\xaa\xd4\x18R\n\x13IMarketDataProvider\x12&\n$minhos_api.events.v1.EventBusService\x1a\x13market_data.updatedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +43,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMARKETDATAREQUEST'].fields_by_name['symbol']._serialized_options = b'\272H\032r\0302\026^[A-Za-z0-9_.-]{1,32}$'
   _globals['_SYMBOLMARKETDATA_REJECTEDENTRY']._loaded_options = None
   _globals['_SYMBOLMARKETDATA_REJECTEDENTRY']._serialized_options = b'8\001'
+  _globals['_SYMBOLMARKETDATA_BOOKSREJECTEDENTRY']._loaded_options = None
+  _globals['_SYMBOLMARKETDATA_BOOKSREJECTEDENTRY']._serialized_options = b'8\001'
   _globals['_SUBSCRIBEMARKETDATAREQUEST'].oneofs_by_name['message']._loaded_options = None
   _globals['_SUBSCRIBEMARKETDATAREQUEST'].oneofs_by_name['message']._serialized_options = b'\272H\002\010\001'
   _globals['_MARKETSUBSCRIPTION'].fields_by_name['symbols']._loaded_options = None
@@ -53,6 +57,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MARKETSUBSCRIPTION'].fields_by_name['bars_back']._serialized_options = b'\272H\007\032\005\030\220N(\000'
   _globals['_MARKETSUBSCRIPTION'].fields_by_name['resume_after']._loaded_options = None
   _globals['_MARKETSUBSCRIPTION'].fields_by_name['resume_after']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_MARKETSUBSCRIPTION'].fields_by_name['bar_sessions']._loaded_options = None
+  _globals['_MARKETSUBSCRIPTION'].fields_by_name['bar_sessions']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_MARKETSUBSCRIPTION']._loaded_options = None
+  _globals['_MARKETSUBSCRIPTION']._serialized_options = b'\272H\350\001\032\345\001\n\tconflated\022wslow_reader is SLOW_READER_CONFLATE: allowed only where all kinds are MARKET_DATA_KIND_QUOTES or MARKET_DATA_KIND_DEPTH\032_this.slow_reader != 3 || (size(this.kinds) > 0 && this.kinds.all(kind, kind == 3 || kind == 4))'
   _globals['_MARKETPOSITION'].fields_by_name['symbol']._loaded_options = None
   _globals['_MARKETPOSITION'].fields_by_name['symbol']._serialized_options = b'\272H\032r\0302\026^[A-Za-z0-9_.-]{1,32}$'
   _globals['_MARKETUNSUBSCRIPTION'].fields_by_name['symbols']._loaded_options = None
@@ -69,48 +77,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MARKETDATAPROVIDERSERVICE'].methods_by_name['SubscribeMarketData']._serialized_options = b'\220\002\001\262\324\030\006\010\001\032\002\010\002'
   _globals['_MARKETDATAPROVIDERSERVICE'].methods_by_name['StreamMarketData']._loaded_options = None
   _globals['_MARKETDATAPROVIDERSERVICE'].methods_by_name['StreamMarketData']._serialized_options = b'\220\002\001\262\324\030\006\010\001\032\002\010\002'
-  _globals['_MARKETDATAKIND']._serialized_start=4247
-  _globals['_MARKETDATAKIND']._serialized_end=4381
-  _globals['_SLOWREADER']._serialized_start=4383
-  _globals['_SLOWREADER']._serialized_end=4471
-  _globals['_GETMARKETDATAREQUEST']._serialized_start=292
-  _globals['_GETMARKETDATAREQUEST']._serialized_end=385
-  _globals['_GETMARKETDATARESPONSE']._serialized_start=388
-  _globals['_GETMARKETDATARESPONSE']._serialized_end=531
-  _globals['_GETALLMARKETDATAREQUEST']._serialized_start=533
-  _globals['_GETALLMARKETDATAREQUEST']._serialized_end=558
-  _globals['_GETALLMARKETDATARESPONSE']._serialized_start=560
-  _globals['_GETALLMARKETDATARESPONSE']._serialized_end=652
-  _globals['_SYMBOLMARKETDATA']._serialized_start=655
-  _globals['_SYMBOLMARKETDATA']._serialized_end=1100
-  _globals['_SYMBOLMARKETDATA_REJECTEDENTRY']._serialized_start=1041
-  _globals['_SYMBOLMARKETDATA_REJECTEDENTRY']._serialized_end=1100
-  _globals['_SUBSCRIBEMARKETDATAREQUEST']._serialized_start=1103
-  _globals['_SUBSCRIBEMARKETDATAREQUEST']._serialized_end=1371
-  _globals['_MARKETSUBSCRIPTION']._serialized_start=1374
-  _globals['_MARKETSUBSCRIPTION']._serialized_end=1742
-  _globals['_MARKETPOSITION']._serialized_start=1744
-  _globals['_MARKETPOSITION']._serialized_end=1865
-  _globals['_MARKETUNSUBSCRIPTION']._serialized_start=1867
-  _globals['_MARKETUNSUBSCRIPTION']._serialized_end=1956
-  _globals['_MARKETPROGRESS']._serialized_start=1958
-  _globals['_MARKETPROGRESS']._serialized_end=2048
-  _globals['_SUBSCRIBEMARKETDATARESPONSE']._serialized_start=2051
-  _globals['_SUBSCRIBEMARKETDATARESPONSE']._serialized_end=2573
-  _globals['_STREAMMARKETDATAREQUEST']._serialized_start=2575
-  _globals['_STREAMMARKETDATAREQUEST']._serialized_end=2678
-  _globals['_STREAMMARKETDATARESPONSE']._serialized_start=2681
-  _globals['_STREAMMARKETDATARESPONSE']._serialized_end=3200
-  _globals['_MARKETSUBSCRIBED']._serialized_start=3203
-  _globals['_MARKETSUBSCRIBED']._serialized_end=3581
-  _globals['_MARKETSNAPSHOT']._serialized_start=3584
-  _globals['_MARKETSNAPSHOT']._serialized_end=3776
-  _globals['_MARKETGAP']._serialized_start=3779
-  _globals['_MARKETGAP']._serialized_end=3912
-  _globals['_MARKETHEARTBEAT']._serialized_start=3915
-  _globals['_MARKETHEARTBEAT']._serialized_end=4117
-  _globals['_MARKETEPOCH']._serialized_start=4119
-  _globals['_MARKETEPOCH']._serialized_end=4244
-  _globals['_MARKETDATAPROVIDERSERVICE']._serialized_start=4474
-  _globals['_MARKETDATAPROVIDERSERVICE']._serialized_end=5118
+  _globals['_MARKETDATAKIND']._serialized_start=5214
+  _globals['_MARKETDATAKIND']._serialized_end=5376
+  _globals['_SLOWREADER']._serialized_start=5378
+  _globals['_SLOWREADER']._serialized_end=5492
+  _globals['_GETMARKETDATAREQUEST']._serialized_start=370
+  _globals['_GETMARKETDATAREQUEST']._serialized_end=494
+  _globals['_GETMARKETDATARESPONSE']._serialized_start=497
+  _globals['_GETMARKETDATARESPONSE']._serialized_end=691
+  _globals['_GETALLMARKETDATAREQUEST']._serialized_start=693
+  _globals['_GETALLMARKETDATAREQUEST']._serialized_end=718
+  _globals['_GETALLMARKETDATARESPONSE']._serialized_start=720
+  _globals['_GETALLMARKETDATARESPONSE']._serialized_end=812
+  _globals['_SYMBOLMARKETDATA']._serialized_start=815
+  _globals['_SYMBOLMARKETDATA']._serialized_end=1457
+  _globals['_SYMBOLMARKETDATA_REJECTEDENTRY']._serialized_start=1332
+  _globals['_SYMBOLMARKETDATA_REJECTEDENTRY']._serialized_end=1391
+  _globals['_SYMBOLMARKETDATA_BOOKSREJECTEDENTRY']._serialized_start=1393
+  _globals['_SYMBOLMARKETDATA_BOOKSREJECTEDENTRY']._serialized_end=1457
+  _globals['_SUBSCRIBEMARKETDATAREQUEST']._serialized_start=1460
+  _globals['_SUBSCRIBEMARKETDATAREQUEST']._serialized_end=1728
+  _globals['_MARKETSUBSCRIPTION']._serialized_start=1731
+  _globals['_MARKETSUBSCRIPTION']._serialized_end=2476
+  _globals['_MARKETPOSITION']._serialized_start=2478
+  _globals['_MARKETPOSITION']._serialized_end=2599
+  _globals['_MARKETUNSUBSCRIPTION']._serialized_start=2601
+  _globals['_MARKETUNSUBSCRIPTION']._serialized_end=2690
+  _globals['_MARKETPROGRESS']._serialized_start=2692
+  _globals['_MARKETPROGRESS']._serialized_end=2782
+  _globals['_SUBSCRIBEMARKETDATARESPONSE']._serialized_start=2785
+  _globals['_SUBSCRIBEMARKETDATARESPONSE']._serialized_end=3360
+  _globals['_STREAMMARKETDATAREQUEST']._serialized_start=3362
+  _globals['_STREAMMARKETDATAREQUEST']._serialized_end=3465
+  _globals['_STREAMMARKETDATARESPONSE']._serialized_start=3468
+  _globals['_STREAMMARKETDATARESPONSE']._serialized_end=4040
+  _globals['_MARKETSUBSCRIBED']._serialized_start=4043
+  _globals['_MARKETSUBSCRIBED']._serialized_end=4421
+  _globals['_MARKETSNAPSHOT']._serialized_start=4424
+  _globals['_MARKETSNAPSHOT']._serialized_end=4667
+  _globals['_MARKETGAP']._serialized_start=4670
+  _globals['_MARKETGAP']._serialized_end=4803
+  _globals['_MARKETHEARTBEAT']._serialized_start=4806
+  _globals['_MARKETHEARTBEAT']._serialized_end=5084
+  _globals['_MARKETEPOCH']._serialized_start=5086
+  _globals['_MARKETEPOCH']._serialized_end=5211
+  _globals['_MARKETDATAPROVIDERSERVICE']._serialized_start=5495
+  _globals['_MARKETDATAPROVIDERSERVICE']._serialized_end=6139
 # @@protoc_insertion_point(module_scope)

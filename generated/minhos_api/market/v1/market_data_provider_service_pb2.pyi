@@ -9,6 +9,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from minhos_api.market.v1 import depth_pb2 as _depth_pb2
+from minhos_api.market.v1 import history_service_pb2 as _history_service_pb2
 from minhos_api.market.v1 import provenance_pb2 as _provenance_pb2
 from minhos_api.market.v1 import quote_pb2 as _quote_pb2
 from minhos_api.market.v1 import tick_pb2 as _tick_pb2
@@ -34,9 +36,11 @@ class _MarketDataKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Market
     MARKET_DATA_KIND_TICKS: _MarketDataKind.ValueType  # 1
     """Every trade and quote."""
     MARKET_DATA_KIND_BARS: _MarketDataKind.ValueType  # 2
-    """Every 1-minute bar when it closes."""
+    """Every bar of the span asked for when it closes."""
     MARKET_DATA_KIND_QUOTES: _MarketDataKind.ValueType  # 3
     """The newest last values whenever the reader is ready for them, and never older ones."""
+    MARKET_DATA_KIND_DEPTH: _MarketDataKind.ValueType  # 4
+    """The newest order book whenever the reader is ready for it, ten levels on each side, and never an older one."""
 
 class MarketDataKind(_MarketDataKind, metaclass=_MarketDataKindEnumTypeWrapper):
     """What of a symbol is sent."""
@@ -46,9 +50,11 @@ MARKET_DATA_KIND_UNSPECIFIED: MarketDataKind.ValueType  # 0
 MARKET_DATA_KIND_TICKS: MarketDataKind.ValueType  # 1
 """Every trade and quote."""
 MARKET_DATA_KIND_BARS: MarketDataKind.ValueType  # 2
-"""Every 1-minute bar when it closes."""
+"""Every bar of the span asked for when it closes."""
 MARKET_DATA_KIND_QUOTES: MarketDataKind.ValueType  # 3
 """The newest last values whenever the reader is ready for them, and never older ones."""
+MARKET_DATA_KIND_DEPTH: MarketDataKind.ValueType  # 4
+"""The newest order book whenever the reader is ready for it, ten levels on each side, and never an older one."""
 Global___MarketDataKind: _TypeAlias = MarketDataKind  # noqa: Y015
 
 class _SlowReader:
@@ -63,6 +69,8 @@ class _SlowReaderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SlowReader
     """It is told the exact range that it missed and goes on with the newest."""
     SLOW_READER_LOSSLESS: _SlowReader.ValueType  # 2
     """The source is held back for it; only for REPLAY, refused for any other provenance."""
+    SLOW_READER_CONFLATE: _SlowReader.ValueType  # 3
+    """It gets the newest and is told by the sequences, and by the counters of heartbeats, how much was passed over; only for quotes and order books, which are always given so."""
 
 class SlowReader(_SlowReader, metaclass=_SlowReaderEnumTypeWrapper):
     """What happens to a reader of ticks that falls behind."""
@@ -73,6 +81,8 @@ SLOW_READER_GAP: SlowReader.ValueType  # 1
 """It is told the exact range that it missed and goes on with the newest."""
 SLOW_READER_LOSSLESS: SlowReader.ValueType  # 2
 """The source is held back for it; only for REPLAY, refused for any other provenance."""
+SLOW_READER_CONFLATE: SlowReader.ValueType  # 3
+"""It gets the newest and is told by the sequences, and by the counters of heartbeats, how much was passed over; only for quotes and order books, which are always given so."""
 Global___SlowReader: _TypeAlias = SlowReader  # noqa: Y015
 
 @_typing.final
@@ -82,16 +92,20 @@ class GetMarketDataRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SYMBOL_FIELD_NUMBER: _builtins.int
+    WITH_DEPTH_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Canonical symbol; the configured primary one when unset."""
+    with_depth: _builtins.bool
+    """Whether to tell the order book too."""
     def __init__(
         self,
         *,
         symbol: _builtins.str | None = ...,
+        with_depth: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_symbol", b"_symbol", "symbol", b"symbol"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_symbol", b"_symbol", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_symbol", b"_symbol", "symbol", b"symbol", "with_depth", b"with_depth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__symbol: _TypeAlias = _typing.Literal["symbol"]  # noqa: Y015
     _WhichOneofArgType__symbol: _TypeAlias = _typing.Literal["_symbol", b"_symbol"]  # noqa: Y015
@@ -108,6 +122,7 @@ class GetMarketDataResponse(_message.Message):
     SYMBOL_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
     BAR_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Symbol that was meant."""
     @_builtins.property
@@ -118,16 +133,21 @@ class GetMarketDataResponse(_message.Message):
     def bar(self) -> _quote_pb2.Bar:
         """The bar that is being built; unset before the first trade."""
 
+    @_builtins.property
+    def depth(self) -> _depth_pb2.Depth:
+        """The newest order book; unset when it was not asked for or none has come."""
+
     def __init__(
         self,
         *,
         symbol: _builtins.str = ...,
         quote: _quote_pb2.Quote | None = ...,
         bar: _quote_pb2.Bar | None = ...,
+        depth: _depth_pb2.Depth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "quote", b"quote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "depth", b"depth", "quote", b"quote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "quote", b"quote", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "depth", b"depth", "quote", b"quote", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +220,26 @@ class SymbolMarketData(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class BooksRejectedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SYMBOL_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
@@ -209,6 +249,8 @@ class SymbolMarketData(_message.Message):
     BARS_CLOSED_FIELD_NUMBER: _builtins.int
     TICKS_PER_SECOND_FIELD_NUMBER: _builtins.int
     SUBSCRIBERS_FIELD_NUMBER: _builtins.int
+    BOOKS_TAKEN_FIELD_NUMBER: _builtins.int
+    BOOKS_REJECTED_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Canonical symbol."""
     source: _builtins.str
@@ -223,6 +265,8 @@ class SymbolMarketData(_message.Message):
     """Ticks that came in during the last full second."""
     subscribers: _builtins.int
     """Readers subscribed."""
+    books_taken: _builtins.int
+    """Order books taken within the epoch of their source."""
     @_builtins.property
     def quote(self) -> _quote_pb2.Quote:
         """Unset when no tick has come yet."""
@@ -230,6 +274,10 @@ class SymbolMarketData(_message.Message):
     @_builtins.property
     def rejected(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Of these, the ones that were refused, by reason, for example `OFF_TICK`."""
+
+    @_builtins.property
+    def books_rejected(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Order books refused within it, by reason, for example `CROSSED`."""
 
     def __init__(
         self,
@@ -243,10 +291,12 @@ class SymbolMarketData(_message.Message):
         bars_closed: _builtins.int = ...,
         ticks_per_second: _builtins.int = ...,
         subscribers: _builtins.int = ...,
+        books_taken: _builtins.int = ...,
+        books_rejected: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars_closed", b"bars_closed", "quote", b"quote", "records_read", b"records_read", "rejected", b"rejected", "source", b"source", "subscribers", b"subscribers", "symbol", b"symbol", "ticks_per_second", b"ticks_per_second", "ticks_sequenced", b"ticks_sequenced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars_closed", b"bars_closed", "books_rejected", b"books_rejected", "books_taken", b"books_taken", "quote", b"quote", "records_read", b"records_read", "rejected", b"rejected", "source", b"source", "subscribers", b"subscribers", "symbol", b"symbol", "ticks_per_second", b"ticks_per_second", "ticks_sequenced", b"ticks_sequenced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -301,10 +351,14 @@ class MarketSubscription(_message.Message):
     SLOW_READER_FIELD_NUMBER: _builtins.int
     BARS_BACK_FIELD_NUMBER: _builtins.int
     RESUME_AFTER_FIELD_NUMBER: _builtins.int
+    BAR_SPAN_FIELD_NUMBER: _builtins.int
+    BAR_SESSIONS_FIELD_NUMBER: _builtins.int
     slow_reader: Global___SlowReader.ValueType
     """What to do when the reader falls behind; GAP when unset."""
     bars_back: _builtins.int
-    """Closed bars that the snapshot holds at the most."""
+    """Closed bars that the snapshot holds at the most, of those kept: of one minute 10000, of another span those of the present session."""
+    bar_sessions: _history_service_pb2.SessionRule.ValueType
+    """Which sessions divide the time of the bars, as in GetBars."""
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Canonical symbols; all of the mesh when empty."""
@@ -317,6 +371,12 @@ class MarketSubscription(_message.Message):
     def resume_after(self) -> _containers.RepeatedCompositeFieldContainer[Global___MarketPosition]:
         """Continue after this position instead of beginning with a snapshot; at most one for each symbol of the subscription."""
 
+    @_builtins.property
+    def bar_span(self) -> _history_service_pb2.BarSpan:
+        """What a bar spans; when unset one minute, in sessions that are calendar days in UTC whatever `bar_sessions` says. To the unit the bars that GetBars makes of the ticks of the epoch.
+        When the ticks of the session that are no longer in memory cannot be read from the history either, `subscribed` says HISTORY_NOT_HELD or NOT_SERVING.
+        """
+
     def __init__(
         self,
         *,
@@ -325,10 +385,12 @@ class MarketSubscription(_message.Message):
         slow_reader: Global___SlowReader.ValueType = ...,
         bars_back: _builtins.int = ...,
         resume_after: _abc.Iterable[Global___MarketPosition] | None = ...,
+        bar_span: _history_service_pb2.BarSpan | None = ...,
+        bar_sessions: _history_service_pb2.SessionRule.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar_span", b"bar_span"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars_back", b"bars_back", "kinds", b"kinds", "resume_after", b"resume_after", "slow_reader", b"slow_reader", "symbols", b"symbols"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar_sessions", b"bar_sessions", "bar_span", b"bar_span", "bars_back", b"bars_back", "kinds", b"kinds", "resume_after", b"resume_after", "slow_reader", b"slow_reader", "symbols", b"symbols"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -426,6 +488,7 @@ class SubscribeMarketDataResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ticks(self) -> _tick_pb2.TickBatch:
         """Ticks in order."""
@@ -458,6 +521,10 @@ class SubscribeMarketDataResponse(_message.Message):
     def epoch(self) -> Global___MarketEpoch:
         """The source began anew; sequences start at 1 under another epoch."""
 
+    @_builtins.property
+    def depth(self) -> _depth_pb2.Depth:
+        """The newest order book."""
+
     def __init__(
         self,
         *,
@@ -469,12 +536,13 @@ class SubscribeMarketDataResponse(_message.Message):
         heartbeat: Global___MarketHeartbeat | None = ...,
         quote: _quote_pb2.Quote | None = ...,
         epoch: Global___MarketEpoch | None = ...,
+        depth: _depth_pb2.Depth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "epoch", b"epoch", "gap", b"gap", "heartbeat", b"heartbeat", "message", b"message", "quote", b"quote", "snapshot", b"snapshot", "subscribed", b"subscribed", "ticks", b"ticks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "depth", b"depth", "epoch", b"epoch", "gap", b"gap", "heartbeat", b"heartbeat", "message", b"message", "quote", b"quote", "snapshot", b"snapshot", "subscribed", b"subscribed", "ticks", b"ticks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "epoch", b"epoch", "gap", b"gap", "heartbeat", b"heartbeat", "message", b"message", "quote", b"quote", "snapshot", b"snapshot", "subscribed", b"subscribed", "ticks", b"ticks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "depth", b"depth", "epoch", b"epoch", "gap", b"gap", "heartbeat", b"heartbeat", "message", b"message", "quote", b"quote", "snapshot", b"snapshot", "subscribed", b"subscribed", "ticks", b"ticks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ticks", "subscribed", "snapshot", "bar", "gap", "heartbeat", "quote", "epoch"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ticks", "subscribed", "snapshot", "bar", "gap", "heartbeat", "quote", "epoch", "depth"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -518,6 +586,7 @@ class StreamMarketDataResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     QUOTE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ticks(self) -> _tick_pb2.TickBatch:
         """Ticks in order."""
@@ -550,6 +619,10 @@ class StreamMarketDataResponse(_message.Message):
     def epoch(self) -> Global___MarketEpoch:
         """The source began anew."""
 
+    @_builtins.property
+    def depth(self) -> _depth_pb2.Depth:
+        """The newest order book."""
+
     def __init__(
         self,
         *,
@@ -561,12 +634,13 @@ class StreamMarketDataResponse(_message.Message):
         heartbeat: Global___MarketHeartbeat | None = ...,
         quote: _quote_pb2.Quote | None = ...,
         epoch: Global___MarketEpoch | None = ...,
+        depth: _depth_pb2.Depth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "epoch", b"epoch", "gap", b"gap", "heartbeat", b"heartbeat", "message", b"message", "quote", b"quote", "snapshot", b"snapshot", "subscribed", b"subscribed", "ticks", b"ticks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "depth", b"depth", "epoch", b"epoch", "gap", b"gap", "heartbeat", b"heartbeat", "message", b"message", "quote", b"quote", "snapshot", b"snapshot", "subscribed", b"subscribed", "ticks", b"ticks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "epoch", b"epoch", "gap", b"gap", "heartbeat", b"heartbeat", "message", b"message", "quote", b"quote", "snapshot", b"snapshot", "subscribed", b"subscribed", "ticks", b"ticks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "depth", b"depth", "epoch", b"epoch", "gap", b"gap", "heartbeat", b"heartbeat", "message", b"message", "quote", b"quote", "snapshot", b"snapshot", "subscribed", b"subscribed", "ticks", b"ticks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ticks", "subscribed", "snapshot", "bar", "gap", "heartbeat", "quote", "epoch"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ticks", "subscribed", "snapshot", "bar", "gap", "heartbeat", "quote", "epoch", "depth"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -636,6 +710,7 @@ class MarketSnapshot(_message.Message):
     BARS_FIELD_NUMBER: _builtins.int
     OPEN_BAR_FIELD_NUMBER: _builtins.int
     SYMBOL_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Symbol that it is about."""
     @_builtins.property
@@ -650,6 +725,10 @@ class MarketSnapshot(_message.Message):
     def open_bar(self) -> _quote_pb2.Bar:
         """The bar that is being built; unset before the first trade."""
 
+    @_builtins.property
+    def depth(self) -> _depth_pb2.Depth:
+        """The newest order book; unset when it was not asked for or none has come."""
+
     def __init__(
         self,
         *,
@@ -657,10 +736,11 @@ class MarketSnapshot(_message.Message):
         bars: _abc.Iterable[_quote_pb2.Bar] | None = ...,
         open_bar: _quote_pb2.Bar | None = ...,
         symbol: _builtins.str = ...,
+        depth: _depth_pb2.Depth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["open_bar", b"open_bar", "quote", b"quote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "open_bar", b"open_bar", "quote", b"quote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "open_bar", b"open_bar", "quote", b"quote", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bars", b"bars", "depth", b"depth", "open_bar", b"open_bar", "quote", b"quote", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -710,10 +790,16 @@ class MarketHeartbeat(_message.Message):
     NEWEST_FIELD_NUMBER: _builtins.int
     TICKS_SENT_FIELD_NUMBER: _builtins.int
     TICKS_MISSED_FIELD_NUMBER: _builtins.int
+    QUOTES_SKIPPED_FIELD_NUMBER: _builtins.int
+    BOOKS_SKIPPED_FIELD_NUMBER: _builtins.int
     ticks_sent: _builtins.int
     """Ticks sent on this stream."""
     ticks_missed: _builtins.int
     """Ticks told as gaps on this stream."""
+    quotes_skipped: _builtins.int
+    """Changes of the last values that were passed over on this stream for newer ones."""
+    books_skipped: _builtins.int
+    """Order books that were passed over on this stream for newer ones."""
     @_builtins.property
     def send_time(self) -> _timestamp_pb2.Timestamp:
         """When it was sent."""
@@ -729,10 +815,12 @@ class MarketHeartbeat(_message.Message):
         newest: _abc.Iterable[Global___MarketPosition] | None = ...,
         ticks_sent: _builtins.int = ...,
         ticks_missed: _builtins.int = ...,
+        quotes_skipped: _builtins.int = ...,
+        books_skipped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["send_time", b"send_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest", "send_time", b"send_time", "ticks_missed", b"ticks_missed", "ticks_sent", b"ticks_sent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["books_skipped", b"books_skipped", "newest", b"newest", "quotes_skipped", b"quotes_skipped", "send_time", b"send_time", "ticks_missed", b"ticks_missed", "ticks_sent", b"ticks_sent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

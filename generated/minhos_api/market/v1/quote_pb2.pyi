@@ -111,7 +111,7 @@ Global___Quote: _TypeAlias = Quote  # noqa: Y015
 
 @_typing.final
 class Bar(_message.Message):
-    """Open, high, low and close of one span of event time."""
+    """Open, high, low and close of one span."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -131,10 +131,17 @@ class Bar(_message.Message):
     CLOSED_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    TRADING_DAY_FIELD_NUMBER: _builtins.int
+    CLOSING_SEQUENCE_FIELD_NUMBER: _builtins.int
+    INTERVAL_TRADES_FIELD_NUMBER: _builtins.int
+    INTERVAL_VOLUME_FIELD_NUMBER: _builtins.int
+    FIRST_TRADE_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_TRADE_SEQUENCE_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Canonical symbol."""
     interval_seconds: _builtins.int
-    """Length of the span in seconds."""
+    """Length of the span in seconds, 86400 for a whole session; 0 for a bar of trades or volume."""
     open_e9: _builtins.int
     """First price, 1e-9 units."""
     high_e9: _builtins.int
@@ -152,18 +159,34 @@ class Bar(_message.Message):
     trade_count: _builtins.int
     """Trades."""
     first_sequence: _builtins.int
-    """Sequence of the first tick in it."""
+    """Bars of seconds: sequence of the first tick of the span, trade or quote. Others: of the first trade."""
     last_sequence: _builtins.int
-    """Sequence of the last tick in it."""
+    """Bars of seconds: sequence of the last tick of the span so far. Others: of the last trade."""
     closed: _builtins.bool
-    """Whether a tick of a later span has come; a closed bar does not change."""
+    """Whether a tick behind its end has come, or the trade that filled it; a closed bar does not change."""
     provenance: _provenance_pb2.Provenance.ValueType
     """Where it comes from."""
     epoch: _builtins.int
     """Generation of the source."""
+    trading_day: _builtins.str
+    """Trading day of its session, for example `2026-11-20`."""
+    closing_sequence: _builtins.int
+    """Sequence of the tick that closed it: the first one behind its end, or the trade that filled it; 0 while it is open."""
+    interval_trades: _builtins.int
+    """Trades of a full bar; 0 for one that is counted otherwise."""
+    interval_volume: _builtins.int
+    """Contracts of a full bar; 0 for one that is counted otherwise."""
+    first_trade_sequence: _builtins.int
+    """Sequence of the first trade in it."""
+    last_trade_sequence: _builtins.int
+    """Sequence of the last trade in it."""
     @_builtins.property
     def open_time(self) -> _timestamp_pb2.Timestamp:
-        """Beginning of the span, inclusive."""
+        """Bars of seconds: beginning of the span, inclusive. Others: time of the first trade."""
+
+    @_builtins.property
+    def close_time(self) -> _timestamp_pb2.Timestamp:
+        """Bars of seconds: end of the span, exclusive, at the latest the close of the session. Others: time of the last trade."""
 
     def __init__(
         self,
@@ -184,10 +207,17 @@ class Bar(_message.Message):
         closed: _builtins.bool = ...,
         provenance: _provenance_pb2.Provenance.ValueType = ...,
         epoch: _builtins.int = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
+        trading_day: _builtins.str = ...,
+        closing_sequence: _builtins.int = ...,
+        interval_trades: _builtins.int = ...,
+        interval_volume: _builtins.int = ...,
+        first_trade_sequence: _builtins.int = ...,
+        last_trade_sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["open_time", b"open_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "open_time", b"open_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_volume", b"ask_volume", "bid_volume", b"bid_volume", "close_e9", b"close_e9", "closed", b"closed", "epoch", b"epoch", "first_sequence", b"first_sequence", "high_e9", b"high_e9", "interval_seconds", b"interval_seconds", "last_sequence", b"last_sequence", "low_e9", b"low_e9", "open_e9", b"open_e9", "open_time", b"open_time", "provenance", b"provenance", "symbol", b"symbol", "trade_count", b"trade_count", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask_volume", b"ask_volume", "bid_volume", b"bid_volume", "close_e9", b"close_e9", "close_time", b"close_time", "closed", b"closed", "closing_sequence", b"closing_sequence", "epoch", b"epoch", "first_sequence", b"first_sequence", "first_trade_sequence", b"first_trade_sequence", "high_e9", b"high_e9", "interval_seconds", b"interval_seconds", "interval_trades", b"interval_trades", "interval_volume", b"interval_volume", "last_sequence", b"last_sequence", "last_trade_sequence", b"last_trade_sequence", "low_e9", b"low_e9", "open_e9", b"open_e9", "open_time", b"open_time", "provenance", b"provenance", "symbol", b"symbol", "trade_count", b"trade_count", "trading_day", b"trading_day", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -346,6 +346,27 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
     Example: {reason: "ERROR_REASON_INSTRUMENT_UNKNOWN", metadata: {"symbol": "NP", "known": "ES, NQ", "nearest": "NQ"}}
     """
+    ERROR_REASON_FAULT_UNKNOWN: _ErrorReason.ValueType  # 68
+    """No fault of that id was injected, or it was over so long ago that it is forgotten. NOT_FOUND.
+
+    Keys: `request_id`, `active` (ids of faults that last, with commas).
+
+    Example: {reason: "ERROR_REASON_FAULT_UNKNOWN", metadata: {"request_id": "gap-2", "active": "gap-1"}}
+    """
+    ERROR_REASON_VENUE_NOT_READY: _ErrorReason.ValueType  # 65
+    """The venue has no way to the server behind it now, or that server does not answer: nothing of the request was sent. UNAVAILABLE.
+
+    Keys: `venue`, `state` (what the connection is doing), `because`.
+
+    Example: {reason: "ERROR_REASON_VENUE_NOT_READY", metadata: {"venue": "sierra", "state": "WAITING", "because": "127.0.0.1:11099 cannot be reached: Connection refused"}}
+    """
+    ERROR_REASON_FAULT_NOT_POSSIBLE: _ErrorReason.ValueType  # 69
+    """What is to go wrong on purpose is not there to go wrong. FAILED_PRECONDITION.
+
+    Keys: `kind`, `needs`.
+
+    Example: {reason: "ERROR_REASON_FAULT_NOT_POSSIBLE", metadata: {"kind": "DTC_REJECTS", "needs": "feed.dtc_port"}}
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reasons that stand in `google.rpc.ErrorInfo.reason` with domain `minhos`; clients decide by these and never by the message.
@@ -677,5 +698,26 @@ ERROR_REASON_INSTRUMENT_UNKNOWN: ErrorReason.ValueType  # 61
 Keys: `symbol`, `known` (products, with commas), `nearest`.
 
 Example: {reason: "ERROR_REASON_INSTRUMENT_UNKNOWN", metadata: {"symbol": "NP", "known": "ES, NQ", "nearest": "NQ"}}
+"""
+ERROR_REASON_FAULT_UNKNOWN: ErrorReason.ValueType  # 68
+"""No fault of that id was injected, or it was over so long ago that it is forgotten. NOT_FOUND.
+
+Keys: `request_id`, `active` (ids of faults that last, with commas).
+
+Example: {reason: "ERROR_REASON_FAULT_UNKNOWN", metadata: {"request_id": "gap-2", "active": "gap-1"}}
+"""
+ERROR_REASON_VENUE_NOT_READY: ErrorReason.ValueType  # 65
+"""The venue has no way to the server behind it now, or that server does not answer: nothing of the request was sent. UNAVAILABLE.
+
+Keys: `venue`, `state` (what the connection is doing), `because`.
+
+Example: {reason: "ERROR_REASON_VENUE_NOT_READY", metadata: {"venue": "sierra", "state": "WAITING", "because": "127.0.0.1:11099 cannot be reached: Connection refused"}}
+"""
+ERROR_REASON_FAULT_NOT_POSSIBLE: ErrorReason.ValueType  # 69
+"""What is to go wrong on purpose is not there to go wrong. FAILED_PRECONDITION.
+
+Keys: `kind`, `needs`.
+
+Example: {reason: "ERROR_REASON_FAULT_NOT_POSSIBLE", metadata: {"kind": "DTC_REJECTS", "needs": "feed.dtc_port"}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

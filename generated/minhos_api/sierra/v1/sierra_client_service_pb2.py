@@ -28,13 +28,15 @@ from minhos_api.market.v1 import provenance_pb2 as minhos__api_dot_market_dot_v1
 from minhos_api.mesh.v1 import contract_options_pb2 as minhos__api_dot_mesh_dot_v1_dot_contract__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0minhos_api/sierra/v1/sierra_client_service.proto\x12\x14minhos_api.sierra.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%minhos_api/market/v1/provenance.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\x12\n\x10GetStatusRequest\"k\n\x11GetStatusResponse\x12:\n\x06status\x18\x01 \x01(\x0b\x32\".minhos_api.sierra.v1.SierraStatusR\x06status\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"\x8f\x01\n\x0cSierraStatus\x12\x16\n\x06\x66older\x18\x01 \x01(\tR\x06\x66older\x12<\n\x05\x66\x65\x65\x64s\x18\x02 \x03(\x0b\x32&.minhos_api.sierra.v1.SierraFeedStatusR\x05\x66\x65\x65\x64s\x12)\n\x10ingest_connected\x18\x03 \x01(\x08R\x0fingestConnected\"\xe1\x03\n\x10SierraFeedStatus\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x12\n\x04\x66ile\x18\x02 \x01(\tR\x04\x66ile\x12;\n\x05state\x18\x03 \x01(\x0e\x32%.minhos_api.sierra.v1.SierraFeedStateR\x05state\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12!\n\x0crecords_read\x18\x05 \x01(\x03R\x0brecordsRead\x12\x31\n\x14records_acknowledged\x18\x06 \x01(\x03R\x13recordsAcknowledged\x12.\n\x10records_expected\x18\x07 \x01(\x03H\x00R\x0frecordsExpected\x88\x01\x01\x12\x14\n\x05\x65poch\x18\x08 \x01(\x04R\x05\x65poch\x12@\n\nprovenance\x18\t \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceR\nprovenance\x12\x39\n\nevent_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x1e\n\nreconnects\x18\x0b \x01(\x03R\nreconnectsB\x13\n\x11_records_expected\"S\n\x12WatchStatusRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x90\x02\n\x13WatchStatusResponse\x12H\n\x08snapshot\x18\x01 \x01(\x0b\x32*.minhos_api.sierra.v1.SierraStatusSnapshotH\x00R\x08snapshot\x12<\n\x06\x63hange\x18\x02 \x01(\x0b\x32\".minhos_api.sierra.v1.SierraStatusH\x00R\x06\x63hange\x12K\n\theartbeat\x18\x03 \x01(\x0b\x32+.minhos_api.sierra.v1.SierraStatusHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"R\n\x14SierraStatusSnapshot\x12:\n\x06status\x18\x01 \x01(\x0b\x32\".minhos_api.sierra.v1.SierraStatusR\x06status\"\x17\n\x15SierraStatusHeartbeat\"a\n\x10ListFilesRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\tpageToken\"s\n\x11ListFilesResponse\x12\x36\n\x05\x66iles\x18\x01 \x03(\x0b\x32 .minhos_api.sierra.v1.SierraFileR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaa\x02\n\nSierraFile\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06symbol\x18\x02 \x01(\tR\x06symbol\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x1d\n\x07records\x18\x04 \x01(\x03H\x00R\x07records\x88\x01\x01\x12\x39\n\nfirst_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tfirstTime\x12\x37\n\tlast_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08lastTime\x12\x14\n\x05\x65rror\x18\x07 \x01(\tR\x05\x65rror\x12\x1c\n\tsimulated\x18\x08 \x01(\x08R\tsimulatedB\n\n\x08_records*\xf8\x01\n\x0fSierraFeedState\x12!\n\x1dSIERRA_FEED_STATE_UNSPECIFIED\x10\x00\x12&\n\"SIERRA_FEED_STATE_WAITING_FOR_FILE\x10\x01\x12\"\n\x1eSIERRA_FEED_STATE_DISCONNECTED\x10\x02\x12\x1d\n\x19SIERRA_FEED_STATE_READING\x10\x03\x12\x1d\n\x19SIERRA_FEED_STATE_TAILING\x10\x04\x12\x1b\n\x17SIERRA_FEED_STATE_ENDED\x10\x05\x12\x1b\n\x17SIERRA_FEED_STATE_ERROR\x10\x06\x32\x9a\x03\n\x13SierraClientService\x12k\n\tGetStatus\x12&.minhos_api.sierra.v1.GetStatusRequest\x1a\'.minhos_api.sierra.v1.GetStatusResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12s\n\x0bWatchStatus\x12(.minhos_api.sierra.v1.WatchStatusRequest\x1a).minhos_api.sierra.v1.WatchStatusResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02\x30\x01\x12k\n\tListFiles\x12&.minhos_api.sierra.v1.ListFilesRequest\x1a\'.minhos_api.sierra.v1.ListFilesResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x05\x1a\x34\xaa\xd4\x18\x30\x12.\n,minhos_api.market.v1.MarketDataIngestServiceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0minhos_api/sierra/v1/sierra_client_service.proto\x12\x14minhos_api.sierra.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%minhos_api/market/v1/provenance.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"\x12\n\x10GetStatusRequest\"k\n\x11GetStatusResponse\x12:\n\x06status\x18\x01 \x01(\x0b\x32\".minhos_api.sierra.v1.SierraStatusR\x06status\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"\x8a\x02\n\x0cSierraStatus\x12\x16\n\x06\x66older\x18\x01 \x01(\tR\x06\x66older\x12<\n\x05\x66\x65\x65\x64s\x18\x02 \x03(\x0b\x32&.minhos_api.sierra.v1.SierraFeedStatusR\x05\x66\x65\x65\x64s\x12)\n\x10ingest_connected\x18\x03 \x01(\x08R\x0fingestConnected\x12@\n\x06\x62ridge\x18\n \x01(\x0b\x32(.minhos_api.sierra.v1.SierraBridgeStatusR\x06\x62ridge\x12\x37\n\x03\x64tc\x18\x0b \x01(\x0b\x32%.minhos_api.sierra.v1.SierraDtcStatusR\x03\x64tc\"\xe3\x04\n\x0fSierraDtcStatus\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12:\n\x05state\x18\x02 \x01(\x0e\x32$.minhos_api.sierra.v1.SierraDtcStateR\x05state\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x39\n\nsince_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tsinceTime\x12\x1a\n\x08\x65ncoding\x18\x05 \x01(\tR\x08\x65ncoding\x12\x16\n\x06server\x18\x06 \x01(\tR\x06server\x12\x18\n\x07\x61\x63\x63ount\x18\x07 \x01(\tR\x07\x61\x63\x63ount\x12\x1c\n\tsimulated\x18\x08 \x01(\x08R\tsimulated\x12\x30\n\x11trading_permitted\x18\t \x01(\x08H\x00R\x10tradingPermitted\x88\x01\x01\x12\x1a\n\x08\x63onnects\x18\n \x01(\x03R\x08\x63onnects\x12\x18\n\x07settled\x18\x0b \x01(\x03R\x07settled\x12%\n\x0eunknown_orders\x18\x0c \x01(\x05R\runknownOrders\x12J\n\x0bmarket_data\x18\r \x03(\x0b\x32).minhos_api.sierra.v1.SierraDtcMarketDataR\nmarketData\x12\'\n\x0funknown_symbols\x18\x0e \x03(\tR\x0eunknownSymbols\x12!\n\x0clive_refused\x18\x0f \x01(\tR\x0bliveRefusedB\x14\n\x12_trading_permitted\"\x9b\x01\n\x13SierraDtcMarketData\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12>\n\x05state\x18\x02 \x01(\x0e\x32(.minhos_api.sierra.v1.SierraDtcDataStateR\x05state\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n\x05ticks\x18\x04 \x01(\x03R\x05ticks\"\xe1\x03\n\x10SierraFeedStatus\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x12\n\x04\x66ile\x18\x02 \x01(\tR\x04\x66ile\x12;\n\x05state\x18\x03 \x01(\x0e\x32%.minhos_api.sierra.v1.SierraFeedStateR\x05state\x12\x16\n\x06reason\x18\x04 \x01(\tR\x06reason\x12!\n\x0crecords_read\x18\x05 \x01(\x03R\x0brecordsRead\x12\x31\n\x14records_acknowledged\x18\x06 \x01(\x03R\x13recordsAcknowledged\x12.\n\x10records_expected\x18\x07 \x01(\x03H\x00R\x0frecordsExpected\x88\x01\x01\x12\x14\n\x05\x65poch\x18\x08 \x01(\x04R\x05\x65poch\x12@\n\nprovenance\x18\t \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceR\nprovenance\x12\x39\n\nevent_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x1e\n\nreconnects\x18\x0b \x01(\x03R\nreconnectsB\x13\n\x11_records_expected\"\x8d\x06\n\x12SierraBridgeStatus\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12=\n\x05state\x18\x02 \x01(\x0e\x32\'.minhos_api.sierra.v1.SierraBridgeStateR\x05state\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\x12\x37\n\x03way\x18\x04 \x01(\x0e\x32%.minhos_api.sierra.v1.SierraBridgeWayR\x03way\x12\x18\n\x07\x64ialect\x18\x05 \x01(\tR\x07\x64ialect\x12\x18\n\x07version\x18\x06 \x01(\tR\x07version\x12@\n\nprovenance\x18\x07 \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceR\nprovenance\x12\x1f\n\x0bquotes_read\x18\x08 \x01(\x03R\nquotesRead\x12#\n\rticks_written\x18\t \x01(\x03R\x0cticksWritten\x12O\n\x07refused\x18\n \x03(\x0b\x32\x35.minhos_api.sierra.v1.SierraBridgeStatus.RefusedEntryR\x07refused\x12\x1e\n\nreconnects\x18\x0b \x01(\x03R\nreconnects\x12\x39\n\nquote_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tquoteTime\x12\'\n\x0fsymbols_offered\x18\r \x03(\tR\x0esymbolsOffered\x12P\n\x0ctrade_status\x18\x0e \x01(\x0e\x32-.minhos_api.sierra.v1.SierraBridgeTradeStatusR\x0btradeStatus\x12.\n\x13trade_status_reason\x18\x0f \x01(\tR\x11tradeStatusReason\x1a:\n\x0cRefusedEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x03R\x05value:\x02\x38\x01\"S\n\x12WatchStatusRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x90\x02\n\x13WatchStatusResponse\x12H\n\x08snapshot\x18\x01 \x01(\x0b\x32*.minhos_api.sierra.v1.SierraStatusSnapshotH\x00R\x08snapshot\x12<\n\x06\x63hange\x18\x02 \x01(\x0b\x32\".minhos_api.sierra.v1.SierraStatusH\x00R\x06\x63hange\x12K\n\theartbeat\x18\x03 \x01(\x0b\x32+.minhos_api.sierra.v1.SierraStatusHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"R\n\x14SierraStatusSnapshot\x12:\n\x06status\x18\x01 \x01(\x0b\x32\".minhos_api.sierra.v1.SierraStatusR\x06status\"\x17\n\x15SierraStatusHeartbeat\"a\n\x10ListFilesRequest\x12$\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00R\x08pageSize\x12\'\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1fR\tpageToken\"s\n\x11ListFilesResponse\x12\x36\n\x05\x66iles\x18\x01 \x03(\x0b\x32 .minhos_api.sierra.v1.SierraFileR\x05\x66iles\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaa\x02\n\nSierraFile\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n\x06symbol\x18\x02 \x01(\tR\x06symbol\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x1d\n\x07records\x18\x04 \x01(\x03H\x00R\x07records\x88\x01\x01\x12\x39\n\nfirst_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tfirstTime\x12\x37\n\tlast_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08lastTime\x12\x14\n\x05\x65rror\x18\x07 \x01(\tR\x05\x65rror\x12\x1c\n\tsimulated\x18\x08 \x01(\x08R\tsimulatedB\n\n\x08_records*\xf0\x01\n\x0eSierraDtcState\x12 \n\x1cSIERRA_DTC_STATE_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSIERRA_DTC_STATE_CONNECTING\x10\x01\x12\x1e\n\x1aSIERRA_DTC_STATE_HANDSHAKE\x10\x02\x12\x1d\n\x19SIERRA_DTC_STATE_SETTLING\x10\x03\x12\x1a\n\x16SIERRA_DTC_STATE_READY\x10\x04\x12\"\n\x1eSIERRA_DTC_STATE_NOT_PERMITTED\x10\x05\x12\x1c\n\x18SIERRA_DTC_STATE_WAITING\x10\x06*\xaa\x01\n\x12SierraDtcDataState\x12%\n!SIERRA_DTC_DATA_STATE_UNSPECIFIED\x10\x00\x12!\n\x1dSIERRA_DTC_DATA_STATE_WAITING\x10\x01\x12!\n\x1dSIERRA_DTC_DATA_STATE_GRANTED\x10\x02\x12\'\n#SIERRA_DTC_DATA_STATE_NOT_PERMITTED\x10\x03*\xf8\x01\n\x0fSierraFeedState\x12!\n\x1dSIERRA_FEED_STATE_UNSPECIFIED\x10\x00\x12&\n\"SIERRA_FEED_STATE_WAITING_FOR_FILE\x10\x01\x12\"\n\x1eSIERRA_FEED_STATE_DISCONNECTED\x10\x02\x12\x1d\n\x19SIERRA_FEED_STATE_READING\x10\x03\x12\x1d\n\x19SIERRA_FEED_STATE_TAILING\x10\x04\x12\x1b\n\x17SIERRA_FEED_STATE_ENDED\x10\x05\x12\x1b\n\x17SIERRA_FEED_STATE_ERROR\x10\x06*\xe1\x01\n\x11SierraBridgeState\x12#\n\x1fSIERRA_BRIDGE_STATE_UNSPECIFIED\x10\x00\x12$\n SIERRA_BRIDGE_STATE_DISCONNECTED\x10\x01\x12\x1e\n\x1aSIERRA_BRIDGE_STATE_SILENT\x10\x02\x12!\n\x1dSIERRA_BRIDGE_STATE_STREAMING\x10\x03\x12\x1f\n\x1bSIERRA_BRIDGE_STATE_POLLING\x10\x04\x12\x1d\n\x19SIERRA_BRIDGE_STATE_ERROR\x10\x05*\x97\x01\n\x0fSierraBridgeWay\x12!\n\x1dSIERRA_BRIDGE_WAY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSIERRA_BRIDGE_WAY_LIVE_DATA\x10\x01\x12!\n\x1dSIERRA_BRIDGE_WAY_MARKET_DATA\x10\x02\x12\x1d\n\x19SIERRA_BRIDGE_WAY_POLLING\x10\x03*\xbe\x01\n\x17SierraBridgeTradeStatus\x12*\n&SIERRA_BRIDGE_TRADE_STATUS_UNSPECIFIED\x10\x00\x12\'\n#SIERRA_BRIDGE_TRADE_STATUS_INVENTED\x10\x01\x12%\n!SIERRA_BRIDGE_TRADE_STATUS_ABSENT\x10\x02\x12\'\n#SIERRA_BRIDGE_TRADE_STATUS_UNPROVEN\x10\x03\x32\x9a\x03\n\x13SierraClientService\x12k\n\tGetStatus\x12&.minhos_api.sierra.v1.GetStatusRequest\x1a\'.minhos_api.sierra.v1.GetStatusResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12s\n\x0bWatchStatus\x12(.minhos_api.sierra.v1.WatchStatusRequest\x1a).minhos_api.sierra.v1.WatchStatusResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02\x30\x01\x12k\n\tListFiles\x12&.minhos_api.sierra.v1.ListFilesRequest\x1a\'.minhos_api.sierra.v1.ListFilesResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x05\x1a\x34\xaa\xd4\x18\x30\x12.\n,minhos_api.market.v1.MarketDataIngestServiceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minhos_api.sierra.v1.sierra_client_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SIERRABRIDGESTATUS_REFUSEDENTRY']._loaded_options = None
+  _globals['_SIERRABRIDGESTATUS_REFUSEDENTRY']._serialized_options = b'8\001'
   _globals['_LISTFILESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTFILESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LISTFILESREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -47,30 +49,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIERRACLIENTSERVICE'].methods_by_name['WatchStatus']._serialized_options = b'\220\002\001\262\324\030\006\010\001\032\002\010\002'
   _globals['_SIERRACLIENTSERVICE'].methods_by_name['ListFiles']._loaded_options = None
   _globals['_SIERRACLIENTSERVICE'].methods_by_name['ListFiles']._serialized_options = b'\220\002\001\262\324\030\006\010\001\022\002\010\005'
-  _globals['_SIERRAFEEDSTATE']._serialized_start=1964
-  _globals['_SIERRAFEEDSTATE']._serialized_end=2212
+  _globals['_SIERRADTCSTATE']._serialized_start=3643
+  _globals['_SIERRADTCSTATE']._serialized_end=3883
+  _globals['_SIERRADTCDATASTATE']._serialized_start=3886
+  _globals['_SIERRADTCDATASTATE']._serialized_end=4056
+  _globals['_SIERRAFEEDSTATE']._serialized_start=4059
+  _globals['_SIERRAFEEDSTATE']._serialized_end=4307
+  _globals['_SIERRABRIDGESTATE']._serialized_start=4310
+  _globals['_SIERRABRIDGESTATE']._serialized_end=4535
+  _globals['_SIERRABRIDGEWAY']._serialized_start=4538
+  _globals['_SIERRABRIDGEWAY']._serialized_end=4689
+  _globals['_SIERRABRIDGETRADESTATUS']._serialized_start=4692
+  _globals['_SIERRABRIDGETRADESTATUS']._serialized_end=4882
   _globals['_GETSTATUSREQUEST']._serialized_start=218
   _globals['_GETSTATUSREQUEST']._serialized_end=236
   _globals['_GETSTATUSRESPONSE']._serialized_start=238
   _globals['_GETSTATUSRESPONSE']._serialized_end=345
   _globals['_SIERRASTATUS']._serialized_start=348
-  _globals['_SIERRASTATUS']._serialized_end=491
-  _globals['_SIERRAFEEDSTATUS']._serialized_start=494
-  _globals['_SIERRAFEEDSTATUS']._serialized_end=975
-  _globals['_WATCHSTATUSREQUEST']._serialized_start=977
-  _globals['_WATCHSTATUSREQUEST']._serialized_end=1060
-  _globals['_WATCHSTATUSRESPONSE']._serialized_start=1063
-  _globals['_WATCHSTATUSRESPONSE']._serialized_end=1335
-  _globals['_SIERRASTATUSSNAPSHOT']._serialized_start=1337
-  _globals['_SIERRASTATUSSNAPSHOT']._serialized_end=1419
-  _globals['_SIERRASTATUSHEARTBEAT']._serialized_start=1421
-  _globals['_SIERRASTATUSHEARTBEAT']._serialized_end=1444
-  _globals['_LISTFILESREQUEST']._serialized_start=1446
-  _globals['_LISTFILESREQUEST']._serialized_end=1543
-  _globals['_LISTFILESRESPONSE']._serialized_start=1545
-  _globals['_LISTFILESRESPONSE']._serialized_end=1660
-  _globals['_SIERRAFILE']._serialized_start=1663
-  _globals['_SIERRAFILE']._serialized_end=1961
-  _globals['_SIERRACLIENTSERVICE']._serialized_start=2215
-  _globals['_SIERRACLIENTSERVICE']._serialized_end=2625
+  _globals['_SIERRASTATUS']._serialized_end=614
+  _globals['_SIERRADTCSTATUS']._serialized_start=617
+  _globals['_SIERRADTCSTATUS']._serialized_end=1228
+  _globals['_SIERRADTCMARKETDATA']._serialized_start=1231
+  _globals['_SIERRADTCMARKETDATA']._serialized_end=1386
+  _globals['_SIERRAFEEDSTATUS']._serialized_start=1389
+  _globals['_SIERRAFEEDSTATUS']._serialized_end=1870
+  _globals['_SIERRABRIDGESTATUS']._serialized_start=1873
+  _globals['_SIERRABRIDGESTATUS']._serialized_end=2654
+  _globals['_SIERRABRIDGESTATUS_REFUSEDENTRY']._serialized_start=2596
+  _globals['_SIERRABRIDGESTATUS_REFUSEDENTRY']._serialized_end=2654
+  _globals['_WATCHSTATUSREQUEST']._serialized_start=2656
+  _globals['_WATCHSTATUSREQUEST']._serialized_end=2739
+  _globals['_WATCHSTATUSRESPONSE']._serialized_start=2742
+  _globals['_WATCHSTATUSRESPONSE']._serialized_end=3014
+  _globals['_SIERRASTATUSSNAPSHOT']._serialized_start=3016
+  _globals['_SIERRASTATUSSNAPSHOT']._serialized_end=3098
+  _globals['_SIERRASTATUSHEARTBEAT']._serialized_start=3100
+  _globals['_SIERRASTATUSHEARTBEAT']._serialized_end=3123
+  _globals['_LISTFILESREQUEST']._serialized_start=3125
+  _globals['_LISTFILESREQUEST']._serialized_end=3222
+  _globals['_LISTFILESRESPONSE']._serialized_start=3224
+  _globals['_LISTFILESRESPONSE']._serialized_end=3339
+  _globals['_SIERRAFILE']._serialized_start=3342
+  _globals['_SIERRAFILE']._serialized_end=3640
+  _globals['_SIERRACLIENTSERVICE']._serialized_start=4885
+  _globals['_SIERRACLIENTSERVICE']._serialized_end=5295
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,74 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SierraDtcState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SierraDtcStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SierraDtcState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIERRA_DTC_STATE_UNSPECIFIED: _SierraDtcState.ValueType  # 0
+    """Never sent."""
+    SIERRA_DTC_STATE_CONNECTING: _SierraDtcState.ValueType  # 1
+    """It is being opened."""
+    SIERRA_DTC_STATE_HANDSHAKE: _SierraDtcState.ValueType  # 2
+    """Encoding and logon are being agreed on."""
+    SIERRA_DTC_STATE_SETTLING: _SierraDtcState.ValueType  # 3
+    """Orders are being compared with what the server lists; none is sent before that is done."""
+    SIERRA_DTC_STATE_READY: _SierraDtcState.ValueType  # 4
+    """Orders can be sent."""
+    SIERRA_DTC_STATE_NOT_PERMITTED: _SierraDtcState.ValueType  # 5
+    """Logged on, and the server lets no orders through."""
+    SIERRA_DTC_STATE_WAITING: _SierraDtcState.ValueType  # 6
+    """There is none; it is tried again for ever."""
+
+class SierraDtcState(_SierraDtcState, metaclass=_SierraDtcStateEnumTypeWrapper):
+    """What is done with the connection to a DTC server."""
+
+SIERRA_DTC_STATE_UNSPECIFIED: SierraDtcState.ValueType  # 0
+"""Never sent."""
+SIERRA_DTC_STATE_CONNECTING: SierraDtcState.ValueType  # 1
+"""It is being opened."""
+SIERRA_DTC_STATE_HANDSHAKE: SierraDtcState.ValueType  # 2
+"""Encoding and logon are being agreed on."""
+SIERRA_DTC_STATE_SETTLING: SierraDtcState.ValueType  # 3
+"""Orders are being compared with what the server lists; none is sent before that is done."""
+SIERRA_DTC_STATE_READY: SierraDtcState.ValueType  # 4
+"""Orders can be sent."""
+SIERRA_DTC_STATE_NOT_PERMITTED: SierraDtcState.ValueType  # 5
+"""Logged on, and the server lets no orders through."""
+SIERRA_DTC_STATE_WAITING: SierraDtcState.ValueType  # 6
+"""There is none; it is tried again for ever."""
+Global___SierraDtcState: _TypeAlias = SierraDtcState  # noqa: Y015
+
+class _SierraDtcDataState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SierraDtcDataStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SierraDtcDataState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIERRA_DTC_DATA_STATE_UNSPECIFIED: _SierraDtcDataState.ValueType  # 0
+    """Never sent."""
+    SIERRA_DTC_DATA_STATE_WAITING: _SierraDtcDataState.ValueType  # 1
+    """There is no connection, or nothing was answered yet."""
+    SIERRA_DTC_DATA_STATE_GRANTED: _SierraDtcDataState.ValueType  # 2
+    """It comes."""
+    SIERRA_DTC_DATA_STATE_NOT_PERMITTED: _SierraDtcDataState.ValueType  # 3
+    """The server refuses it: the data files are read instead."""
+
+class SierraDtcDataState(_SierraDtcDataState, metaclass=_SierraDtcDataStateEnumTypeWrapper):
+    """Whether market data comes over DTC."""
+
+SIERRA_DTC_DATA_STATE_UNSPECIFIED: SierraDtcDataState.ValueType  # 0
+"""Never sent."""
+SIERRA_DTC_DATA_STATE_WAITING: SierraDtcDataState.ValueType  # 1
+"""There is no connection, or nothing was answered yet."""
+SIERRA_DTC_DATA_STATE_GRANTED: SierraDtcDataState.ValueType  # 2
+"""It comes."""
+SIERRA_DTC_DATA_STATE_NOT_PERMITTED: SierraDtcDataState.ValueType  # 3
+"""The server refuses it: the data files are read instead."""
+Global___SierraDtcDataState: _TypeAlias = SierraDtcDataState  # noqa: Y015
+
 class _SierraFeedState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -60,6 +128,98 @@ SIERRA_FEED_STATE_ENDED: SierraFeedState.ValueType  # 5
 SIERRA_FEED_STATE_ERROR: SierraFeedState.ValueType  # 6
 """The file cannot be read; the reason says why."""
 Global___SierraFeedState: _TypeAlias = SierraFeedState  # noqa: Y015
+
+class _SierraBridgeState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SierraBridgeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SierraBridgeState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIERRA_BRIDGE_STATE_UNSPECIFIED: _SierraBridgeState.ValueType  # 0
+    """Never sent."""
+    SIERRA_BRIDGE_STATE_DISCONNECTED: _SierraBridgeState.ValueType  # 1
+    """It cannot be reached; tried again for ever."""
+    SIERRA_BRIDGE_STATE_SILENT: _SierraBridgeState.ValueType  # 2
+    """It answers and gives no price that can be used."""
+    SIERRA_BRIDGE_STATE_STREAMING: _SierraBridgeState.ValueType  # 3
+    """Prices come by a stream."""
+    SIERRA_BRIDGE_STATE_POLLING: _SierraBridgeState.ValueType  # 4
+    """Prices are asked for, since its streams are silent."""
+    SIERRA_BRIDGE_STATE_ERROR: _SierraBridgeState.ValueType  # 5
+    """Prices come and cannot be written down."""
+
+class SierraBridgeState(_SierraBridgeState, metaclass=_SierraBridgeStateEnumTypeWrapper):
+    """What is done with the bridge."""
+
+SIERRA_BRIDGE_STATE_UNSPECIFIED: SierraBridgeState.ValueType  # 0
+"""Never sent."""
+SIERRA_BRIDGE_STATE_DISCONNECTED: SierraBridgeState.ValueType  # 1
+"""It cannot be reached; tried again for ever."""
+SIERRA_BRIDGE_STATE_SILENT: SierraBridgeState.ValueType  # 2
+"""It answers and gives no price that can be used."""
+SIERRA_BRIDGE_STATE_STREAMING: SierraBridgeState.ValueType  # 3
+"""Prices come by a stream."""
+SIERRA_BRIDGE_STATE_POLLING: SierraBridgeState.ValueType  # 4
+"""Prices are asked for, since its streams are silent."""
+SIERRA_BRIDGE_STATE_ERROR: SierraBridgeState.ValueType  # 5
+"""Prices come and cannot be written down."""
+Global___SierraBridgeState: _TypeAlias = SierraBridgeState  # noqa: Y015
+
+class _SierraBridgeWay:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SierraBridgeWayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SierraBridgeWay.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIERRA_BRIDGE_WAY_UNSPECIFIED: _SierraBridgeWay.ValueType  # 0
+    """None yet."""
+    SIERRA_BRIDGE_WAY_LIVE_DATA: _SierraBridgeWay.ValueType  # 1
+    """WebSocket `/ws/live_data/SYMBOL`."""
+    SIERRA_BRIDGE_WAY_MARKET_DATA: _SierraBridgeWay.ValueType  # 2
+    """WebSocket `/ws/market_data`."""
+    SIERRA_BRIDGE_WAY_POLLING: _SierraBridgeWay.ValueType  # 3
+    """HTTP, asked again and again."""
+
+class SierraBridgeWay(_SierraBridgeWay, metaclass=_SierraBridgeWayEnumTypeWrapper):
+    """What the prices of the bridge come by."""
+
+SIERRA_BRIDGE_WAY_UNSPECIFIED: SierraBridgeWay.ValueType  # 0
+"""None yet."""
+SIERRA_BRIDGE_WAY_LIVE_DATA: SierraBridgeWay.ValueType  # 1
+"""WebSocket `/ws/live_data/SYMBOL`."""
+SIERRA_BRIDGE_WAY_MARKET_DATA: SierraBridgeWay.ValueType  # 2
+"""WebSocket `/ws/market_data`."""
+SIERRA_BRIDGE_WAY_POLLING: SierraBridgeWay.ValueType  # 3
+"""HTTP, asked again and again."""
+Global___SierraBridgeWay: _TypeAlias = SierraBridgeWay  # noqa: Y015
+
+class _SierraBridgeTradeStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SierraBridgeTradeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SierraBridgeTradeStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIERRA_BRIDGE_TRADE_STATUS_UNSPECIFIED: _SierraBridgeTradeStatus.ValueType  # 0
+    """It has not been asked."""
+    SIERRA_BRIDGE_TRADE_STATUS_INVENTED: _SierraBridgeTradeStatus.ValueType  # 1
+    """It invents: it calls an order filled that was never sent."""
+    SIERRA_BRIDGE_TRADE_STATUS_ABSENT: _SierraBridgeTradeStatus.ValueType  # 2
+    """It tells nothing of orders that can be read."""
+    SIERRA_BRIDGE_TRADE_STATUS_UNPROVEN: _SierraBridgeTradeStatus.ValueType  # 3
+    """It did not invent a fill when asked; orders are not sent through it all the same."""
+
+class SierraBridgeTradeStatus(_SierraBridgeTradeStatus, metaclass=_SierraBridgeTradeStatusEnumTypeWrapper):
+    """Whether what the bridge tells of orders can be believed."""
+
+SIERRA_BRIDGE_TRADE_STATUS_UNSPECIFIED: SierraBridgeTradeStatus.ValueType  # 0
+"""It has not been asked."""
+SIERRA_BRIDGE_TRADE_STATUS_INVENTED: SierraBridgeTradeStatus.ValueType  # 1
+"""It invents: it calls an order filled that was never sent."""
+SIERRA_BRIDGE_TRADE_STATUS_ABSENT: SierraBridgeTradeStatus.ValueType  # 2
+"""It tells nothing of orders that can be read."""
+SIERRA_BRIDGE_TRADE_STATUS_UNPROVEN: SierraBridgeTradeStatus.ValueType  # 3
+"""It did not invent a fill when asked; orders are not sent through it all the same."""
+Global___SierraBridgeTradeStatus: _TypeAlias = SierraBridgeTradeStatus  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):
@@ -115,6 +275,8 @@ class SierraStatus(_message.Message):
     FOLDER_FIELD_NUMBER: _builtins.int
     FEEDS_FIELD_NUMBER: _builtins.int
     INGEST_CONNECTED_FIELD_NUMBER: _builtins.int
+    BRIDGE_FIELD_NUMBER: _builtins.int
+    DTC_FIELD_NUMBER: _builtins.int
     folder: _builtins.str
     """Folder that is read."""
     ingest_connected: _builtins.bool
@@ -123,20 +285,150 @@ class SierraStatus(_message.Message):
     def feeds(self) -> _containers.RepeatedCompositeFieldContainer[Global___SierraFeedStatus]:
         """One for each file that is followed, in alphabetical order of symbol."""
 
+    @_builtins.property
+    def bridge(self) -> Global___SierraBridgeStatus:
+        """The bridge on the machine of Sierra Chart; unset when none is configured."""
+
+    @_builtins.property
+    def dtc(self) -> Global___SierraDtcStatus:
+        """The connection to the DTC server; unset where none is configured."""
+
     def __init__(
         self,
         *,
         folder: _builtins.str = ...,
         feeds: _abc.Iterable[Global___SierraFeedStatus] | None = ...,
         ingest_connected: _builtins.bool = ...,
+        bridge: Global___SierraBridgeStatus | None = ...,
+        dtc: Global___SierraDtcStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "dtc", b"dtc"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feeds", b"feeds", "folder", b"folder", "ingest_connected", b"ingest_connected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "dtc", b"dtc", "feeds", b"feeds", "folder", b"folder", "ingest_connected", b"ingest_connected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SierraStatus: _TypeAlias = SierraStatus  # noqa: Y015
+
+@_typing.final
+class SierraDtcStatus(_message.Message):
+    """Status of the connection to a DTC server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
+    TRADING_PERMITTED_FIELD_NUMBER: _builtins.int
+    CONNECTS_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ORDERS_FIELD_NUMBER: _builtins.int
+    MARKET_DATA_FIELD_NUMBER: _builtins.int
+    UNKNOWN_SYMBOLS_FIELD_NUMBER: _builtins.int
+    LIVE_REFUSED_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Where it is, `host:port`."""
+    state: Global___SierraDtcState.ValueType
+    """What is done with it."""
+    reason: _builtins.str
+    """Why, in one sentence, when the state is not READY; empty otherwise."""
+    encoding: _builtins.str
+    """How messages are written: JSON, BINARY or BINARY_VARIABLE."""
+    server: _builtins.str
+    """What the server calls itself; empty before the first logon."""
+    account: _builtins.str
+    """Trade account; empty before the first logon."""
+    simulated: _builtins.bool
+    """Whether the server has said that it is a simulator, so that nothing can count as LIVE."""
+    trading_permitted: _builtins.bool
+    """Whether the server lets orders through; unset before the first logon."""
+    connects: _builtins.int
+    """Times that it was connected."""
+    settled: _builtins.int
+    """Times that all orders were compared with what the server lists."""
+    unknown_orders: _builtins.int
+    """Orders of which it is not known what became of them."""
+    live_refused: _builtins.str
+    """Why nothing of this mesh can count as LIVE, one sentence; empty when it can."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def market_data(self) -> _containers.RepeatedCompositeFieldContainer[Global___SierraDtcMarketData]:
+        """Symbols whose market data was asked for, in alphabetical order."""
+
+    @_builtins.property
+    def unknown_symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Symbols of this mesh that the server does not know."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        state: Global___SierraDtcState.ValueType = ...,
+        reason: _builtins.str = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        encoding: _builtins.str = ...,
+        server: _builtins.str = ...,
+        account: _builtins.str = ...,
+        simulated: _builtins.bool = ...,
+        trading_permitted: _builtins.bool | None = ...,
+        connects: _builtins.int = ...,
+        settled: _builtins.int = ...,
+        unknown_orders: _builtins.int = ...,
+        market_data: _abc.Iterable[Global___SierraDtcMarketData] | None = ...,
+        unknown_symbols: _abc.Iterable[_builtins.str] | None = ...,
+        live_refused: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_trading_permitted", b"_trading_permitted", "since_time", b"since_time", "trading_permitted", b"trading_permitted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_trading_permitted", b"_trading_permitted", "account", b"account", "address", b"address", "connects", b"connects", "encoding", b"encoding", "live_refused", b"live_refused", "market_data", b"market_data", "reason", b"reason", "server", b"server", "settled", b"settled", "simulated", b"simulated", "since_time", b"since_time", "state", b"state", "trading_permitted", b"trading_permitted", "unknown_orders", b"unknown_orders", "unknown_symbols", b"unknown_symbols"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__trading_permitted: _TypeAlias = _typing.Literal["trading_permitted"]  # noqa: Y015
+    _WhichOneofArgType__trading_permitted: _TypeAlias = _typing.Literal["_trading_permitted", b"_trading_permitted"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trading_permitted) -> _WhichOneofReturnType__trading_permitted | None: ...
+
+Global___SierraDtcStatus: _TypeAlias = SierraDtcStatus  # noqa: Y015
+
+@_typing.final
+class SierraDtcMarketData(_message.Message):
+    """Market data of one symbol over DTC."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TICKS_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """Canonical symbol."""
+    state: Global___SierraDtcDataState.ValueType
+    """Whether it comes."""
+    reason: _builtins.str
+    """The server's words when it refuses; empty otherwise."""
+    ticks: _builtins.int
+    """Ticks that came over the present connection."""
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        state: Global___SierraDtcDataState.ValueType = ...,
+        reason: _builtins.str = ...,
+        ticks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "state", b"state", "symbol", b"symbol", "ticks", b"ticks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SierraDtcMarketData: _TypeAlias = SierraDtcMarketData  # noqa: Y015
 
 @_typing.final
 class SierraFeedStatus(_message.Message):
@@ -203,6 +495,113 @@ class SierraFeedStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__records_expected) -> _WhichOneofReturnType__records_expected | None: ...
 
 Global___SierraFeedStatus: _TypeAlias = SierraFeedStatus  # noqa: Y015
+
+@_typing.final
+class SierraBridgeStatus(_message.Message):
+    """Status of the bridge: a program of the former system that serves prices over HTTP and WebSocket.
+
+    No order is ever sent through it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RefusedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    WAY_FIELD_NUMBER: _builtins.int
+    DIALECT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
+    QUOTES_READ_FIELD_NUMBER: _builtins.int
+    TICKS_WRITTEN_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    RECONNECTS_FIELD_NUMBER: _builtins.int
+    QUOTE_TIME_FIELD_NUMBER: _builtins.int
+    SYMBOLS_OFFERED_FIELD_NUMBER: _builtins.int
+    TRADE_STATUS_FIELD_NUMBER: _builtins.int
+    TRADE_STATUS_REASON_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Where it answers, `host:port`."""
+    state: Global___SierraBridgeState.ValueType
+    """What is done with it."""
+    reason: _builtins.str
+    """Why, in one sentence, when the state is not STREAMING or POLLING; empty otherwise."""
+    way: Global___SierraBridgeWay.ValueType
+    """What its prices come by."""
+    dialect: _builtins.str
+    """Name of the field in which its quotes hold the price, by which its versions differ; empty before the first quote."""
+    version: _builtins.str
+    """Version that it tells of itself; empty when it tells none."""
+    provenance: _provenance_pb2.Provenance.ValueType
+    """Declared origin of its prices."""
+    quotes_read: _builtins.int
+    """Quotes read of symbols that are wanted."""
+    ticks_written: _builtins.int
+    """Of these, those in which the price had changed, each of which is one tick."""
+    reconnects: _builtins.int
+    """Times that the connection was opened again."""
+    trade_status: Global___SierraBridgeTradeStatus.ValueType
+    """Whether what it tells of orders can be believed."""
+    trade_status_reason: _builtins.str
+    """What it told of an order that was never sent, in one sentence; empty while it has not been asked."""
+    @_builtins.property
+    def refused(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What was left out, by reason."""
+
+    @_builtins.property
+    def quote_time(self) -> _timestamp_pb2.Timestamp:
+        """When the newest quote was read."""
+
+    @_builtins.property
+    def symbols_offered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Symbols that it has, as far as it told."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        state: Global___SierraBridgeState.ValueType = ...,
+        reason: _builtins.str = ...,
+        way: Global___SierraBridgeWay.ValueType = ...,
+        dialect: _builtins.str = ...,
+        version: _builtins.str = ...,
+        provenance: _provenance_pb2.Provenance.ValueType = ...,
+        quotes_read: _builtins.int = ...,
+        ticks_written: _builtins.int = ...,
+        refused: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        reconnects: _builtins.int = ...,
+        quote_time: _timestamp_pb2.Timestamp | None = ...,
+        symbols_offered: _abc.Iterable[_builtins.str] | None = ...,
+        trade_status: Global___SierraBridgeTradeStatus.ValueType = ...,
+        trade_status_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quote_time", b"quote_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "dialect", b"dialect", "provenance", b"provenance", "quote_time", b"quote_time", "quotes_read", b"quotes_read", "reason", b"reason", "reconnects", b"reconnects", "refused", b"refused", "state", b"state", "symbols_offered", b"symbols_offered", "ticks_written", b"ticks_written", "trade_status", b"trade_status", "trade_status_reason", b"trade_status_reason", "version", b"version", "way", b"way"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SierraBridgeStatus: _TypeAlias = SierraBridgeStatus  # noqa: Y015
 
 @_typing.final
 class WatchStatusRequest(_message.Message):

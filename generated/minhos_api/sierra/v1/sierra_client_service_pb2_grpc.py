@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SierraClientServiceStub:
-    """Reads the files that Sierra Chart writes and brings their records into the mesh.
+    """Reads the files that Sierra Chart writes and brings their records into the mesh; keeps the connection to its DTC server.
     """
 
     def __init__(self, channel):
@@ -53,7 +53,7 @@ class SierraClientServiceStub:
 
 
 class SierraClientServiceServicer:
-    """Reads the files that Sierra Chart writes and brings their records into the mesh.
+    """Reads the files that Sierra Chart writes and brings their records into the mesh; keeps the connection to its DTC server.
     """
 
     def GetStatus(self, request, context):
@@ -106,7 +106,7 @@ def add_SierraClientServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SierraClientService:
-    """Reads the files that Sierra Chart writes and brings their records into the mesh.
+    """Reads the files that Sierra Chart writes and brings their records into the mesh; keeps the connection to its DTC server.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SierraClientServiceStub:
-    """Reads the files that Sierra Chart writes and brings their records into the mesh."""
+    """Reads the files that Sierra Chart writes and brings their records into the mesh; keeps the connection to its DTC server."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -45,7 +45,7 @@ class SierraClientServiceStub:
 
 @_typing.type_check_only
 class SierraClientServiceAsyncStub(SierraClientServiceStub):
-    """Reads the files that Sierra Chart writes and brings their records into the mesh."""
+    """Reads the files that Sierra Chart writes and brings their records into the mesh; keeps the connection to its DTC server."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_sierra_client_service_pb2.GetStatusRequest, _sierra_client_service_pb2.GetStatusResponse]  # type: ignore[assignment]
@@ -59,7 +59,7 @@ class SierraClientServiceAsyncStub(SierraClientServiceStub):
     """Lists the data files of the folder with what they hold."""
 
 class SierraClientServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads the files that Sierra Chart writes and brings their records into the mesh."""
+    """Reads the files that Sierra Chart writes and brings their records into the mesh; keeps the connection to its DTC server."""
 
     @_abc_1.abstractmethod
     def GetStatus(

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from minhos_api.mesh.v1 import contract_options_pb2 as minhos__api_dot_mesh_dot_v1_dot_contract__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3minhos_api/sierra/v1/sierra_simulator_service.proto\x12\x14minhos_api.sierra.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"(\n&SierraSimulatorServiceGetStatusRequest\"\x89\x01\n\'SierraSimulatorServiceGetStatusResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"\xaa\x03\n\x0eSimulatorState\x12\x37\n\x04\x66\x65\x65\x64\x18\x01 \x01(\x0e\x32#.minhos_api.sierra.v1.SimulatorFeedR\x04\x66\x65\x65\x64\x12\x43\n\x08\x61\x63tivity\x18\x02 \x01(\x0e\x32\'.minhos_api.sierra.v1.SimulatorActivityR\x08\x61\x63tivity\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\x12\x12\n\x04\x66ile\x18\x04 \x01(\tR\x04\x66ile\x12\'\n\x0frecords_written\x18\x05 \x01(\x03R\x0erecordsWritten\x12(\n\rrecords_total\x18\x06 \x01(\x03H\x00R\x0crecordsTotal\x88\x01\x01\x12\x39\n\nevent_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x14\n\x05speed\x18\x08 \x01(\x01R\x05speed\x12\x17\n\x04seed\x18\t \x01(\x03H\x01R\x04seed\x88\x01\x01\x12\x16\n\x06reason\x18\n \x01(\tR\x06reasonB\x10\n\x0e_records_totalB\x07\n\x05_seed\"?\n\x0eSetFeedRequest\x12-\n\x05speed\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05speed\"U\n\x0fSetFeedResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x0e\n\x0cPauseRequest\"S\n\rPauseResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x0f\n\rResumeRequest\"T\n\x0eResumeResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"S\n\x12WatchReplayRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x8c\x02\n\x13WatchReplayResponse\x12\x45\n\x08snapshot\x18\x01 \x01(\x0b\x32\'.minhos_api.sierra.v1.SimulatorSnapshotH\x00R\x08snapshot\x12>\n\x06\x63hange\x18\x02 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateH\x00R\x06\x63hange\x12H\n\theartbeat\x18\x03 \x01(\x0b\x32(.minhos_api.sierra.v1.SimulatorHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"W\n\x11SimulatorSnapshot\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x14\n\x12SimulatorHeartbeat*j\n\rSimulatorFeed\x12\x1e\n\x1aSIMULATOR_FEED_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIMULATOR_FEED_RANDOM_WALK\x10\x01\x12\x19\n\x15SIMULATOR_FEED_REPLAY\x10\x02*\xb3\x01\n\x11SimulatorActivity\x12\"\n\x1eSIMULATOR_ACTIVITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIMULATOR_ACTIVITY_RUNNING\x10\x01\x12\x1d\n\x19SIMULATOR_ACTIVITY_PAUSED\x10\x02\x12\x1c\n\x18SIMULATOR_ACTIVITY_ENDED\x10\x03\x12\x1d\n\x19SIMULATOR_ACTIVITY_FAILED\x10\x04\x32\xd9\x04\n\x16SierraSimulatorService\x12\x97\x01\n\tGetStatus\x12<.minhos_api.sierra.v1.SierraSimulatorServiceGetStatusRequest\x1a=.minhos_api.sierra.v1.SierraSimulatorServiceGetStatusResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12\x65\n\x07SetFeed\x12$.minhos_api.sierra.v1.SetFeedRequest\x1a%.minhos_api.sierra.v1.SetFeedResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12_\n\x05Pause\x12\".minhos_api.sierra.v1.PauseRequest\x1a#.minhos_api.sierra.v1.PauseResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12\x62\n\x06Resume\x12#.minhos_api.sierra.v1.ResumeRequest\x1a$.minhos_api.sierra.v1.ResumeResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12s\n\x0bWatchReplay\x12(.minhos_api.sierra.v1.WatchReplayRequest\x1a).minhos_api.sierra.v1.WatchReplayResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02\x30\x01\x1a\x04\xaa\xd4\x18\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3minhos_api/sierra/v1/sierra_simulator_service.proto\x12\x14minhos_api.sierra.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a)minhos_api/mesh/v1/contract_options.proto\"(\n&SierraSimulatorServiceGetStatusRequest\"\x89\x01\n\'SierraSimulatorServiceGetStatusResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\x12\x1a\n\x08revision\x18\x02 \x01(\x03R\x08revision\"\xfb\x04\n\x0eSimulatorState\x12\x37\n\x04\x66\x65\x65\x64\x18\x01 \x01(\x0e\x32#.minhos_api.sierra.v1.SimulatorFeedR\x04\x66\x65\x65\x64\x12\x43\n\x08\x61\x63tivity\x18\x02 \x01(\x0e\x32\'.minhos_api.sierra.v1.SimulatorActivityR\x08\x61\x63tivity\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\x12\x12\n\x04\x66ile\x18\x04 \x01(\tR\x04\x66ile\x12\'\n\x0frecords_written\x18\x05 \x01(\x03R\x0erecordsWritten\x12(\n\rrecords_total\x18\x06 \x01(\x03H\x00R\x0crecordsTotal\x88\x01\x01\x12\x39\n\nevent_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x14\n\x05speed\x18\x08 \x01(\x01R\x05speed\x12\x17\n\x04seed\x18\t \x01(\x03H\x01R\x04seed\x88\x01\x01\x12\x16\n\x06reason\x18\n \x01(\tR\x06reason\x12<\n\x06\x66\x61ults\x18\x0b \x03(\x0b\x32$.minhos_api.sierra.v1.SimulatorFaultR\x06\x66\x61ults\x12?\n\x07symbols\x18\x0c \x03(\x0b\x32%.minhos_api.sierra.v1.SimulatedSymbolR\x07symbols\x12\x1b\n\x06passes\x18\r \x01(\x03H\x02R\x06passes\x88\x01\x01\x12(\n\x10records_left_out\x18\x0e \x01(\x03R\x0erecordsLeftOutB\x10\n\x0e_records_totalB\x07\n\x05_seedB\t\n\x07_passes\"\xf4\x01\n\x0fSimulatedSymbol\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x12\n\x04\x66ile\x18\x02 \x01(\tR\x04\x66ile\x12\'\n\x0frecords_written\x18\x03 \x01(\x03R\x0erecordsWritten\x12\x39\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12\x1d\n\ndepth_file\x18\x05 \x01(\tR\tdepthFile\x12\x32\n\x15\x64\x65pth_records_written\x18\x06 \x01(\x03R\x13\x64\x65pthRecordsWritten\"?\n\x0eSetFeedRequest\x12-\n\x05speed\x18\x01 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x80\x84.A)\x00\x00\x00\x00\x00\x00\x00\x00R\x05speed\"U\n\x0fSetFeedResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x0e\n\x0cPauseRequest\"S\n\rPauseResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x0f\n\rResumeRequest\"T\n\x0eResumeResponse\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"S\n\x12WatchReplayRequest\x12*\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x03H\x00R\rafterRevision\x88\x01\x01\x42\x11\n\x0f_after_revision\"\x8c\x02\n\x13WatchReplayResponse\x12\x45\n\x08snapshot\x18\x01 \x01(\x0b\x32\'.minhos_api.sierra.v1.SimulatorSnapshotH\x00R\x08snapshot\x12>\n\x06\x63hange\x18\x02 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateH\x00R\x06\x63hange\x12H\n\theartbeat\x18\x03 \x01(\x0b\x32(.minhos_api.sierra.v1.SimulatorHeartbeatH\x00R\theartbeat\x12\x1a\n\x08revision\x18\x04 \x01(\x03R\x08revisionB\x08\n\x06update\"W\n\x11SimulatorSnapshot\x12\x42\n\tsimulator\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorStateR\tsimulator\"\x14\n\x12SimulatorHeartbeat\"\x95\x03\n\x12InjectFaultRequest\x12(\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\x12H\n\x04kind\x18\x02 \x01(\x0e\x32(.minhos_api.sierra.v1.SimulatorFaultKindB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x04kind\x12\x35\n\x06symbol\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{0,32}$R\x06symbol\x12>\n\x0bprobability\x18\x04 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?!\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x0bprobability\x88\x01\x01\x12\x45\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05*\x00R\x08\x64uration\x12=\n\x05\x64\x65lay\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08<*\x00R\x05\x64\x65layB\x0e\n\x0c_probability\"Q\n\x13InjectFaultResponse\x12:\n\x05\x66\x61ult\x18\x01 \x01(\x0b\x32$.minhos_api.sierra.v1.SimulatorFaultR\x05\x66\x61ult\"\x8f\x03\n\x0eSimulatorFault\x12\x1d\n\nrequest_id\x18\x01 \x01(\tR\trequestId\x12<\n\x04kind\x18\x02 \x01(\x0e\x32(.minhos_api.sierra.v1.SimulatorFaultKindR\x04kind\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\x12%\n\x0bprobability\x18\x04 \x01(\x01H\x00R\x0bprobability\x88\x01\x01\x12\x39\n\nbegin_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tbeginTime\x12\x35\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x16\n\x06\x61\x63tive\x18\x07 \x01(\x08R\x06\x61\x63tive\x12\x16\n\x06\x65\x66\x66\x65\x63t\x18\x08 \x01(\tR\x06\x65\x66\x66\x65\x63t\x12/\n\x05\x64\x65lay\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationR\x05\x64\x65layB\x0e\n\x0c_probability\"\x13\n\x11ListFaultsRequest\"R\n\x12ListFaultsResponse\x12<\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32$.minhos_api.sierra.v1.SimulatorFaultR\x06\x66\x61ults\"<\n\x12\x43learFaultsRequest\x12&\n\nrequest_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\trequestId\"S\n\x13\x43learFaultsResponse\x12<\n\x06\x66\x61ults\x18\x01 \x03(\x0b\x32$.minhos_api.sierra.v1.SimulatorFaultR\x06\x66\x61ults*j\n\rSimulatorFeed\x12\x1e\n\x1aSIMULATOR_FEED_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIMULATOR_FEED_RANDOM_WALK\x10\x01\x12\x19\n\x15SIMULATOR_FEED_REPLAY\x10\x02*\xb3\x01\n\x11SimulatorActivity\x12\"\n\x1eSIMULATOR_ACTIVITY_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSIMULATOR_ACTIVITY_RUNNING\x10\x01\x12\x1d\n\x19SIMULATOR_ACTIVITY_PAUSED\x10\x02\x12\x1c\n\x18SIMULATOR_ACTIVITY_ENDED\x10\x03\x12\x1d\n\x19SIMULATOR_ACTIVITY_FAILED\x10\x04*\xf7\x03\n\x12SimulatorFaultKind\x12$\n SIMULATOR_FAULT_KIND_UNSPECIFIED\x10\x00\x12%\n!SIMULATOR_FAULT_KIND_FEED_SILENCE\x10\x01\x12!\n\x1dSIMULATOR_FAULT_KIND_FEED_GAP\x10\x02\x12\'\n#SIMULATOR_FAULT_KIND_FILE_TRUNCATED\x10\x03\x12&\n\"SIMULATOR_FAULT_KIND_FILE_REPLACED\x10\x04\x12$\n SIMULATOR_FAULT_KIND_DTC_SILENCE\x10\x05\x12\'\n#SIMULATOR_FAULT_KIND_DTC_DISCONNECT\x10\x06\x12\'\n#SIMULATOR_FAULT_KIND_DTC_DUPLICATES\x10\x07\x12\'\n#SIMULATOR_FAULT_KIND_DTC_LATE_FILLS\x10\x08\x12$\n SIMULATOR_FAULT_KIND_DTC_REJECTS\x10\t\x12*\n&SIMULATOR_FAULT_KIND_DTC_PARTIAL_FILLS\x10\n\x12-\n)SIMULATOR_FAULT_KIND_DTC_UNKNOWN_MESSAGES\x10\x0b\x32\xaf\x07\n\x16SierraSimulatorService\x12\x97\x01\n\tGetStatus\x12<.minhos_api.sierra.v1.SierraSimulatorServiceGetStatusRequest\x1a=.minhos_api.sierra.v1.SierraSimulatorServiceGetStatusResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12\x65\n\x07SetFeed\x12$.minhos_api.sierra.v1.SetFeedRequest\x1a%.minhos_api.sierra.v1.SetFeedResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12_\n\x05Pause\x12\".minhos_api.sierra.v1.PauseRequest\x1a#.minhos_api.sierra.v1.PauseResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12\x62\n\x06Resume\x12#.minhos_api.sierra.v1.ResumeRequest\x1a$.minhos_api.sierra.v1.ResumeResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x12s\n\x0bWatchReplay\x12(.minhos_api.sierra.v1.WatchReplayRequest\x1a).minhos_api.sierra.v1.WatchReplayResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x1a\x02\x08\x02\x30\x01\x12q\n\x0bInjectFault\x12(.minhos_api.sierra.v1.InjectFaultRequest\x1a).minhos_api.sierra.v1.InjectFaultResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x05\x12n\n\nListFaults\x12\'.minhos_api.sierra.v1.ListFaultsRequest\x1a(.minhos_api.sierra.v1.ListFaultsResponse\"\r\x90\x02\x01\xb2\xd4\x18\x06\x08\x01\x12\x02\x08\x01\x12q\n\x0b\x43learFaults\x12(.minhos_api.sierra.v1.ClearFaultsRequest\x1a).minhos_api.sierra.v1.ClearFaultsResponse\"\r\x90\x02\x02\xb2\xd4\x18\x06\x08\x03\x12\x02\x08\x01\x1a\x04\xaa\xd4\x18\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +37,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SETFEEDREQUEST'].fields_by_name['speed']._loaded_options = None
   _globals['_SETFEEDREQUEST'].fields_by_name['speed']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\200\204.A)\000\000\000\000\000\000\000\000'
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['kind']._loaded_options = None
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['kind']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['symbol']._loaded_options = None
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['symbol']._serialized_options = b'\272H\032r\0302\026^[A-Za-z0-9_.-]{0,32}$'
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['probability']._loaded_options = None
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['probability']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\360?!\000\000\000\000\000\000\000\000'
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['duration']._loaded_options = None
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['duration']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\243\005*\000'
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['delay']._loaded_options = None
+  _globals['_INJECTFAULTREQUEST'].fields_by_name['delay']._serialized_options = b'\272H\t\252\001\006\"\002\010<*\000'
+  _globals['_CLEARFAULTSREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CLEARFAULTSREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_SIERRASIMULATORSERVICE']._loaded_options = None
   _globals['_SIERRASIMULATORSERVICE']._serialized_options = b'\252\324\030\000'
   _globals['_SIERRASIMULATORSERVICE'].methods_by_name['GetStatus']._loaded_options = None
@@ -48,36 +63,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIERRASIMULATORSERVICE'].methods_by_name['Resume']._serialized_options = b'\220\002\002\262\324\030\006\010\003\022\002\010\001'
   _globals['_SIERRASIMULATORSERVICE'].methods_by_name['WatchReplay']._loaded_options = None
   _globals['_SIERRASIMULATORSERVICE'].methods_by_name['WatchReplay']._serialized_options = b'\220\002\001\262\324\030\006\010\001\032\002\010\002'
-  _globals['_SIMULATORFEED']._serialized_start=1616
-  _globals['_SIMULATORFEED']._serialized_end=1722
-  _globals['_SIMULATORACTIVITY']._serialized_start=1725
-  _globals['_SIMULATORACTIVITY']._serialized_end=1904
-  _globals['_SIERRASIMULATORSERVICEGETSTATUSREQUEST']._serialized_start=182
-  _globals['_SIERRASIMULATORSERVICEGETSTATUSREQUEST']._serialized_end=222
-  _globals['_SIERRASIMULATORSERVICEGETSTATUSRESPONSE']._serialized_start=225
-  _globals['_SIERRASIMULATORSERVICEGETSTATUSRESPONSE']._serialized_end=362
-  _globals['_SIMULATORSTATE']._serialized_start=365
-  _globals['_SIMULATORSTATE']._serialized_end=791
-  _globals['_SETFEEDREQUEST']._serialized_start=793
-  _globals['_SETFEEDREQUEST']._serialized_end=856
-  _globals['_SETFEEDRESPONSE']._serialized_start=858
-  _globals['_SETFEEDRESPONSE']._serialized_end=943
-  _globals['_PAUSEREQUEST']._serialized_start=945
-  _globals['_PAUSEREQUEST']._serialized_end=959
-  _globals['_PAUSERESPONSE']._serialized_start=961
-  _globals['_PAUSERESPONSE']._serialized_end=1044
-  _globals['_RESUMEREQUEST']._serialized_start=1046
-  _globals['_RESUMEREQUEST']._serialized_end=1061
-  _globals['_RESUMERESPONSE']._serialized_start=1063
-  _globals['_RESUMERESPONSE']._serialized_end=1147
-  _globals['_WATCHREPLAYREQUEST']._serialized_start=1149
-  _globals['_WATCHREPLAYREQUEST']._serialized_end=1232
-  _globals['_WATCHREPLAYRESPONSE']._serialized_start=1235
-  _globals['_WATCHREPLAYRESPONSE']._serialized_end=1503
-  _globals['_SIMULATORSNAPSHOT']._serialized_start=1505
-  _globals['_SIMULATORSNAPSHOT']._serialized_end=1592
-  _globals['_SIMULATORHEARTBEAT']._serialized_start=1594
-  _globals['_SIMULATORHEARTBEAT']._serialized_end=1614
-  _globals['_SIERRASIMULATORSERVICE']._serialized_start=1907
-  _globals['_SIERRASIMULATORSERVICE']._serialized_end=2508
+  _globals['_SIERRASIMULATORSERVICE'].methods_by_name['InjectFault']._loaded_options = None
+  _globals['_SIERRASIMULATORSERVICE'].methods_by_name['InjectFault']._serialized_options = b'\220\002\002\262\324\030\006\010\003\022\002\010\005'
+  _globals['_SIERRASIMULATORSERVICE'].methods_by_name['ListFaults']._loaded_options = None
+  _globals['_SIERRASIMULATORSERVICE'].methods_by_name['ListFaults']._serialized_options = b'\220\002\001\262\324\030\006\010\001\022\002\010\001'
+  _globals['_SIERRASIMULATORSERVICE'].methods_by_name['ClearFaults']._loaded_options = None
+  _globals['_SIERRASIMULATORSERVICE'].methods_by_name['ClearFaults']._serialized_options = b'\220\002\002\262\324\030\006\010\003\022\002\010\001'
+  _globals['_SIMULATORFEED']._serialized_start=3249
+  _globals['_SIMULATORFEED']._serialized_end=3355
+  _globals['_SIMULATORACTIVITY']._serialized_start=3358
+  _globals['_SIMULATORACTIVITY']._serialized_end=3537
+  _globals['_SIMULATORFAULTKIND']._serialized_start=3540
+  _globals['_SIMULATORFAULTKIND']._serialized_end=4043
+  _globals['_SIERRASIMULATORSERVICEGETSTATUSREQUEST']._serialized_start=214
+  _globals['_SIERRASIMULATORSERVICEGETSTATUSREQUEST']._serialized_end=254
+  _globals['_SIERRASIMULATORSERVICEGETSTATUSRESPONSE']._serialized_start=257
+  _globals['_SIERRASIMULATORSERVICEGETSTATUSRESPONSE']._serialized_end=394
+  _globals['_SIMULATORSTATE']._serialized_start=397
+  _globals['_SIMULATORSTATE']._serialized_end=1032
+  _globals['_SIMULATEDSYMBOL']._serialized_start=1035
+  _globals['_SIMULATEDSYMBOL']._serialized_end=1279
+  _globals['_SETFEEDREQUEST']._serialized_start=1281
+  _globals['_SETFEEDREQUEST']._serialized_end=1344
+  _globals['_SETFEEDRESPONSE']._serialized_start=1346
+  _globals['_SETFEEDRESPONSE']._serialized_end=1431
+  _globals['_PAUSEREQUEST']._serialized_start=1433
+  _globals['_PAUSEREQUEST']._serialized_end=1447
+  _globals['_PAUSERESPONSE']._serialized_start=1449
+  _globals['_PAUSERESPONSE']._serialized_end=1532
+  _globals['_RESUMEREQUEST']._serialized_start=1534
+  _globals['_RESUMEREQUEST']._serialized_end=1549
+  _globals['_RESUMERESPONSE']._serialized_start=1551
+  _globals['_RESUMERESPONSE']._serialized_end=1635
+  _globals['_WATCHREPLAYREQUEST']._serialized_start=1637
+  _globals['_WATCHREPLAYREQUEST']._serialized_end=1720
+  _globals['_WATCHREPLAYRESPONSE']._serialized_start=1723
+  _globals['_WATCHREPLAYRESPONSE']._serialized_end=1991
+  _globals['_SIMULATORSNAPSHOT']._serialized_start=1993
+  _globals['_SIMULATORSNAPSHOT']._serialized_end=2080
+  _globals['_SIMULATORHEARTBEAT']._serialized_start=2082
+  _globals['_SIMULATORHEARTBEAT']._serialized_end=2102
+  _globals['_INJECTFAULTREQUEST']._serialized_start=2105
+  _globals['_INJECTFAULTREQUEST']._serialized_end=2510
+  _globals['_INJECTFAULTRESPONSE']._serialized_start=2512
+  _globals['_INJECTFAULTRESPONSE']._serialized_end=2593
+  _globals['_SIMULATORFAULT']._serialized_start=2596
+  _globals['_SIMULATORFAULT']._serialized_end=2995
+  _globals['_LISTFAULTSREQUEST']._serialized_start=2997
+  _globals['_LISTFAULTSREQUEST']._serialized_end=3016
+  _globals['_LISTFAULTSRESPONSE']._serialized_start=3018
+  _globals['_LISTFAULTSRESPONSE']._serialized_end=3100
+  _globals['_CLEARFAULTSREQUEST']._serialized_start=3102
+  _globals['_CLEARFAULTSREQUEST']._serialized_end=3162
+  _globals['_CLEARFAULTSRESPONSE']._serialized_start=3164
+  _globals['_CLEARFAULTSRESPONSE']._serialized_end=3247
+  _globals['_SIERRASIMULATORSERVICE']._serialized_start=4046
+  _globals['_SIERRASIMULATORSERVICE']._serialized_end=4989
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -74,6 +77,66 @@ SIMULATOR_ACTIVITY_FAILED: SimulatorActivity.ValueType  # 4
 """The recording cannot be read or the file cannot be written; the reason says why. Writing is tried again."""
 Global___SimulatorActivity: _TypeAlias = SimulatorActivity  # noqa: Y015
 
+class _SimulatorFaultKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SimulatorFaultKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SimulatorFaultKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIMULATOR_FAULT_KIND_UNSPECIFIED: _SimulatorFaultKind.ValueType  # 0
+    """Never sent."""
+    SIMULATOR_FAULT_KIND_FEED_SILENCE: _SimulatorFaultKind.ValueType  # 1
+    """Nothing is written into the file; what was due comes at once at the end."""
+    SIMULATOR_FAULT_KIND_FEED_GAP: _SimulatorFaultKind.ValueType  # 2
+    """What falls due is never written."""
+    SIMULATOR_FAULT_KIND_FILE_TRUNCATED: _SimulatorFaultKind.ValueType  # 3
+    """The file loses the last half of its records, at once. A recording goes on from there, a random walk with what is due."""
+    SIMULATOR_FAULT_KIND_FILE_REPLACED: _SimulatorFaultKind.ValueType  # 4
+    """Another file with the same records takes the place of the file, at once."""
+    SIMULATOR_FAULT_KIND_DTC_SILENCE: _SimulatorFaultKind.ValueType  # 5
+    """The DTC server takes connections and says nothing, not even a heartbeat; when it ends, connections are cut."""
+    SIMULATOR_FAULT_KIND_DTC_DISCONNECT: _SimulatorFaultKind.ValueType  # 6
+    """All DTC connections are cut at once. With a probability: each message about an order cuts the connection instead of being sent."""
+    SIMULATOR_FAULT_KIND_DTC_DUPLICATES: _SimulatorFaultKind.ValueType  # 7
+    """Messages about orders are sent twice."""
+    SIMULATOR_FAULT_KIND_DTC_LATE_FILLS: _SimulatorFaultKind.ValueType  # 8
+    """Messages about orders come late, so that others pass them."""
+    SIMULATOR_FAULT_KIND_DTC_REJECTS: _SimulatorFaultKind.ValueType  # 9
+    """New orders are rejected."""
+    SIMULATOR_FAULT_KIND_DTC_PARTIAL_FILLS: _SimulatorFaultKind.ValueType  # 10
+    """Every quote shows one contract, so that larger orders fill in parts."""
+    SIMULATOR_FAULT_KIND_DTC_UNKNOWN_MESSAGES: _SimulatorFaultKind.ValueType  # 11
+    """A message of a type that nobody knows goes before messages about orders."""
+
+class SimulatorFaultKind(_SimulatorFaultKind, metaclass=_SimulatorFaultKindEnumTypeWrapper):
+    """What can go wrong on purpose."""
+
+SIMULATOR_FAULT_KIND_UNSPECIFIED: SimulatorFaultKind.ValueType  # 0
+"""Never sent."""
+SIMULATOR_FAULT_KIND_FEED_SILENCE: SimulatorFaultKind.ValueType  # 1
+"""Nothing is written into the file; what was due comes at once at the end."""
+SIMULATOR_FAULT_KIND_FEED_GAP: SimulatorFaultKind.ValueType  # 2
+"""What falls due is never written."""
+SIMULATOR_FAULT_KIND_FILE_TRUNCATED: SimulatorFaultKind.ValueType  # 3
+"""The file loses the last half of its records, at once. A recording goes on from there, a random walk with what is due."""
+SIMULATOR_FAULT_KIND_FILE_REPLACED: SimulatorFaultKind.ValueType  # 4
+"""Another file with the same records takes the place of the file, at once."""
+SIMULATOR_FAULT_KIND_DTC_SILENCE: SimulatorFaultKind.ValueType  # 5
+"""The DTC server takes connections and says nothing, not even a heartbeat; when it ends, connections are cut."""
+SIMULATOR_FAULT_KIND_DTC_DISCONNECT: SimulatorFaultKind.ValueType  # 6
+"""All DTC connections are cut at once. With a probability: each message about an order cuts the connection instead of being sent."""
+SIMULATOR_FAULT_KIND_DTC_DUPLICATES: SimulatorFaultKind.ValueType  # 7
+"""Messages about orders are sent twice."""
+SIMULATOR_FAULT_KIND_DTC_LATE_FILLS: SimulatorFaultKind.ValueType  # 8
+"""Messages about orders come late, so that others pass them."""
+SIMULATOR_FAULT_KIND_DTC_REJECTS: SimulatorFaultKind.ValueType  # 9
+"""New orders are rejected."""
+SIMULATOR_FAULT_KIND_DTC_PARTIAL_FILLS: SimulatorFaultKind.ValueType  # 10
+"""Every quote shows one contract, so that larger orders fill in parts."""
+SIMULATOR_FAULT_KIND_DTC_UNKNOWN_MESSAGES: SimulatorFaultKind.ValueType  # 11
+"""A message of a type that nobody knows goes before messages about orders."""
+Global___SimulatorFaultKind: _TypeAlias = SimulatorFaultKind  # noqa: Y015
+
 @_typing.final
 class SierraSimulatorServiceGetStatusRequest(_message.Message):
     """Asks for the state of the simulator."""
@@ -135,6 +198,10 @@ class SimulatorState(_message.Message):
     SPEED_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    PASSES_FIELD_NUMBER: _builtins.int
+    RECORDS_LEFT_OUT_FIELD_NUMBER: _builtins.int
     feed: Global___SimulatorFeed.ValueType
     """What is written."""
     activity: Global___SimulatorActivity.ValueType
@@ -153,9 +220,21 @@ class SimulatorState(_message.Message):
     """Seed of the random walk; unset for a recording."""
     reason: _builtins.str
     """Why nothing can be written, in one sentence, when the activity is FAILED; empty otherwise."""
+    passes: _builtins.int
+    """Times that a recording is played; unset for a random walk, and for a recording that begins anew for ever."""
+    records_left_out: _builtins.int
+    """Records that were left out in gaps, scheduled ones and those of faults."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Event time of the newest record."""
+
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatorFault]:
+        """What goes wrong on purpose now, the oldest first."""
+
+    @_builtins.property
+    def symbols(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatedSymbol]:
+        """Every symbol that is written; the values above are of the first."""
 
     def __init__(
         self,
@@ -170,21 +249,73 @@ class SimulatorState(_message.Message):
         speed: _builtins.float = ...,
         seed: _builtins.int | None = ...,
         reason: _builtins.str = ...,
+        faults: _abc.Iterable[Global___SimulatorFault] | None = ...,
+        symbols: _abc.Iterable[Global___SimulatedSymbol] | None = ...,
+        passes: _builtins.int | None = ...,
+        records_left_out: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_records_total", b"_records_total", "_seed", b"_seed", "event_time", b"event_time", "records_total", b"records_total", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_passes", b"_passes", "_records_total", b"_records_total", "_seed", b"_seed", "event_time", b"event_time", "passes", b"passes", "records_total", b"records_total", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_records_total", b"_records_total", "_seed", b"_seed", "activity", b"activity", "event_time", b"event_time", "feed", b"feed", "file", b"file", "reason", b"reason", "records_total", b"records_total", "records_written", b"records_written", "seed", b"seed", "speed", b"speed", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_passes", b"_passes", "_records_total", b"_records_total", "_seed", b"_seed", "activity", b"activity", "event_time", b"event_time", "faults", b"faults", "feed", b"feed", "file", b"file", "passes", b"passes", "reason", b"reason", "records_left_out", b"records_left_out", "records_total", b"records_total", "records_written", b"records_written", "seed", b"seed", "speed", b"speed", "symbol", b"symbol", "symbols", b"symbols"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__passes: _TypeAlias = _typing.Literal["passes"]  # noqa: Y015
+    _WhichOneofArgType__passes: _TypeAlias = _typing.Literal["_passes", b"_passes"]  # noqa: Y015
     _WhichOneofReturnType__records_total: _TypeAlias = _typing.Literal["records_total"]  # noqa: Y015
     _WhichOneofArgType__records_total: _TypeAlias = _typing.Literal["_records_total", b"_records_total"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__passes) -> _WhichOneofReturnType__passes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__records_total) -> _WhichOneofReturnType__records_total | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___SimulatorState: _TypeAlias = SimulatorState  # noqa: Y015
+
+@_typing.final
+class SimulatedSymbol(_message.Message):
+    """One symbol that is written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    RECORDS_WRITTEN_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    DEPTH_FILE_FIELD_NUMBER: _builtins.int
+    DEPTH_RECORDS_WRITTEN_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """Canonical symbol."""
+    file: _builtins.str
+    """File of its trades."""
+    records_written: _builtins.int
+    """Records in the file."""
+    depth_file: _builtins.str
+    """File of the order book of the present day; empty where none is written."""
+    depth_records_written: _builtins.int
+    """Commands written into files of order books."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """Event time of the newest record."""
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        file: _builtins.str = ...,
+        records_written: _builtins.int = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        depth_file: _builtins.str = ...,
+        depth_records_written: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth_file", b"depth_file", "depth_records_written", b"depth_records_written", "event_time", b"event_time", "file", b"file", "records_written", b"records_written", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatedSymbol: _TypeAlias = SimulatedSymbol  # noqa: Y015
 
 @_typing.final
 class SetFeedRequest(_message.Message):
@@ -422,3 +553,224 @@ class SimulatorHeartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SimulatorHeartbeat: _TypeAlias = SimulatorHeartbeat  # noqa: Y015
+
+@_typing.final
+class InjectFaultRequest(_message.Message):
+    """Asks for a fault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Id of the fault, made by the caller."""
+    kind: Global___SimulatorFaultKind.ValueType
+    """What is to go wrong."""
+    symbol: _builtins.str
+    """Canonical symbol of one that is written, for faults of feed and file; empty for all."""
+    probability: _builtins.float
+    """How often it happens, from above 0 to 1 (always, also when unset); only for faults of single messages and orders over DTC."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it lasts; until it is cleared when unset. Not for what happens at once."""
+
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """By how much messages are late, 20 ms when unset; only for DTC_LATE_FILLS."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        kind: Global___SimulatorFaultKind.ValueType = ...,
+        symbol: _builtins.str = ...,
+        probability: _builtins.float | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "delay", b"delay", "duration", b"duration", "probability", b"probability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "delay", b"delay", "duration", b"duration", "kind", b"kind", "probability", b"probability", "request_id", b"request_id", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
+    _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
+
+Global___InjectFaultRequest: _TypeAlias = InjectFaultRequest  # noqa: Y015
+
+@_typing.final
+class InjectFaultResponse(_message.Message):
+    """The fault that was made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fault(self) -> Global___SimulatorFault:
+        """The fault."""
+
+    def __init__(
+        self,
+        *,
+        fault: Global___SimulatorFault | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InjectFaultResponse: _TypeAlias = InjectFaultResponse  # noqa: Y015
+
+@_typing.final
+class SimulatorFault(_message.Message):
+    """Something that goes wrong on purpose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Id that its caller gave it."""
+    kind: Global___SimulatorFaultKind.ValueType
+    """What goes wrong."""
+    symbol: _builtins.str
+    """Symbol it is confined to; empty for all."""
+    probability: _builtins.float
+    """How often it happens; unset where it is not by chance."""
+    active: _builtins.bool
+    """Whether it lasts."""
+    effect: _builtins.str
+    """What it has done so far, in one sentence."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was over, or will be; unset while it lasts until it is cleared."""
+
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """By how much messages are late; only for DTC_LATE_FILLS."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        kind: Global___SimulatorFaultKind.ValueType = ...,
+        symbol: _builtins.str = ...,
+        probability: _builtins.float | None = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        active: _builtins.bool = ...,
+        effect: _builtins.str = ...,
+        delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "begin_time", b"begin_time", "delay", b"delay", "end_time", b"end_time", "probability", b"probability"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_probability", b"_probability", "active", b"active", "begin_time", b"begin_time", "delay", b"delay", "effect", b"effect", "end_time", b"end_time", "kind", b"kind", "probability", b"probability", "request_id", b"request_id", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__probability: _TypeAlias = _typing.Literal["probability"]  # noqa: Y015
+    _WhichOneofArgType__probability: _TypeAlias = _typing.Literal["_probability", b"_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probability) -> _WhichOneofReturnType__probability | None: ...
+
+Global___SimulatorFault: _TypeAlias = SimulatorFault  # noqa: Y015
+
+@_typing.final
+class ListFaultsRequest(_message.Message):
+    """Asks for the faults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFaultsRequest: _TypeAlias = ListFaultsRequest  # noqa: Y015
+
+@_typing.final
+class ListFaultsResponse(_message.Message):
+    """The faults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatorFault]:
+        """The newest first; active ones and the last hundred that are over."""
+
+    def __init__(
+        self,
+        *,
+        faults: _abc.Iterable[Global___SimulatorFault] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFaultsResponse: _TypeAlias = ListFaultsResponse  # noqa: Y015
+
+@_typing.final
+class ClearFaultsRequest(_message.Message):
+    """Asks to end faults."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Fault to end; all of them when empty."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearFaultsRequest: _TypeAlias = ClearFaultsRequest  # noqa: Y015
+
+@_typing.final
+class ClearFaultsResponse(_message.Message):
+    """The faults that were ended by this call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatorFault]:
+        """The oldest first; empty when none was active."""
+
+    def __init__(
+        self,
+        *,
+        faults: _abc.Iterable[Global___SimulatorFault] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearFaultsResponse: _TypeAlias = ClearFaultsResponse  # noqa: Y015

@@ -60,6 +60,21 @@ class SierraSimulatorServiceStub:
                 request_serializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.WatchReplayRequest.SerializeToString,
                 response_deserializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.WatchReplayResponse.FromString,
                 _registered_method=True)
+        self.InjectFault = channel.unary_unary(
+                '/minhos_api.sierra.v1.SierraSimulatorService/InjectFault',
+                request_serializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.InjectFaultRequest.SerializeToString,
+                response_deserializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.InjectFaultResponse.FromString,
+                _registered_method=True)
+        self.ListFaults = channel.unary_unary(
+                '/minhos_api.sierra.v1.SierraSimulatorService/ListFaults',
+                request_serializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ListFaultsRequest.SerializeToString,
+                response_deserializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ListFaultsResponse.FromString,
+                _registered_method=True)
+        self.ClearFaults = channel.unary_unary(
+                '/minhos_api.sierra.v1.SierraSimulatorService/ClearFaults',
+                request_serializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ClearFaultsRequest.SerializeToString,
+                response_deserializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ClearFaultsResponse.FromString,
+                _registered_method=True)
 
 
 class SierraSimulatorServiceServicer:
@@ -103,6 +118,31 @@ class SierraSimulatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InjectFault(self, request, context):
+        """Makes something go wrong on purpose, at once, until its time is over or it is cleared.
+
+        The same request_id gives the first answer again; with other values it ends with ALREADY_EXISTS/REQUEST_CONFLICT.
+        INVALID_ARGUMENT/INVALID_FIELD for a value that does not go with the kind; FAILED_PRECONDITION/FAULT_NOT_POSSIBLE for a fault of DTC while no DTC is served,
+        RESOURCE_EXHAUSTED/LIMIT_REACHED when 20 are active.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFaults(self, request, context):
+        """Lists what goes wrong on purpose, and the last hundred that are over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearFaults(self, request, context):
+        """Ends one fault or all of them; those that are over change nothing. NOT_FOUND/FAULT_UNKNOWN for an id that was never injected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SierraSimulatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +170,21 @@ def add_SierraSimulatorServiceServicer_to_server(servicer, server):
                     servicer.WatchReplay,
                     request_deserializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.WatchReplayRequest.FromString,
                     response_serializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.WatchReplayResponse.SerializeToString,
+            ),
+            'InjectFault': grpc.unary_unary_rpc_method_handler(
+                    servicer.InjectFault,
+                    request_deserializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.InjectFaultRequest.FromString,
+                    response_serializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.InjectFaultResponse.SerializeToString,
+            ),
+            'ListFaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFaults,
+                    request_deserializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ListFaultsRequest.FromString,
+                    response_serializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ListFaultsResponse.SerializeToString,
+            ),
+            'ClearFaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearFaults,
+                    request_deserializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ClearFaultsRequest.FromString,
+                    response_serializer=minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ClearFaultsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -268,6 +323,87 @@ class SierraSimulatorService:
             '/minhos_api.sierra.v1.SierraSimulatorService/WatchReplay',
             minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.WatchReplayRequest.SerializeToString,
             minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.WatchReplayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InjectFault(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minhos_api.sierra.v1.SierraSimulatorService/InjectFault',
+            minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.InjectFaultRequest.SerializeToString,
+            minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.InjectFaultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minhos_api.sierra.v1.SierraSimulatorService/ListFaults',
+            minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ListFaultsRequest.SerializeToString,
+            minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ListFaultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearFaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minhos_api.sierra.v1.SierraSimulatorService/ClearFaults',
+            minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ClearFaultsRequest.SerializeToString,
+            minhos__api_dot_sierra_dot_v1_dot_sierra__simulator__service__pb2.ClearFaultsResponse.FromString,
             options,
             channel_credentials,
             insecure,

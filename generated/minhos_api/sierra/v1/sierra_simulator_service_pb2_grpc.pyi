@@ -46,6 +46,17 @@ class SierraSimulatorServiceStub:
 
     Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
     """
+    InjectFault: _grpc.UnaryUnaryMultiCallable[_sierra_simulator_service_pb2.InjectFaultRequest, _sierra_simulator_service_pb2.InjectFaultResponse]
+    """Makes something go wrong on purpose, at once, until its time is over or it is cleared.
+
+    The same request_id gives the first answer again; with other values it ends with ALREADY_EXISTS/REQUEST_CONFLICT.
+    INVALID_ARGUMENT/INVALID_FIELD for a value that does not go with the kind; FAILED_PRECONDITION/FAULT_NOT_POSSIBLE for a fault of DTC while no DTC is served,
+    RESOURCE_EXHAUSTED/LIMIT_REACHED when 20 are active.
+    """
+    ListFaults: _grpc.UnaryUnaryMultiCallable[_sierra_simulator_service_pb2.ListFaultsRequest, _sierra_simulator_service_pb2.ListFaultsResponse]
+    """Lists what goes wrong on purpose, and the last hundred that are over."""
+    ClearFaults: _grpc.UnaryUnaryMultiCallable[_sierra_simulator_service_pb2.ClearFaultsRequest, _sierra_simulator_service_pb2.ClearFaultsResponse]
+    """Ends one fault or all of them; those that are over change nothing. NOT_FOUND/FAULT_UNKNOWN for an id that was never injected."""
 
 @_typing.type_check_only
 class SierraSimulatorServiceAsyncStub(SierraSimulatorServiceStub):
@@ -65,6 +76,17 @@ class SierraSimulatorServiceAsyncStub(SierraSimulatorServiceStub):
 
     Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
     """
+    InjectFault: _aio.UnaryUnaryMultiCallable[_sierra_simulator_service_pb2.InjectFaultRequest, _sierra_simulator_service_pb2.InjectFaultResponse]  # type: ignore[assignment]
+    """Makes something go wrong on purpose, at once, until its time is over or it is cleared.
+
+    The same request_id gives the first answer again; with other values it ends with ALREADY_EXISTS/REQUEST_CONFLICT.
+    INVALID_ARGUMENT/INVALID_FIELD for a value that does not go with the kind; FAILED_PRECONDITION/FAULT_NOT_POSSIBLE for a fault of DTC while no DTC is served,
+    RESOURCE_EXHAUSTED/LIMIT_REACHED when 20 are active.
+    """
+    ListFaults: _aio.UnaryUnaryMultiCallable[_sierra_simulator_service_pb2.ListFaultsRequest, _sierra_simulator_service_pb2.ListFaultsResponse]  # type: ignore[assignment]
+    """Lists what goes wrong on purpose, and the last hundred that are over."""
+    ClearFaults: _aio.UnaryUnaryMultiCallable[_sierra_simulator_service_pb2.ClearFaultsRequest, _sierra_simulator_service_pb2.ClearFaultsResponse]  # type: ignore[assignment]
+    """Ends one fault or all of them; those that are over change nothing. NOT_FOUND/FAULT_UNKNOWN for an id that was never injected."""
 
 class SierraSimulatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Stands in for Sierra Chart: writes data files as it does, from a random walk or a recording."""
@@ -111,5 +133,34 @@ class SierraSimulatorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Several changes may be told as one, which holds all of them. OUT_OF_RANGE/POSITION_LOST for a revision of another life of the service.
         """
+
+    @_abc_1.abstractmethod
+    def InjectFault(
+        self,
+        request: _sierra_simulator_service_pb2.InjectFaultRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sierra_simulator_service_pb2.InjectFaultResponse, _abc.Awaitable[_sierra_simulator_service_pb2.InjectFaultResponse]]:
+        """Makes something go wrong on purpose, at once, until its time is over or it is cleared.
+
+        The same request_id gives the first answer again; with other values it ends with ALREADY_EXISTS/REQUEST_CONFLICT.
+        INVALID_ARGUMENT/INVALID_FIELD for a value that does not go with the kind; FAILED_PRECONDITION/FAULT_NOT_POSSIBLE for a fault of DTC while no DTC is served,
+        RESOURCE_EXHAUSTED/LIMIT_REACHED when 20 are active.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFaults(
+        self,
+        request: _sierra_simulator_service_pb2.ListFaultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sierra_simulator_service_pb2.ListFaultsResponse, _abc.Awaitable[_sierra_simulator_service_pb2.ListFaultsResponse]]:
+        """Lists what goes wrong on purpose, and the last hundred that are over."""
+
+    @_abc_1.abstractmethod
+    def ClearFaults(
+        self,
+        request: _sierra_simulator_service_pb2.ClearFaultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sierra_simulator_service_pb2.ClearFaultsResponse, _abc.Awaitable[_sierra_simulator_service_pb2.ClearFaultsResponse]]:
+        """Ends one fault or all of them; those that are over change nothing. NOT_FOUND/FAULT_UNKNOWN for an id that was never injected."""
 
 def add_SierraSimulatorServiceServicer_to_server(servicer: SierraSimulatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

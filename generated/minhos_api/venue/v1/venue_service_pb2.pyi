@@ -44,6 +44,8 @@ class _VenueOrderStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Venue
     """Never in the market."""
     VENUE_ORDER_STATE_EXPIRED: _VenueOrderState.ValueType  # 6
     """Its time in force ended; a part may be filled."""
+    VENUE_ORDER_STATE_UNKNOWN: _VenueOrderState.ValueType  # 7
+    """Sent, and what became of it is not known until those who have it were asked; reason_message says why. It may work, be filled, or be nowhere."""
 
 class VenueOrderState(_VenueOrderState, metaclass=_VenueOrderStateEnumTypeWrapper):
     """Where an order stands at the venue."""
@@ -62,6 +64,8 @@ VENUE_ORDER_STATE_REJECTED: VenueOrderState.ValueType  # 5
 """Never in the market."""
 VENUE_ORDER_STATE_EXPIRED: VenueOrderState.ValueType  # 6
 """Its time in force ended; a part may be filled."""
+VENUE_ORDER_STATE_UNKNOWN: VenueOrderState.ValueType  # 7
+"""Sent, and what became of it is not known until those who have it were asked; reason_message says why. It may work, be filled, or be nowhere."""
 Global___VenueOrderState: _TypeAlias = VenueOrderState  # noqa: Y015
 
 class _VenueOrderReason:
@@ -145,7 +149,7 @@ class VenueOrder(_message.Message):
     state: Global___VenueOrderState.ValueType
     """Where it stands."""
     reason_message: _builtins.str
-    """Why it is REJECTED, CANCELED or EXPIRED, one sentence for people; empty otherwise. Programs read reason_code."""
+    """Why it is REJECTED, CANCELED, EXPIRED or UNKNOWN, one sentence for people; empty otherwise. Programs read reason_code."""
     filled_quantity: _builtins.int
     """Contracts filled."""
     average_price_e9: _builtins.int

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class VenueServiceStub:
-    """Executes orders; the paper venue serves it, and so can any other venue in any language.
+    """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
@@ -95,7 +95,7 @@ class VenueServiceStub:
 
 
 class VenueServiceServicer:
-    """Executes orders; the paper venue serves it, and so can any other venue in any language.
+    """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
@@ -103,6 +103,8 @@ class VenueServiceServicer:
     def SubmitOrder(self, request, context):
         """Takes an order; it is on disk when the call returns.
 
+        A venue that passes it on answers as soon as it knows how the order stands, or shortly after with what it knows by then: PENDING while
+        nothing was heard, UNKNOWN when the way broke meanwhile. UNAVAILABLE/VENUE_NOT_READY when nothing can be sent now; then nothing was.
         Idempotent by client order id: the same id with the same terms gives the order as it stands, with other terms ALREADY_EXISTS/REQUEST_CONFLICT.
         A rejected order is an order in state REJECTED with a reason, not an error. Fills come by WatchOrders. When the answer is lost ask GetOrder, or send the same again.
         """
@@ -113,6 +115,7 @@ class VenueServiceServicer:
     def CancelOrder(self, request, context):
         """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
 
+        Where the cancel takes its time the order is returned as it stands, and the cancel goes on. FAILED_PRECONDITION/ORDER_STATE when it was refused.
         Idempotent by nature, so it takes no request id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -123,6 +126,7 @@ class VenueServiceServicer:
         """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled.
 
         Idempotent: the same request id gives the order as it stands and changes it once; with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+        UNKNOWN/OUTCOME_UNKNOWN when nothing was heard of the change in time; the order's terms say later whether it was made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,7 +260,7 @@ def add_VenueServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VenueService:
-    """Executes orders; the paper venue serves it, and so can any other venue in any language.
+    """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """

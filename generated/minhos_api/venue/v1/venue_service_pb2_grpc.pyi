@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class VenueServiceStub:
-    """Executes orders; the paper venue serves it, and so can any other venue in any language.
+    """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
@@ -39,18 +39,22 @@ class VenueServiceStub:
     SubmitOrder: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.SubmitOrderRequest, _venue_service_pb2.SubmitOrderResponse]
     """Takes an order; it is on disk when the call returns.
 
+    A venue that passes it on answers as soon as it knows how the order stands, or shortly after with what it knows by then: PENDING while
+    nothing was heard, UNKNOWN when the way broke meanwhile. UNAVAILABLE/VENUE_NOT_READY when nothing can be sent now; then nothing was.
     Idempotent by client order id: the same id with the same terms gives the order as it stands, with other terms ALREADY_EXISTS/REQUEST_CONFLICT.
     A rejected order is an order in state REJECTED with a reason, not an error. Fills come by WatchOrders. When the answer is lost ask GetOrder, or send the same again.
     """
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.CancelOrderRequest, _venue_service_pb2.CancelOrderResponse]
     """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
 
+    Where the cancel takes its time the order is returned as it stands, and the cancel goes on. FAILED_PRECONDITION/ORDER_STATE when it was refused.
     Idempotent by nature, so it takes no request id.
     """
     ReplaceOrder: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.ReplaceOrderRequest, _venue_service_pb2.ReplaceOrderResponse]
     """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled.
 
     Idempotent: the same request id gives the order as it stands and changes it once; with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+    UNKNOWN/OUTCOME_UNKNOWN when nothing was heard of the change in time; the order's terms say later whether it was made.
     """
     CancelAll: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.CancelAllRequest, _venue_service_pb2.CancelAllResponse]
     """Cancels all working orders, of one symbol when given. Idempotent by nature, so it takes no request id."""
@@ -78,7 +82,7 @@ class VenueServiceStub:
 
 @_typing.type_check_only
 class VenueServiceAsyncStub(VenueServiceStub):
-    """Executes orders; the paper venue serves it, and so can any other venue in any language.
+    """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
@@ -87,18 +91,22 @@ class VenueServiceAsyncStub(VenueServiceStub):
     SubmitOrder: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.SubmitOrderRequest, _venue_service_pb2.SubmitOrderResponse]  # type: ignore[assignment]
     """Takes an order; it is on disk when the call returns.
 
+    A venue that passes it on answers as soon as it knows how the order stands, or shortly after with what it knows by then: PENDING while
+    nothing was heard, UNKNOWN when the way broke meanwhile. UNAVAILABLE/VENUE_NOT_READY when nothing can be sent now; then nothing was.
     Idempotent by client order id: the same id with the same terms gives the order as it stands, with other terms ALREADY_EXISTS/REQUEST_CONFLICT.
     A rejected order is an order in state REJECTED with a reason, not an error. Fills come by WatchOrders. When the answer is lost ask GetOrder, or send the same again.
     """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.CancelOrderRequest, _venue_service_pb2.CancelOrderResponse]  # type: ignore[assignment]
     """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
 
+    Where the cancel takes its time the order is returned as it stands, and the cancel goes on. FAILED_PRECONDITION/ORDER_STATE when it was refused.
     Idempotent by nature, so it takes no request id.
     """
     ReplaceOrder: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.ReplaceOrderRequest, _venue_service_pb2.ReplaceOrderResponse]  # type: ignore[assignment]
     """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled.
 
     Idempotent: the same request id gives the order as it stands and changes it once; with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+    UNKNOWN/OUTCOME_UNKNOWN when nothing was heard of the change in time; the order's terms say later whether it was made.
     """
     CancelAll: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.CancelAllRequest, _venue_service_pb2.CancelAllResponse]  # type: ignore[assignment]
     """Cancels all working orders, of one symbol when given. Idempotent by nature, so it takes no request id."""
@@ -125,7 +133,7 @@ class VenueServiceAsyncStub(VenueServiceStub):
     """Returns whether the venue takes orders and on what market data."""
 
 class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Executes orders; the paper venue serves it, and so can any other venue in any language.
+    """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
     """
@@ -138,6 +146,8 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_venue_service_pb2.SubmitOrderResponse, _abc.Awaitable[_venue_service_pb2.SubmitOrderResponse]]:
         """Takes an order; it is on disk when the call returns.
 
+        A venue that passes it on answers as soon as it knows how the order stands, or shortly after with what it knows by then: PENDING while
+        nothing was heard, UNKNOWN when the way broke meanwhile. UNAVAILABLE/VENUE_NOT_READY when nothing can be sent now; then nothing was.
         Idempotent by client order id: the same id with the same terms gives the order as it stands, with other terms ALREADY_EXISTS/REQUEST_CONFLICT.
         A rejected order is an order in state REJECTED with a reason, not an error. Fills come by WatchOrders. When the answer is lost ask GetOrder, or send the same again.
         """
@@ -150,6 +160,7 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_venue_service_pb2.CancelOrderResponse, _abc.Awaitable[_venue_service_pb2.CancelOrderResponse]]:
         """Cancels a working order. An order that is already done is returned as it is; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
 
+        Where the cancel takes its time the order is returned as it stands, and the cancel goes on. FAILED_PRECONDITION/ORDER_STATE when it was refused.
         Idempotent by nature, so it takes no request id.
         """
 
@@ -162,6 +173,7 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
         """Changes quantity or prices of a working order. FAILED_PRECONDITION/ORDER_STATE when it is done or the new quantity is not above what is filled.
 
         Idempotent: the same request id gives the order as it stands and changes it once; with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+        UNKNOWN/OUTCOME_UNKNOWN when nothing was heard of the change in time; the order's terms say later whether it was made.
         """
 
     @_abc_1.abstractmethod

@@ -487,6 +487,33 @@ class ErrorReason(betterproto.Enum):
      Example: {reason: "ERROR_REASON_INSTRUMENT_UNKNOWN", metadata: {"symbol": "NP", "known": "ES, NQ", "nearest": "NQ"}}
     """
 
+    FAULT_UNKNOWN = 68
+    """
+    No fault of that id was injected, or it was over so long ago that it is forgotten. NOT_FOUND.
+    
+     Keys: `request_id`, `active` (ids of faults that last, with commas).
+    
+     Example: {reason: "ERROR_REASON_FAULT_UNKNOWN", metadata: {"request_id": "gap-2", "active": "gap-1"}}
+    """
+
+    VENUE_NOT_READY = 65
+    """
+    The venue has no way to the server behind it now, or that server does not answer: nothing of the request was sent. UNAVAILABLE.
+    
+     Keys: `venue`, `state` (what the connection is doing), `because`.
+    
+     Example: {reason: "ERROR_REASON_VENUE_NOT_READY", metadata: {"venue": "sierra", "state": "WAITING", "because": "127.0.0.1:11099 cannot be reached: Connection refused"}}
+    """
+
+    FAULT_NOT_POSSIBLE = 69
+    """
+    What is to go wrong on purpose is not there to go wrong. FAILED_PRECONDITION.
+    
+     Keys: `kind`, `needs`.
+    
+     Example: {reason: "ERROR_REASON_FAULT_NOT_POSSIBLE", metadata: {"kind": "DTC_REJECTS", "needs": "feed.dtc_port"}}
+    """
+
 
 @dataclass(eq=False, repr=False)
 class ServiceContract(betterproto.Message):

@@ -4,7 +4,10 @@
 # This file has been @generated
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import (
+    datetime,
+    timedelta,
+)
 from typing import (
     TYPE_CHECKING,
     AsyncIterator,
@@ -24,6 +27,49 @@ if TYPE_CHECKING:
     import grpclib.server
     from betterproto.grpc.grpclib_client import MetadataLike
     from grpclib.metadata import Deadline
+
+
+class SierraDtcState(betterproto.Enum):
+    """What is done with the connection to a DTC server."""
+
+    UNSPECIFIED = 0
+    """Never sent."""
+
+    CONNECTING = 1
+    """It is being opened."""
+
+    HANDSHAKE = 2
+    """Encoding and logon are being agreed on."""
+
+    SETTLING = 3
+    """
+    Orders are being compared with what the server lists; none is sent before that is done.
+    """
+
+    READY = 4
+    """Orders can be sent."""
+
+    NOT_PERMITTED = 5
+    """Logged on, and the server lets no orders through."""
+
+    WAITING = 6
+    """There is none; it is tried again for ever."""
+
+
+class SierraDtcDataState(betterproto.Enum):
+    """Whether market data comes over DTC."""
+
+    UNSPECIFIED = 0
+    """Never sent."""
+
+    WAITING = 1
+    """There is no connection, or nothing was answered yet."""
+
+    GRANTED = 2
+    """It comes."""
+
+    NOT_PERMITTED = 3
+    """The server refuses it: the data files are read instead."""
 
 
 class SierraFeedState(betterproto.Enum):
@@ -49,6 +95,62 @@ class SierraFeedState(betterproto.Enum):
 
     ERROR = 6
     """The file cannot be read; the reason says why."""
+
+
+class SierraBridgeState(betterproto.Enum):
+    """What is done with the bridge."""
+
+    UNSPECIFIED = 0
+    """Never sent."""
+
+    DISCONNECTED = 1
+    """It cannot be reached; tried again for ever."""
+
+    SILENT = 2
+    """It answers and gives no price that can be used."""
+
+    STREAMING = 3
+    """Prices come by a stream."""
+
+    POLLING = 4
+    """Prices are asked for, since its streams are silent."""
+
+    ERROR = 5
+    """Prices come and cannot be written down."""
+
+
+class SierraBridgeWay(betterproto.Enum):
+    """What the prices of the bridge come by."""
+
+    UNSPECIFIED = 0
+    """None yet."""
+
+    LIVE_DATA = 1
+    """WebSocket `/ws/live_data/SYMBOL`."""
+
+    MARKET_DATA = 2
+    """WebSocket `/ws/market_data`."""
+
+    POLLING = 3
+    """HTTP, asked again and again."""
+
+
+class SierraBridgeTradeStatus(betterproto.Enum):
+    """Whether what the bridge tells of orders can be believed."""
+
+    UNSPECIFIED = 0
+    """It has not been asked."""
+
+    INVENTED = 1
+    """It invents: it calls an order filled that was never sent."""
+
+    ABSENT = 2
+    """It tells nothing of orders that can be read."""
+
+    UNPROVEN = 3
+    """
+    It did not invent a fill when asked; orders are not sent through it all the same.
+    """
 
 
 class SimulatorFeed(betterproto.Enum):
@@ -85,6 +187,58 @@ class SimulatorActivity(betterproto.Enum):
     """
 
 
+class SimulatorFaultKind(betterproto.Enum):
+    """What can go wrong on purpose."""
+
+    UNSPECIFIED = 0
+    """Never sent."""
+
+    FEED_SILENCE = 1
+    """
+    Nothing is written into the file; what was due comes at once at the end.
+    """
+
+    FEED_GAP = 2
+    """What falls due is never written."""
+
+    FILE_TRUNCATED = 3
+    """
+    The file loses the last half of its records, at once. A recording goes on from there, a random walk with what is due.
+    """
+
+    FILE_REPLACED = 4
+    """
+    Another file with the same records takes the place of the file, at once.
+    """
+
+    DTC_SILENCE = 5
+    """
+    The DTC server takes connections and says nothing, not even a heartbeat; when it ends, connections are cut.
+    """
+
+    DTC_DISCONNECT = 6
+    """
+    All DTC connections are cut at once. With a probability: each message about an order cuts the connection instead of being sent.
+    """
+
+    DTC_DUPLICATES = 7
+    """Messages about orders are sent twice."""
+
+    DTC_LATE_FILLS = 8
+    """Messages about orders come late, so that others pass them."""
+
+    DTC_REJECTS = 9
+    """New orders are rejected."""
+
+    DTC_PARTIAL_FILLS = 10
+    """Every quote shows one contract, so that larger orders fill in parts."""
+
+    DTC_UNKNOWN_MESSAGES = 11
+    """
+    A message of a type that nobody knows goes before messages about orders.
+    """
+
+
 @dataclass(eq=False, repr=False)
 class GetStatusRequest(betterproto.Message):
     """Asks for the status."""
@@ -115,6 +269,87 @@ class SierraStatus(betterproto.Message):
 
     ingest_connected: bool = betterproto.bool_field(3)
     """Whether market data takes what is sent."""
+
+    bridge: "SierraBridgeStatus" = betterproto.message_field(10)
+    """
+    The bridge on the machine of Sierra Chart; unset when none is configured.
+    """
+
+    dtc: "SierraDtcStatus" = betterproto.message_field(11)
+    """The connection to the DTC server; unset where none is configured."""
+
+
+@dataclass(eq=False, repr=False)
+class SierraDtcStatus(betterproto.Message):
+    """Status of the connection to a DTC server."""
+
+    address: str = betterproto.string_field(1)
+    """Where it is, `host:port`."""
+
+    state: "SierraDtcState" = betterproto.enum_field(2)
+    """What is done with it."""
+
+    reason: str = betterproto.string_field(3)
+    """Why, in one sentence, when the state is not READY; empty otherwise."""
+
+    since_time: datetime = betterproto.message_field(4)
+    """Since when."""
+
+    encoding: str = betterproto.string_field(5)
+    """How messages are written: JSON, BINARY or BINARY_VARIABLE."""
+
+    server: str = betterproto.string_field(6)
+    """What the server calls itself; empty before the first logon."""
+
+    account: str = betterproto.string_field(7)
+    """Trade account; empty before the first logon."""
+
+    simulated: bool = betterproto.bool_field(8)
+    """
+    Whether the server has said that it is a simulator, so that nothing can count as LIVE.
+    """
+
+    trading_permitted: Optional[bool] = betterproto.bool_field(9, optional=True)
+    """
+    Whether the server lets orders through; unset before the first logon.
+    """
+
+    connects: int = betterproto.int64_field(10)
+    """Times that it was connected."""
+
+    settled: int = betterproto.int64_field(11)
+    """Times that all orders were compared with what the server lists."""
+
+    unknown_orders: int = betterproto.int32_field(12)
+    """Orders of which it is not known what became of them."""
+
+    market_data: List["SierraDtcMarketData"] = betterproto.message_field(13)
+    """Symbols whose market data was asked for, in alphabetical order."""
+
+    unknown_symbols: List[str] = betterproto.string_field(14)
+    """Symbols of this mesh that the server does not know."""
+
+    live_refused: str = betterproto.string_field(15)
+    """
+    Why nothing of this mesh can count as LIVE, one sentence; empty when it can.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class SierraDtcMarketData(betterproto.Message):
+    """Market data of one symbol over DTC."""
+
+    symbol: str = betterproto.string_field(1)
+    """Canonical symbol."""
+
+    state: "SierraDtcDataState" = betterproto.enum_field(2)
+    """Whether it comes."""
+
+    reason: str = betterproto.string_field(3)
+    """The server's words when it refuses; empty otherwise."""
+
+    ticks: int = betterproto.int64_field(4)
+    """Ticks that came over the present connection."""
 
 
 @dataclass(eq=False, repr=False)
@@ -157,6 +392,70 @@ class SierraFeedStatus(betterproto.Message):
 
     reconnects: int = betterproto.int64_field(11)
     """Times that the way to market data was opened again."""
+
+
+@dataclass(eq=False, repr=False)
+class SierraBridgeStatus(betterproto.Message):
+    """
+    Status of the bridge: a program of the former system that serves prices over HTTP and WebSocket.
+
+     No order is ever sent through it.
+    """
+
+    address: str = betterproto.string_field(1)
+    """Where it answers, `host:port`."""
+
+    state: "SierraBridgeState" = betterproto.enum_field(2)
+    """What is done with it."""
+
+    reason: str = betterproto.string_field(3)
+    """
+    Why, in one sentence, when the state is not STREAMING or POLLING; empty otherwise.
+    """
+
+    way: "SierraBridgeWay" = betterproto.enum_field(4)
+    """What its prices come by."""
+
+    dialect: str = betterproto.string_field(5)
+    """
+    Name of the field in which its quotes hold the price, by which its versions differ; empty before the first quote.
+    """
+
+    version: str = betterproto.string_field(6)
+    """Version that it tells of itself; empty when it tells none."""
+
+    provenance: "__market_v1__.Provenance" = betterproto.enum_field(7)
+    """Declared origin of its prices."""
+
+    quotes_read: int = betterproto.int64_field(8)
+    """Quotes read of symbols that are wanted."""
+
+    ticks_written: int = betterproto.int64_field(9)
+    """
+    Of these, those in which the price had changed, each of which is one tick.
+    """
+
+    refused: Dict[str, int] = betterproto.map_field(
+        10, betterproto.TYPE_STRING, betterproto.TYPE_INT64
+    )
+    """What was left out, by reason."""
+
+    reconnects: int = betterproto.int64_field(11)
+    """Times that the connection was opened again."""
+
+    quote_time: datetime = betterproto.message_field(12)
+    """When the newest quote was read."""
+
+    symbols_offered: List[str] = betterproto.string_field(13)
+    """Symbols that it has, as far as it told."""
+
+    trade_status: "SierraBridgeTradeStatus" = betterproto.enum_field(14)
+    """Whether what it tells of orders can be believed."""
+
+    trade_status_reason: str = betterproto.string_field(15)
+    """
+    What it told of an order that was never sent, in one sentence; empty while it has not been asked.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -313,6 +612,47 @@ class SimulatorState(betterproto.Message):
     Why nothing can be written, in one sentence, when the activity is FAILED; empty otherwise.
     """
 
+    faults: List["SimulatorFault"] = betterproto.message_field(11)
+    """What goes wrong on purpose now, the oldest first."""
+
+    symbols: List["SimulatedSymbol"] = betterproto.message_field(12)
+    """Every symbol that is written; the values above are of the first."""
+
+    passes: Optional[int] = betterproto.int64_field(13, optional=True)
+    """
+    Times that a recording is played; unset for a random walk, and for a recording that begins anew for ever.
+    """
+
+    records_left_out: int = betterproto.int64_field(14)
+    """
+    Records that were left out in gaps, scheduled ones and those of faults.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class SimulatedSymbol(betterproto.Message):
+    """One symbol that is written."""
+
+    symbol: str = betterproto.string_field(1)
+    """Canonical symbol."""
+
+    file: str = betterproto.string_field(2)
+    """File of its trades."""
+
+    records_written: int = betterproto.int64_field(3)
+    """Records in the file."""
+
+    event_time: datetime = betterproto.message_field(4)
+    """Event time of the newest record."""
+
+    depth_file: str = betterproto.string_field(5)
+    """
+    File of the order book of the present day; empty where none is written.
+    """
+
+    depth_records_written: int = betterproto.int64_field(6)
+    """Commands written into files of order books."""
+
 
 @dataclass(eq=False, repr=False)
 class SetFeedRequest(betterproto.Message):
@@ -403,6 +743,110 @@ class SimulatorHeartbeat(betterproto.Message):
     """Sign of life."""
 
     pass
+
+
+@dataclass(eq=False, repr=False)
+class InjectFaultRequest(betterproto.Message):
+    """Asks for a fault."""
+
+    request_id: str = betterproto.string_field(1)
+    """Id of the fault, made by the caller."""
+
+    kind: "SimulatorFaultKind" = betterproto.enum_field(2)
+    """What is to go wrong."""
+
+    symbol: str = betterproto.string_field(3)
+    """
+    Canonical symbol of one that is written, for faults of feed and file; empty for all.
+    """
+
+    probability: Optional[float] = betterproto.double_field(4, optional=True)
+    """
+    How often it happens, from above 0 to 1 (always, also when unset); only for faults of single messages and orders over DTC.
+    """
+
+    duration: timedelta = betterproto.message_field(5)
+    """
+    How long it lasts; until it is cleared when unset. Not for what happens at once.
+    """
+
+    delay: timedelta = betterproto.message_field(6)
+    """
+    By how much messages are late, 20 ms when unset; only for DTC_LATE_FILLS.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class InjectFaultResponse(betterproto.Message):
+    """The fault that was made."""
+
+    fault: "SimulatorFault" = betterproto.message_field(1)
+    """The fault."""
+
+
+@dataclass(eq=False, repr=False)
+class SimulatorFault(betterproto.Message):
+    """Something that goes wrong on purpose."""
+
+    request_id: str = betterproto.string_field(1)
+    """Id that its caller gave it."""
+
+    kind: "SimulatorFaultKind" = betterproto.enum_field(2)
+    """What goes wrong."""
+
+    symbol: str = betterproto.string_field(3)
+    """Symbol it is confined to; empty for all."""
+
+    probability: Optional[float] = betterproto.double_field(4, optional=True)
+    """How often it happens; unset where it is not by chance."""
+
+    begin_time: datetime = betterproto.message_field(5)
+    """When it began."""
+
+    end_time: datetime = betterproto.message_field(6)
+    """
+    When it was over, or will be; unset while it lasts until it is cleared.
+    """
+
+    active: bool = betterproto.bool_field(7)
+    """Whether it lasts."""
+
+    effect: str = betterproto.string_field(8)
+    """What it has done so far, in one sentence."""
+
+    delay: timedelta = betterproto.message_field(9)
+    """By how much messages are late; only for DTC_LATE_FILLS."""
+
+
+@dataclass(eq=False, repr=False)
+class ListFaultsRequest(betterproto.Message):
+    """Asks for the faults."""
+
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class ListFaultsResponse(betterproto.Message):
+    """The faults."""
+
+    faults: List["SimulatorFault"] = betterproto.message_field(1)
+    """The newest first; active ones and the last hundred that are over."""
+
+
+@dataclass(eq=False, repr=False)
+class ClearFaultsRequest(betterproto.Message):
+    """Asks to end faults."""
+
+    request_id: str = betterproto.string_field(1)
+    """Fault to end; all of them when empty."""
+
+
+@dataclass(eq=False, repr=False)
+class ClearFaultsResponse(betterproto.Message):
+    """The faults that were ended by this call."""
+
+    faults: List["SimulatorFault"] = betterproto.message_field(1)
+    """The oldest first; empty when none was active."""
 
 
 class SierraClientServiceStub(betterproto.ServiceStub):
@@ -546,6 +990,57 @@ class SierraSimulatorServiceStub(betterproto.ServiceStub):
         ):
             yield response
 
+    async def inject_fault(
+        self,
+        inject_fault_request: "InjectFaultRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None,
+    ) -> "InjectFaultResponse":
+        return await self._unary_unary(
+            "/minhos_api.sierra.v1.SierraSimulatorService/InjectFault",
+            inject_fault_request,
+            InjectFaultResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_faults(
+        self,
+        list_faults_request: "ListFaultsRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None,
+    ) -> "ListFaultsResponse":
+        return await self._unary_unary(
+            "/minhos_api.sierra.v1.SierraSimulatorService/ListFaults",
+            list_faults_request,
+            ListFaultsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def clear_faults(
+        self,
+        clear_faults_request: "ClearFaultsRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None,
+    ) -> "ClearFaultsResponse":
+        return await self._unary_unary(
+            "/minhos_api.sierra.v1.SierraSimulatorService/ClearFaults",
+            clear_faults_request,
+            ClearFaultsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class SierraClientServiceBase(ServiceBase):
     async def get_status(
@@ -633,6 +1128,21 @@ class SierraSimulatorServiceBase(ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield WatchReplayResponse()
 
+    async def inject_fault(
+        self, inject_fault_request: "InjectFaultRequest"
+    ) -> "InjectFaultResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def list_faults(
+        self, list_faults_request: "ListFaultsRequest"
+    ) -> "ListFaultsResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def clear_faults(
+        self, clear_faults_request: "ClearFaultsRequest"
+    ) -> "ClearFaultsResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_get_status(
         self,
         stream: "grpclib.server.Stream[SierraSimulatorServiceGetStatusRequest, SierraSimulatorServiceGetStatusResponse]",
@@ -672,6 +1182,27 @@ class SierraSimulatorServiceBase(ServiceBase):
             request,
         )
 
+    async def __rpc_inject_fault(
+        self, stream: "grpclib.server.Stream[InjectFaultRequest, InjectFaultResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.inject_fault(request)
+        await stream.send_message(response)
+
+    async def __rpc_list_faults(
+        self, stream: "grpclib.server.Stream[ListFaultsRequest, ListFaultsResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.list_faults(request)
+        await stream.send_message(response)
+
+    async def __rpc_clear_faults(
+        self, stream: "grpclib.server.Stream[ClearFaultsRequest, ClearFaultsResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.clear_faults(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> Dict[str, grpclib.const.Handler]:
         return {
             "/minhos_api.sierra.v1.SierraSimulatorService/GetStatus": grpclib.const.Handler(
@@ -703,5 +1234,23 @@ class SierraSimulatorServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_STREAM,
                 WatchReplayRequest,
                 WatchReplayResponse,
+            ),
+            "/minhos_api.sierra.v1.SierraSimulatorService/InjectFault": grpclib.const.Handler(
+                self.__rpc_inject_fault,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                InjectFaultRequest,
+                InjectFaultResponse,
+            ),
+            "/minhos_api.sierra.v1.SierraSimulatorService/ListFaults": grpclib.const.Handler(
+                self.__rpc_list_faults,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListFaultsRequest,
+                ListFaultsResponse,
+            ),
+            "/minhos_api.sierra.v1.SierraSimulatorService/ClearFaults": grpclib.const.Handler(
+                self.__rpc_clear_faults,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ClearFaultsRequest,
+                ClearFaultsResponse,
             ),
         }

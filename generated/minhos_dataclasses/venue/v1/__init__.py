@@ -53,6 +53,11 @@ class VenueOrderState(betterproto.Enum):
     EXPIRED = 6
     """Its time in force ended; a part may be filled."""
 
+    UNKNOWN = 7
+    """
+    Sent, and what became of it is not known until those who have it were asked; reason_message says why. It may work, be filled, or be nowhere.
+    """
+
 
 class VenueOrderReason(betterproto.Enum):
     """Why an order ended other than by being filled."""
@@ -109,7 +114,7 @@ class VenueOrder(betterproto.Message):
 
     reason_message: str = betterproto.string_field(5)
     """
-    Why it is REJECTED, CANCELED or EXPIRED, one sentence for people; empty otherwise. Programs read reason_code.
+    Why it is REJECTED, CANCELED, EXPIRED or UNKNOWN, one sentence for people; empty otherwise. Programs read reason_code.
     """
 
     filled_quantity: int = betterproto.int64_field(6)
