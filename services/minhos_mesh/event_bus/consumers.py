@@ -34,8 +34,11 @@ from minhos_mesh.runtime.storage import StorageError
 _LOG: Final = logging.getLogger(__name__)
 
 FLUSH_DELAY_S: Final = 0.02
-"""An acknowledgement is on disk after this at the latest; a bus killed before delivers the event once more."""
+"""How long after an acknowledgement it is written down, when nothing was written shortly before."""
 
+PAUSE_S: Final = 0.1
+"""How long after such a write the next one begins at the earliest. An acknowledgement is on disk after this and the time that
+two writes take, at the latest; a bus killed before delivers the event once more."""
 
 RETRY_DELAY_S: Final = 0.5
 """How long to wait before a failed reading or writing is tried again."""
@@ -89,9 +92,11 @@ class ConsumerMemory:
             dead=[letter for dead, _ in letters.values() for letter in dead],
             removed_letters=[key for _, undead in letters.values() for key in undead],
         )
+        pause_s = PAUSE_S
         try:
             await self._engine.save(change)
         except StorageError as error:
+            pause_s = RETRY_DELAY_S
             _LOG.error("what the consumers remember could not be written and is kept: %s", error)
             for consumer, some in letters.items():
                 consumer.machine.put_back_letters(*some)
@@ -102,7 +107,7 @@ class ConsumerMemory:
         finally:
             self._writing = None
             if self._changed:
-                self._set_timer(RETRY_DELAY_S)
+                self._set_timer(pause_s)
 
 
 class RunningConsumer:
@@ -118,6 +123,7 @@ class RunningConsumer:
         self._memory = memory
         self._reading: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_ns = 0
         self._retry: asyncio.TimerHandle | None = None
         self.ahead: int | None = None
         """Position that it had when the journal turned out to end before it."""
@@ -359,11 +365,14 @@ class RunningConsumer:
         self._next = None
 
     def _set_timer(self) -> None:
+        wake_at = self.machine.wake_at()
         if self._timer is not None:
+            if wake_at == self._timer_at_ns:
+                return
             self._timer.cancel()
             self._timer = None
-        wake_at = self.machine.wake_at()
         if wake_at is not None:
+            self._timer_at_ns = wake_at
             delay = max(0.0, wake_at / 1e9 - self._clock.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -61,6 +61,8 @@ class Payloads:
 
     refused: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
     """By type and version the services that offer what cannot be taken, with why."""
+    readers: dict[tuple[str, int, str], Callable[[bytes], bool]] = field(default_factory=dict)
+    """How payloads are read by type, version and URL, for whoever keeps that here as long as nothing else is learned."""
     _learned: dict[str, tuple[Definition, ...]] = field(default_factory=dict)
     _types: dict[str, tuple[EventType, ...]] = field(default_factory=dict)
 
@@ -88,6 +90,7 @@ class Payloads:
         name, version = found.type.type, found.type.version
         others = [each for each in self._learned.get(name, ()) if each.type.version != version]
         self._learned[name] = tuple(sorted((*others, found), key=lambda each: each.type.version))
+        self.readers.clear()
         self._types[name] = tuple(each.type for each in self.definitions(name))
 
     def sets(self) -> Collection[ContractSet]:

@@ -23,7 +23,7 @@ from minhos_mesh.event_bus.domain.records import (
     StoredEvent,
 )
 from minhos_mesh.event_bus.domain.redelivery import DEFAULT_ACK_DEADLINE_NS, DEFAULT_MAX_ATTEMPTS
-from minhos_mesh.event_bus.engines.interface import Engine
+from minhos_mesh.event_bus.engines.interface import Engine, Told
 from minhos_mesh.event_bus.event_types import EventTypes
 from minhos_mesh.event_bus.gate import Gate
 from minhos_mesh.event_bus.lag import Lag
@@ -50,6 +50,8 @@ class Start:
     after_sequence: int | None = None
     time_ns: int | None = None
     latest_per_subject: bool = False
+    field: str = "start.after_sequence"
+    """Where `after_sequence` stands in what was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,10 @@ class EventBus:
     async def publish(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> Appended:
         """Stores all or none; returns once they are on disk. Raises EventConflict, SequenceMismatch, StorageError."""
         return await self.engine.append(events, expected)
+
+    def submit(self, events: Sequence[NewEvent], expected: Mapping[str, int], told: Told) -> None:
+        """As `publish`, and returns at once; see Engine."""
+        self.engine.submit(events, expected, told)
 
     def note_refused(self, event_type: str) -> None:
         """Counts an event that was refused before it came here."""
@@ -216,7 +222,7 @@ class EventBus:
         if start.after_sequence is not None:
             gone = lost_through(self.engine, selection)
             if not gone <= start.after_sequence <= bounds.newest:
-                raise PositionLost(start.after_sequence, max(gone + 1, bounds.oldest), bounds.newest)
+                raise PositionLost(start.field, start.after_sequence, max(gone + 1, bounds.oldest), bounds.newest)
             return Beginning(start.after_sequence)
         if start.time_ns is not None:
             return Beginning(await self.engine.first_stored_at(start.time_ns) - 1)
@@ -227,7 +233,8 @@ class EventBus:
         for consumer in self.consumers.values():
             consumer.step()
         for reader in self.readers:
-            reader.wakeup.set()
+            if reader.credit:  # else it is woken when it has some again, and costs nothing until then
+                reader.wakeup.set()
 
     async def _create(self, state: ConsumerState, start: Start) -> RunningConsumer:
         """Remembers a new consumer. Nothing is removed before it is here, so that it misses nothing unseen."""

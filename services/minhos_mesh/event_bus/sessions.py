@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +19,7 @@ from minhos_mesh.event_bus import translate
 from minhos_mesh.event_bus.domain.errors import EventConflict, InvalidField, SequenceMismatch, TypesUnreachable
 from minhos_mesh.event_bus.domain.records import Appended, NewEvent
 from minhos_mesh.event_bus.encoding import delivery
-from minhos_mesh.event_bus.intake import events_of
+from minhos_mesh.event_bus.intake import events_of, keeps_its_form
 from minhos_mesh.event_bus.readers import Reader
 from minhos_mesh.event_bus.service import EventBus
 from minhos_mesh.runtime.errors import FieldViolation, MeshError
@@ -29,14 +31,15 @@ BATCHES_IN_FLIGHT: Final = 256
 HEARTBEAT_S: Final = 4.0
 """Below the interval that the contract promises."""
 
-_Answer = asyncio.Task[Appended] | list[pb.EventRefusal]
 
+@dataclass(slots=True)
+class _Batch:
+    """One batch of a stream, and what became of it."""
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """A batch is refused, but perhaps only for something that the bus can still learn."""
-
-    refused: list[translate.Refused]
+    request: pb.PublishStreamRequest
+    events: Sequence[NewEvent] = ()
+    outcome: Appended | Exception | Sequence[pb.EventRefusal] | None = None
+    """None while it is on its way to the disk."""
 
 
 class PublishSession:
@@ -46,93 +49,154 @@ class PublishSession:
         self._bus = bus
         self._requests = requests
         self._failed: StorageError | None = None
-        self._answers: asyncio.Queue[tuple[pb.PublishStreamRequest, _Answer] | None] = asyncio.Queue(BATCHES_IN_FLIGHT)
+        self._batches: deque[_Batch] = deque()
+        """Not answered yet, in the order in which they came."""
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._ended = False
+        """Whether nothing more comes."""
 
     async def responses(self) -> AsyncIterator[pb.PublishStreamResponse]:
         """Answers until the publisher says it is done and everything is answered. Raises StorageError."""
         reading = asyncio.create_task(self._read(), name="event_bus-publish-read")
+        beat = Heartbeat(HEARTBEAT_S, self._news)
         try:
             yield pb.PublishStreamResponse()  # at once, so that a publisher knows that it is heard
             while True:
-                try:
-                    async with asyncio.timeout(HEARTBEAT_S):
-                        answer = await self._answers.get()
-                except TimeoutError:
-                    yield pb.PublishStreamResponse()
-                    continue
-                if answer is None:
+                while self._batches and self._batches[0].outcome is not None:
+                    batch = self._batches.popleft()
+                    self._room.set()
+                    yield self._response(batch)
+                    beat.postpone()
+                if self._ended and not self._batches:
                     break
-                yield await self._response(*answer)
+                self._news.clear()
+                await self._news.wait()
+                if beat.is_due():
+                    yield pb.PublishStreamResponse()
             await reading
         finally:
+            beat.end()
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
     async def _read(self) -> None:
         try:
             async for request in self._requests:
-                answer = self._store(request)
-                if isinstance(answer, Unknown):
-                    answer = await self._store_learned(request, answer)
-                await self._answers.put((request, answer))
-        except Exception:
-            await self._answers.put(None)
-            raise
-        # Not when this is cancelled: nobody reads the answers any more then, and there may never be room for the end.
-        await self._answers.put(None)
+                refused = self._take(request)
+                if refused:
+                    await self._take_learned(request, refused)
+                while len(self._batches) >= BATCHES_IN_FLIGHT:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            self._ended = True
+            self._news.set()
 
-    async def _store_learned(self, request: pb.PublishStreamRequest, unknown: Unknown) -> _Answer:
-        """Stores what may be of a type that the bus is still to learn. Raises TypesUnreachable."""
-        refused = unknown.refused
-        if await learned(self._bus, refused):
-            answer = self._store(request)
-            if not isinstance(answer, Unknown):
-                return answer
-            refused = answer.refused
-        note_refused(self._bus, refused)
-        return translate.refusals_to_pb(refused)
-
-    def _store(self, request: pb.PublishStreamRequest) -> _Answer | Unknown:
-        if not request.events or not request.batch_id or len(request.events) > 1000 or len(request.expected) > 1000:
-            return [_batch_refusal(violations_of(request))]
+    def _take(self, request: pb.PublishStreamRequest) -> list[translate.Refused]:
+        """Has a batch stored or refused; one that is refused, but perhaps for something that the bus can still learn, is left
+        where it is, with what is wrong with it.
+        """
+        if not keeps_its_form(request):
+            self._answer(request, [_batch_refusal(violations_of(request))])
+            return []
         events, refused = events_of(request, self._bus.types.payloads)
         if refused:
-            if translate.may_be_learned(refused):
-                return Unknown(refused)
-            note_refused(self._bus, refused)
-            return translate.refusals_to_pb(refused)
+            if not translate.may_be_learned(refused):
+                self._refuse(request, refused)
+                return []
+            return refused
         try:
-            expected = translate.expected_from_pb(request.expected)
+            expected = translate.expected_from_pb(request.expected) if request.expected else {}
         except InvalidField as error:
-            return [_batch_refusal((FieldViolation(error.field, str(error), error.seen, error.allowed),))]
-        storing = asyncio.create_task(self._publish(events, expected), name="event_bus-append")
-        storing.add_done_callback(_seen)
-        return storing
+            violation = FieldViolation(error.field, str(error), error.seen, error.allowed)
+            self._answer(request, [_batch_refusal((violation,))])
+            return []
+        self._store(_Batch(request, events), expected)
+        return []
 
-    async def _publish(self, events: Sequence[NewEvent], expected: Mapping[str, int]) -> Appended:
+    async def _take_learned(self, request: pb.PublishStreamRequest, refused: list[translate.Refused]) -> None:
+        """Has a batch stored that may be of a type that the bus is still to learn. Raises TypesUnreachable."""
+        if await learned(self._bus, refused):
+            refused = self._take(request)
+        if refused:
+            self._refuse(request, refused)
+
+    def _refuse(self, request: pb.PublishStreamRequest, refused: Sequence[translate.Refused]) -> None:
+        note_refused(self._bus, refused)
+        self._answer(request, translate.refusals_to_pb(refused))
+
+    def _answer(self, request: pb.PublishStreamRequest, refusals: Sequence[pb.EventRefusal]) -> None:
+        """Answers a batch at once, behind those before it."""
+        self._batches.append(_Batch(request, outcome=refusals))
+        self._news.set()
+
+    def _store(self, batch: _Batch, expected: Mapping[str, int]) -> None:
         """Stores a batch unless one before it could not be: the publisher sends both again, in order."""
+        self._batches.append(batch)
         if self._failed is not None:
-            raise self._failed
-        try:
-            return await publish(self._bus, events, expected)
-        except StorageError as error:
-            self._failed = error
-            raise
+            self._settle(batch, self._failed)
+        else:
+            self._bus.submit(batch.events, expected, functools.partial(self._settle, batch))
+
+    def _settle(self, batch: _Batch, outcome: Appended | Exception) -> None:
+        """A batch is on disk, or it is known why not."""
+        if isinstance(outcome, StorageError):
+            self._failed = outcome
+        elif isinstance(outcome, EventConflict):
+            note_conflicts(self._bus, batch.events, outcome)
+        batch.outcome = outcome
+        if batch is self._batches[0]:
+            self._news.set()
 
     @staticmethod
-    async def _response(request: pb.PublishStreamRequest, answer: _Answer) -> pb.PublishStreamResponse:
-        batch_id = request.batch_id
-        if isinstance(answer, list):
-            return pb.PublishStreamResponse(batch_id=batch_id, refusals=answer)
-        try:
-            appended = await answer
-        except EventConflict as error:
-            return pb.PublishStreamResponse(batch_id=batch_id, refusals=translate.conflicts_to_pb(error))
-        except SequenceMismatch as error:
-            refusals = translate.mismatches_to_pb(error, request.expected)
+    def _response(batch: _Batch) -> pb.PublishStreamResponse:
+        outcome, batch_id = batch.outcome, batch.request.batch_id
+        if isinstance(outcome, Appended):
+            reached("publish.before_answer")
+            return pb.PublishStreamResponse(
+                batch_id=batch_id, sequences=outcome.sequences, duplicates=outcome.duplicates
+            )
+        if isinstance(outcome, EventConflict):
+            return pb.PublishStreamResponse(batch_id=batch_id, refusals=translate.conflicts_to_pb(outcome))
+        if isinstance(outcome, SequenceMismatch):
+            refusals = translate.mismatches_to_pb(outcome, batch.request.expected)
             return pb.PublishStreamResponse(batch_id=batch_id, refusals=refusals)
-        reached("publish.before_answer")
-        return pb.PublishStreamResponse(batch_id=batch_id, sequences=appended.sequences, duplicates=appended.duplicates)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return pb.PublishStreamResponse(batch_id=batch_id, refusals=outcome)
+
+
+class Heartbeat:
+    """Wakes a stream that has said nothing for long; what it says meanwhile costs no timer of its own."""
+
+    def __init__(self, every_s: float, wake: asyncio.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._every_s, self._wake = every_s, wake
+        self._at = self._loop.time() + every_s
+        self._timer = self._loop.call_at(self._at, self._look)
+
+    def postpone(self) -> None:
+        """Something was said."""
+        self._at = self._loop.time() + self._every_s
+
+    def is_due(self) -> bool:
+        """Whether nothing was said for that long; if so it counts as said now."""
+        due = self._loop.time() >= self._at
+        if due:
+            self.postpone()
+        return due
+
+    def end(self) -> None:
+        """Wakes nobody any more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._loop.time() >= self._at:
+            self._wake.set()
+            self._timer = self._loop.call_later(self._every_s, self._look)
+        else:
+            self._timer = self._loop.call_at(self._at, self._look)
 
 
 class SubscribeSession:
@@ -176,11 +240,13 @@ class SubscribeSession:
         return pb.SubscribeResponse(heartbeat=pb.SubscribeHeartbeat(newest_sequence=self._bus.bounds.newest))
 
     async def _first(self) -> pb.SubscribeOpen:
+        seen = "nothing"
         async for request in self._requests:
-            if request.WhichOneof("message") == "open":
+            seen = request.WhichOneof("message") or "nothing"
+            if seen == "open":
                 return request.open
             break
-        raise InvalidField("message", "another message", "open first")
+        raise InvalidField("message", seen, "open as the first one, credit, ack, nack or in_progress behind it")
 
     async def _open(self, opening: pb.SubscribeOpen) -> Reader:
         wanted = translate.selection_from_pb(opening, await known_types(self._bus, opening.types))
@@ -224,7 +290,7 @@ def _apply(reader: Reader, request: pb.SubscribeRequest) -> None:
     elif kind == "in_progress":
         reader.extend(request.in_progress.sequences)
     else:
-        raise InvalidField("message", "open", "credit, ack, nack or in_progress after the first message")
+        raise InvalidField("message", kind or "nothing", "credit, ack, nack or in_progress behind the first one")
 
 
 async def read_events(
@@ -264,20 +330,19 @@ async def known_types(bus: EventBus, wanted: Sequence[str], stored: Sequence[str
     return {*bus.types.payloads.names(), *stored}
 
 
-def _seen(storing: asyncio.Task[Appended]) -> None:
-    """Of a batch behind one that ended the stream nobody asks any more what came of it."""
-    if not storing.cancelled():
-        storing.exception()
-
-
 async def publish(bus: EventBus, events: Sequence[NewEvent], expected: Mapping[str, int]) -> Appended:
     """Stores a batch, and counts what is refused for its id. Raises EventConflict, SequenceMismatch, StorageError."""
     try:
         return await bus.publish(events, expected)
     except EventConflict as error:
-        for conflict in error.conflicts:
-            bus.note_refused(events[conflict.index].type)
+        note_conflicts(bus, events, error)
         raise
+
+
+def note_conflicts(bus: EventBus, events: Sequence[NewEvent], error: EventConflict) -> None:
+    """Counts what is refused for its id."""
+    for conflict in error.conflicts:
+        bus.note_refused(events[conflict.index].type)
 
 
 def _batch_refusal(violations: tuple[FieldViolation, ...]) -> pb.EventRefusal:

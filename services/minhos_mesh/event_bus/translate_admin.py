@@ -37,7 +37,8 @@ LARGEST_PAGE_BYTES: Final = 2 * 1024 * 1024
 """A page of dead letters ends with the first one that reaches this, so that every client of gRPC takes it."""
 
 EDITED: Final = "edited_by"
-"""Key of the metadata of an event whose payload a person replaced."""
+"""Key of the metadata of an event whose payload a person replaced; left out where no more fits. The letter and the log have it."""
+MOST_METADATA: Final = 32
 
 
 def request_of(message: Any) -> Request:
@@ -333,7 +334,8 @@ def _with_payload(envelope: bytes, payload: any_pb2.Any, actor: str, payloads: P
     fitting = [each for each in payloads.definitions(event.type) if each.payload == payload.TypeName()]
     if fitting:
         event.version = fitting[-1].type.version
-    event.metadata[EDITED] = actor
+    if EDITED in event.metadata or len(event.metadata) < MOST_METADATA:
+        event.metadata[EDITED] = actor
     check_event(event, payloads)
     return event.SerializeToString()
 

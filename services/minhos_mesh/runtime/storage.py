@@ -84,11 +84,17 @@ class StorageCounters:
     largest_group: int = 0
 
 
+Told = Callable[[Any, Exception | None], None]
+"""Is given the result of a write, or its error."""
+
+
 @dataclass(slots=True, frozen=True)
 class _Job:
     run: Callable[[Connection], Any]
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | None
+    """None for one that nobody waits for; then there is `told`."""
     then: Callable[[Any], None] | None
+    told: Told | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -191,6 +197,13 @@ class Database:
         self._jobs.put(_Job(fn, future, then))
         return await future
 
+    def write_soon(self, fn: Callable[[Connection], T], told: Told) -> None:
+        """As `write` for one who has a few writes under way at the most, without a task that waits: `told` is called on the
+        event loop, in commit order, with the result once it is on disk, or with the error. Raises StorageClosed.
+        """
+        self._require_open()
+        self._jobs.put(_Job(fn, None, None, told))
+
     async def read(self, fn: Callable[[Connection], T]) -> T:
         """Runs `fn` in a reader thread on one consistent snapshot of what is committed."""
         self._require_open()
@@ -289,17 +302,17 @@ class Database:
 
     def _deliver(self, outcomes: list[_Outcome]) -> None:
         for outcome in outcomes:
-            self._room.release()
+            job = outcome.job
             self.counters.writes += 1
-            if outcome.error is not None:
-                self.counters.failed_writes += 1
-            elif outcome.job.then is not None:
-                self._loop.call_soon(outcome.job.then, outcome.value)
+            self.counters.failed_writes += outcome.error is not None
+            if job.told is not None:
+                self._loop.call_soon(job.told, outcome.value, outcome.error)
+                continue
+            self._room.release()
+            if job.then is not None and outcome.error is None:
+                self._loop.call_soon(job.then, outcome.value)
         for outcome in outcomes:
-            if outcome.error is not None:
-                _fail_future(outcome.job.future, outcome.error)
-            elif not outcome.job.future.done():
-                outcome.job.future.set_result(outcome.value)
+            _settle(outcome)
         for listener in self._listeners:
             self._loop.call_soon(listener)
 
@@ -407,6 +420,16 @@ def _explain(path: Path, error: Exception) -> Exception:
 def _explain_own(path: Path, error: Exception) -> Exception:
     """As `_explain`, but leaves constraint errors to the caller, who knows what they mean."""
     return error if isinstance(error, sqlite3.IntegrityError) else _explain(path, error)
+
+
+def _settle(outcome: _Outcome) -> None:
+    future = outcome.job.future
+    if future is None:
+        return
+    if outcome.error is not None:
+        _fail_future(future, outcome.error)
+    elif not future.done():
+        future.set_result(outcome.value)
 
 
 def _finish_future(future: asyncio.Future[None]) -> None:

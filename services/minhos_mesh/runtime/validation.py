@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +55,12 @@ def violations_of(message: Message, validator: protovalidate.Validator | None = 
     """
     found = (validator or _validator()).collect_violations(message)
     return tuple(_described(message, violation) for violation in found) if found else ()
+
+
+def faultless(validator: protovalidate.Validator | None = None) -> Callable[[Message], bool]:
+    """What says whether a message breaks no rule, without words, for whoever asks it of many."""
+    collect = (validator or _validator()).collect_violations
+    return lambda message: not collect(message)
 
 
 def check(message: Message) -> None:

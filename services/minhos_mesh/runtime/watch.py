@@ -64,7 +64,7 @@ class RevisionLog(Generic[T]):
             raise position_lost(after, self.oldest_resumable, self._newest)
 
     async def follow(self, after: int, heartbeat_s: float) -> AsyncIterator[tuple[int, T | None]]:
-        """Yields (revision, change) behind `after`, and (newest, None) when nothing came for `heartbeat_s`.
+        """Yields (revision, change) behind `after`, and (last revision, None) when nothing came for `heartbeat_s`.
 
         Raises MeshError OUT_OF_RANGE at once, or later when the reader is slower than what is held.
         """
@@ -74,7 +74,7 @@ class RevisionLog(Generic[T]):
             wake = self._wake
             if position == self._newest:
                 if not await _woken(wake, heartbeat_s):
-                    yield self._newest, None
+                    yield position, None  # and not the newest: a change may have come in the instant of the heartbeat
                 continue
             change = self._changes[position - self.oldest_resumable]
             position += 1

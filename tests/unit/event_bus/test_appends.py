@@ -99,3 +99,40 @@ async def test_a_publisher_that_gives_up_holds_up_nobody(engine: SqliteEngine, m
     done = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
     assert isinstance(done[0], asyncio.CancelledError)
     assert done[1:] == [Appended((2,), 0), Appended((3,), 0)]
+
+
+async def test_an_id_that_is_stored_is_found_among_many_that_are_new(
+    engine: SqliteEngine, make_event: MakeEvent
+) -> None:
+    known = make_event()
+    await engine.append([known])
+    many = [make_event() for _ in range(300)]
+    found = await at_once(engine, many[:150], [*many[150:], known], [make_event()])
+    assert found[0].sequences == tuple(range(2, 152))
+    assert (found[1].sequences[-1], found[1].duplicates) == (1, 1)
+    assert found[2].sequences == (302,)
+    assert [event.sequence for event in (await engine.read(0, ALL, 1000)).events] == list(range(1, 303))
+
+
+async def test_who_comes_when_a_failure_is_known_is_not_refused_for_it(
+    engine: SqliteEngine, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("full")
+
+    told: list[Appended | Exception] = []
+    goes_on = asyncio.Event()
+
+    def first(outcome: Appended | Exception) -> None:
+        told.append(outcome)
+        monkeypatch.undo()
+        goes_on.set()
+
+    monkeypatch.setattr(sqlite_journal, "_insert", full)
+    engine.submit([make_event()], {}, first)
+    while engine._appends._waiting:
+        await asyncio.sleep(0)
+    engine.submit([make_event()], {}, told.append)
+    await asyncio.wait_for(goes_on.wait(), 10)
+    assert [str(each) for each in told] == ["full", "full"]
+    assert (await engine.append([make_event()])).sequences == (1,)

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from tests.waiting import eventually
 
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.registry.v1.registry_events_pb2 import ServiceStarted
 from minhos_mesh.event_bus.domain.errors import EventConflict
 from minhos_mesh.event_bus.domain.patterns import ALL
-from minhos_mesh.event_bus.domain.records import NewEvent
+from minhos_mesh.event_bus.domain.records import Appended, NewEvent
 from minhos_mesh.event_bus.engines.sqlite import MIGRATIONS, SqliteEngine
 from minhos_mesh.event_bus.engines.sqlite_watch import DAMAGED, FULL, WatchedDatabase
 from minhos_mesh.event_bus.service import EventBus
@@ -65,9 +66,12 @@ async def test_what_is_asked_behind_a_write_that_fails_is_not_stored_before_it(
     first = asyncio.create_task(engine.append([make_event(envelope=LARGE)]))
     while not engine._appends._rounds or engine._appends._waiting:
         await asyncio.sleep(0)
-    behind = [engine.append([make_event()]) for _ in range(5)]
-    outcomes = await asyncio.gather(first, *behind, return_exceptions=True)
-    assert isinstance(outcomes[0], StorageFull)
+    outcomes: list[Appended | Exception] = []
+    for _ in range(5):
+        engine.submit([make_event()], {}, outcomes.append)
+    with pytest.raises(StorageFull):
+        await first
+    await eventually(lambda: len(outcomes) == 5, "what became of the batches behind it")
     assert all(isinstance(outcome, StorageError) for outcome in outcomes)
     assert (await engine.append([make_event()])).sequences == (2,)
 

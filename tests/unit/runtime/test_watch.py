@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minhos_mesh.runtime import watch
 from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.errors import MeshError
 from minhos_mesh.runtime.watch import RevisionLog, first_revision
@@ -92,6 +93,18 @@ async def test_silence_is_broken_by_heartbeats_with_the_newest_revision() -> Non
     log.append("c3")
     assert await take(reader, 1) == [(3, "c3")]
     assert await take(reader, 1) == [(3, None)]
+
+
+async def test_a_change_in_the_instant_of_a_heartbeat_is_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = filled(2)
+
+    async def woken_too_late(_event: asyncio.Event, _timeout_s: float) -> bool:
+        log.append("c3")
+        return False
+
+    monkeypatch.setattr(watch, "_woken", woken_too_late)
+    reader = log.follow(2, SHORT_S)
+    assert await take(reader, 2) == [(2, None), (3, "c3")], "who resumes behind the heartbeat misses nothing"
 
 
 async def test_closing_ends_readers_that_wait() -> None:

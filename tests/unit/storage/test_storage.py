@@ -109,6 +109,28 @@ async def test_a_cancelled_caller_still_has_its_write_announced(tmp_path: Path) 
         assert announced == [1, 2]
 
 
+async def test_who_does_not_wait_is_told_in_the_order_of_commits(tmp_path: Path) -> None:
+    async with Database(tmp_path / "a.db", migrations=[SCHEMA], group_limit=3) as db:
+        gate = threading.Event()
+        seen: list[tuple[object, str]] = []
+        blocker = asyncio.create_task(db.write(lambda _: gate.wait(5)))
+        await asyncio.sleep(0)
+        for number in range(7):
+            db.write_soon(put(str(number)), lambda value, error: seen.append((value, type(error).__name__)))
+        db.write_soon(put("0"), lambda value, error: seen.append((value, type(error).__name__)))
+        others = [
+            asyncio.create_task(db.write(put(f"x{n}"), then=lambda row: seen.append((row, "")))) for n in range(2)
+        ]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(blocker, *others)
+        assert [value for value, _ in seen] == [1, 2, 3, 4, 5, 6, 7, None, 8, 9]
+        assert seen[7][1] == "IntegrityError"
+        assert await db.read(texts) == ["0", "1", "2", "3", "4", "5", "6", "x0", "x1"]
+    with pytest.raises(StorageClosed):
+        db.write_soon(put("late"), lambda value, error: None)
+
+
 async def test_commit_listeners_hear_of_a_commit_right_behind_the_caller_who_waited(tmp_path: Path) -> None:
     async with Database(tmp_path / "a.db", migrations=[SCHEMA]) as db:
         heard: list[str] = []

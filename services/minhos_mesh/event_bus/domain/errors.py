@@ -21,8 +21,9 @@ class InvalidField(BusError):
 class PositionLost(BusError):
     """Expected: the start of a subscription is no longer held, or was never reached by this journal."""
 
-    def __init__(self, asked: int, oldest: int, newest: int) -> None:
-        super().__init__(f"start.after_sequence is {asked}: the journal holds {oldest} to {newest}")
+    def __init__(self, field: str, asked: int, oldest: int, newest: int) -> None:
+        """`field` is where the caller asked for it."""
+        super().__init__(f"{field} is {asked}: the journal holds {oldest} to {newest}")
         self.asked, self.oldest, self.newest = asked, oldest, newest
 
 

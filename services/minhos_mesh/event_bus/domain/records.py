@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from minhos_mesh.event_bus.domain.patterns import ALL, Selection
 
@@ -11,8 +12,7 @@ MAX_EVENT_BYTES = 1024 * 1024
 """Largest encoded event that is accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event as it came: `envelope` is the encoded event without sequence and store time."""
 
     event_id: bytes
@@ -23,8 +23,7 @@ class NewEvent:
     envelope: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(NamedTuple):
     """An event with its place: sequences are contiguous from 1, store times (ns) never go back."""
 
     sequence: int

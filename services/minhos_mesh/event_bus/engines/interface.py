@@ -30,6 +30,9 @@ from minhos_mesh.event_bus.domain.records import (
     TypeFiles,
 )
 
+Told = Callable[[Appended | Exception], None]
+"""Is told what became of a batch: where it stands, or the error that `append` would raise. Must not raise."""
+
 
 class Engine(Protocol):
     """An append-only journal that forgets only what `trim` removes, with the memory of its durable consumers.
@@ -48,6 +51,12 @@ class Engine(Protocol):
         for none; it is looked at before the batch and only for subjects of which the batch holds an event that is not
         yet known, so that a repeated batch gives its first answer. Raises SequenceMismatch with every subject that
         stands elsewhere; conflicts of ids are told first.
+        """
+
+    def submit(self, events: Sequence[NewEvent], expected: Mapping[str, int], told: Told) -> None:
+        """As `append`, and returns at once; `told` is called on the event loop, for batches that are stored in their order.
+
+        When StorageError is told of a batch, it is told of everything that was submitted behind it before.
         """
 
     def on_append(self, listener: Callable[[], None]) -> None:

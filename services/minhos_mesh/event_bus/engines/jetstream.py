@@ -22,6 +22,7 @@ from minhos_mesh.event_bus.domain.records import Appended, Change, NewEvent
 from minhos_mesh.event_bus.engines import jetstream_record as record
 from minhos_mesh.event_bus.engines import sqlite_journal as journal
 from minhos_mesh.event_bus.engines import sqlite_memory as memory
+from minhos_mesh.event_bus.engines.interface import Told
 from minhos_mesh.event_bus.engines.jetstream_copies import LogCutter
 from minhos_mesh.event_bus.engines.jetstream_log import (
     Extent,
@@ -32,6 +33,7 @@ from minhos_mesh.event_bus.engines.jetstream_log import (
     TailLost,
 )
 from minhos_mesh.event_bus.engines.sqlite import Removal, SqliteEngine, note_saved, remove, save
+from minhos_mesh.event_bus.engines.sqlite_appends import settle
 from minhos_mesh.event_bus.engines.sqlite_journal import SameContent
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.conditions import Conditions
@@ -95,7 +97,8 @@ class _Done:
 @dataclass(frozen=True, slots=True)
 class _Call:
     run: Callable[[Connection], _Done]
-    future: asyncio.Future[Any]
+    told: Callable[[Any], None]
+    """Is given the result, or the error."""
     events: int = 0
 
 
@@ -190,14 +193,23 @@ class JetstreamEngine(SqliteEngine):
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> Appended:
         """See Engine."""
+        appended: Appended = await self._called(self._appending(events, expected or {}), len(events))
+        return appended
 
+    def submit(self, events: Sequence[NewEvent], expected: Mapping[str, int], told: Told) -> None:
+        """See Engine."""
+        try:
+            self._call(_Call(self._appending(events, expected), told, len(events)))
+        except StorageError as error:
+            told(error)
+
+    def _appending(self, events: Sequence[NewEvent], expected: Mapping[str, int]) -> Callable[[Connection], _Done]:
         def run(connection: Connection) -> _Done:
-            done = journal.append(connection, events, expected or {}, self._clock.wall_ns(), self._same)
+            done = journal.append(connection, events, expected, self._clock.wall_ns(), self._same)
             reached("publish.before_commit")
             return _Done(done.appended, _appended_fact(events, done), committed=done)
 
-        appended: Appended = await self._submit(run, len(events))
-        return appended
+        return run
 
     async def save(self, change: Change) -> None:
         """See Engine."""
@@ -206,24 +218,28 @@ class JetstreamEngine(SqliteEngine):
             save(connection, change)
             return _Done(None, record.Saved(change))
 
-        await self._submit(run)
+        await self._called(run)
         note_saved(change)
 
     async def _drop(self, found: journal.Candidates) -> None:
         def run(connection: Connection) -> _Done:
             return _Done(None, record.Removed(found.events, dict(found.bytes)), removed=remove(connection, found))
 
-        await self._submit(run)
+        await self._called(run)
 
-    async def _submit(self, run: Callable[[Connection], _Done], events: int = 0) -> Any:
+    async def _called(self, run: Callable[[Connection], _Done], events: int = 0) -> Any:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._call(_Call(run, functools.partial(settle, future), events))
+        return await future
+
+    def _call(self, call: _Call) -> None:
+        """Has it written behind those that wait. Raises StorageError when nothing is written any more."""
         if self._copy.broken is not None:
             raise self._copy.broken
         if self._writer is None or self._writer.done():
             raise StorageClosed(f"{self._log.title}: the journal is closed")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._calls.append(_Call(run, future, events))
+        self._calls.append(call)
         self._wake.set()
-        return await future
 
     async def _write_all(self) -> None:
         while not self._closing and self._copy.broken is None:
@@ -320,12 +336,7 @@ class JetstreamEngine(SqliteEngine):
         if self.cutter is not None:
             self.cutter.note(decided.bytes)
         for call, item in zip(group, decided.outcomes, strict=True):
-            if call.future.done():
-                continue
-            if isinstance(item, Exception):
-                call.future.set_exception(item)
-            else:
-                call.future.set_result(item.result)
+            call.told(item if isinstance(item, Exception) else item.result)
 
     def _take(self, done: Sequence[_Done]) -> None:
         """Tells the engine's memory what was committed: events of one record together."""
@@ -431,8 +442,7 @@ class JetstreamEngine(SqliteEngine):
     @staticmethod
     def _refuse(calls: Sequence[_Call], error: Exception) -> None:
         for call in calls:
-            if not call.future.done():
-                call.future.set_exception(error)
+            call.told(error)
 
 
 def _appended_fact(events: Sequence[NewEvent], done: journal.Committed) -> record.Appended | None:

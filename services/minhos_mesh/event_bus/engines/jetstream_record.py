@@ -156,13 +156,15 @@ def _event(row: list[Any], blobs: _Blobs) -> NewEvent:
 
 
 def pack(value: Any) -> Any:
-    """A dataclass of plain values as JSON takes it; bytes become base64, fields keep their names."""
+    """A dataclass or named tuple of plain values as JSON takes it; bytes become base64, fields keep their names."""
     if isinstance(value, str | int | float | None):
         return value
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if dataclasses.is_dataclass(value):
         return {field.name: pack(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "_fields"):
+        return {name: pack(item) for name, item in zip(value._fields, value, strict=True)}
     return [pack(item) for item in value]
 
 
@@ -176,7 +178,7 @@ def _unpack(kind: Any, value: Any) -> Any:
         return None
     if kind is bytes:
         return base64.b64decode(value)
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
         hints = _hints(typing.cast("type", kind))
         return typing.cast("type", kind)(**{k: _unpack(hints[k], item) for k, item in value.items() if k in hints})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

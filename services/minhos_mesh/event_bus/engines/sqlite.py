@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import operator
 import os
@@ -33,7 +34,8 @@ from minhos_mesh.event_bus.domain.records import (
 )
 from minhos_mesh.event_bus.engines import sqlite_journal as journal
 from minhos_mesh.event_bus.engines import sqlite_memory as memory
-from minhos_mesh.event_bus.engines.sqlite_appends import Appends
+from minhos_mesh.event_bus.engines.interface import Told
+from minhos_mesh.event_bus.engines.sqlite_appends import Appends, settle
 from minhos_mesh.event_bus.engines.sqlite_journal import SameContent
 from minhos_mesh.event_bus.engines.sqlite_mark import TailMark
 from minhos_mesh.event_bus.engines.sqlite_schema import MIGRATIONS
@@ -99,7 +101,13 @@ class SqliteEngine:
 
     async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int] | None = None) -> Appended:
         """See Engine."""
-        return await self._appends.append(events, expected or {})
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self._appends.submit(events, expected or {}, functools.partial(settle, future))
+        return await future
+
+    def submit(self, events: Sequence[NewEvent], expected: Mapping[str, int], told: Told) -> None:
+        """See Engine."""
+        self._appends.submit(events, expected, told)
 
     def on_append(self, listener: Callable[[], None]) -> None:
         """See Engine."""

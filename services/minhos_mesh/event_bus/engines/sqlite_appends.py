@@ -1,24 +1,29 @@
 """Decides that batches which wait for the disk at one time share its transaction, its statements and its commit.
 
 Whatever waits when the writer is free is stored together, in the order in which it came. A batch that is refused leaves the
-others as they are; what the disk refuses is refused for all of them.
+others as they are; what the disk refuses is refused for all of them. Nothing on this way is a task or waits for one: what a
+batch costs beside its events is one change to the thread that writes, and one back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from minhos_mesh.event_bus.domain.errors import BusError
 from minhos_mesh.event_bus.domain.records import Appended, NewEvent
 from minhos_mesh.event_bus.engines import sqlite_journal as journal
+from minhos_mesh.event_bus.engines.interface import Told
 from minhos_mesh.event_bus.engines.sqlite_journal import SameContent
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.fault_points import reached
 from minhos_mesh.runtime.storage import Connection, Database, StorageError
+
+T = TypeVar("T")
 
 TOGETHER: Final = 2048
 """Events beyond which no further batch is taken into a transaction."""
@@ -26,10 +31,10 @@ TOGETHER: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """One batch, and who waits for it."""
+    """One batch, and who is told what becomes of it."""
 
     batch: journal.Batch
-    future: asyncio.Future[Appended]
+    told: Told
 
 
 @dataclass(slots=True)
@@ -38,6 +43,8 @@ class _Round:
 
     taken: list[_Waiting] = field(default_factory=list)
     has_run: bool = False
+    is_late: bool = False
+    """Whether a failure became known behind its asking: who waited then was told of that, and who came since asked anew."""
 
 
 class Appends:
@@ -54,85 +61,87 @@ class Appends:
         self._waiting: deque[_Waiting] = deque()
         self._is_asked = False
         """Whether a round is on its way to the writer that will take what waits."""
-        self._rounds: set[asyncio.Task[None]] = set()
+        self._rounds: list[_Round] = []
+        """Those of which it is not known yet what came of them."""
 
-    async def append(self, events: Sequence[NewEvent], expected: Mapping[str, int]) -> Appended:
+    def submit(self, events: Sequence[NewEvent], expected: Mapping[str, int], told: Told) -> None:
         """See Engine."""
-        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(journal.Batch(events, expected), future))
-        self._ask()
-        return await future
+        self._waiting.append(_Waiting(journal.Batch(events, expected), told))
+        if not self._is_asked:
+            self._ask()
 
     def _ask(self) -> None:
-        if self._waiting and not self._is_asked:
-            self._is_asked = True
-            task = asyncio.create_task(self._run(), name="event_bus-append-round")
-            self._rounds.add(task)
-            task.add_done_callback(self._rounds.discard)
-
-    async def _run(self) -> None:
+        self._is_asked = True
         this = _Round()
+        self._rounds.append(this)
         try:
-            await self._database.write(
-                lambda connection: self._store(connection, this), then=lambda outcomes: self._tell(this, outcomes)
-            )
-        except Exception as error:  # noqa: BLE001 - handed to everyone who waits for this round
-            self._refuse(this, error)
-        except asyncio.CancelledError:
-            self._refuse(this, None)
-            raise
-        self._ask()
+            self._database.write_soon(functools.partial(self._store, this), functools.partial(self._end, this))
+        except StorageError as error:
+            self._end(this, None, error)
 
-    def _store(self, connection: Connection, this: _Round) -> list[journal.Outcome]:
-        """In the thread that writes. Who comes after the first line asks for the next round, and may be taken by this one."""
-        self._is_asked = False
+    def _store(self, this: _Round, connection: Connection) -> list[journal.Outcome]:
+        """In the thread that writes. Who comes when everything is taken asks for the next round."""
         this.has_run = True
-        count = 0
-        while self._waiting and count < TOGETHER:
-            taken = self._waiting.popleft()
-            this.taken.append(taken)
-            count += len(taken.batch.events)
-        batches = [taken.batch for taken in this.taken]
-        outcomes = journal.append_all(connection, batches, self._clock.wall_ns(), self._same)
-        for _ in batches:
+        taken, count = this.taken, 0
+        while True:
+            while self._waiting and count < TOGETHER:
+                taken.append(self._waiting.popleft())
+                count += len(taken[-1].batch.events)
+            self._is_asked = False
+            if not self._waiting or count >= TOGETHER:
+                break  # else one came just before that, and did not ask
+        outcomes = journal.append_all(connection, [each.batch for each in taken], self._clock.wall_ns(), self._same)
+        for _ in taken:
             reached("publish.before_commit")
         return outcomes
 
+    def _end(self, this: _Round, outcomes: list[journal.Outcome] | None, error: Exception | None) -> None:
+        """On the event loop, behind the commit or the failure."""
+        self._rounds.remove(this)
+        try:
+            if outcomes is None:
+                self._refuse(this, error or StorageError("nothing is known of the write"))
+            else:
+                self._tell(this, outcomes)
+        finally:
+            if self._waiting and not self._is_asked:
+                self._ask()
+
     def _tell(self, this: _Round, outcomes: list[journal.Outcome]) -> None:
-        """On the event loop, behind the commit."""
-        events = tuple(e for each in outcomes if isinstance(each, journal.Committed) for e in each.events)
+        committed = [each for each in outcomes if isinstance(each, journal.Committed)]
         for _ in outcomes:
             reached("publish.after_commit")
         try:
-            if events:
+            if len(committed) == 1:
+                self._remember(committed[0])
+            elif committed:
+                events = tuple(event for each in committed for event in each.events)
                 self._remember(journal.Committed(Appended((), 0), events))
         finally:
             for waiting, outcome in zip(this.taken, outcomes, strict=True):
-                _answer(waiting.future, outcome)
+                waiting.told(outcome if isinstance(outcome, BusError) else outcome.appended)
 
-    def _refuse(self, this: _Round, error: Exception | None) -> None:
+    def _refuse(self, this: _Round, error: Exception) -> None:
         """Tells everyone of a round that it failed, and everyone who waits: whoever has several batches under way sends them
-        all again, and none may be stored before one that came first. None when the program ends.
+        all again, and none may be stored before one that came first.
         """
         refused = this.taken
-        if not this.has_run:
-            self._is_asked = False
-        if not this.has_run or isinstance(error, StorageError):
+        was_to_take_them = not this.has_run and not this.is_late
+        if was_to_take_them or (refused and isinstance(error, StorageError)):
             refused = [*refused, *self._waiting]
             self._waiting.clear()
+            self._is_asked = False
+            for other in self._rounds:
+                other.is_late = True
         for waiting in refused:
-            if waiting.future.done():
-                continue
-            if error is None:
-                waiting.future.cancel()
-            else:
-                waiting.future.set_exception(error)
+            waiting.told(error)
 
 
-def _answer(future: asyncio.Future[Appended], outcome: journal.Outcome) -> None:
+def settle(future: asyncio.Future[T], outcome: T | Exception) -> None:
+    """Gives the outcome to who waits for it, unless they have given up."""
     if future.done():
-        return  # whoever waited has given up
-    if isinstance(outcome, BusError):
+        return
+    if isinstance(outcome, Exception):
         future.set_exception(outcome)
     else:
-        future.set_result(outcome.appended)
+        future.set_result(outcome)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import sqlite3
 import uuid
 import zlib
 from collections import Counter
@@ -127,9 +129,21 @@ def append_all(connection: Connection, batches: Sequence[Batch], now_ns: int, sa
         some = list(group)
         if expects:
             outcomes += [_one(connection, batch, now_ns, same) for batch in some]
-            continue
-        stage = _Stage(connection, [event for batch in some for event in batch.events], now_ns, same)
-        outcomes += [stage.tried(batch) for batch in some]
+        else:
+            outcomes += _together(connection, some, now_ns, same)
+    return outcomes
+
+
+def _together(connection: Connection, batches: Sequence[Batch], now_ns: int, same: SameContent) -> list[Outcome]:
+    """Takes all ids to be new, as nearly all are: that of one that is not is found when it is written, and all begins anew."""
+    stage = _Stage(connection, (), now_ns, same)
+    outcomes = [stage.tried(batch) for batch in batches]
+    try:
+        stage.write(connection)
+    except sqlite3.IntegrityError:
+        connection.execute("DELETE FROM event WHERE sequence > (SELECT sequence FROM head)")
+        stage = _Stage(connection, [event for batch in batches for event in batch.events], now_ns, same)
+        outcomes = [stage.tried(batch) for batch in batches]
         stage.write(connection)
     return outcomes
 
@@ -146,7 +160,7 @@ class _Stage:
     """Events on their way into the journal: each has its place, nothing is written."""
 
     def __init__(self, connection: Connection, events: Iterable[NewEvent], now_ns: int, same: SameContent) -> None:
-        """`events` are all that will be placed."""
+        """`events` are those of which it is looked up whether their ids are known."""
         self._head, newest_ns = connection.execute("SELECT sequence, stored_ns FROM head").fetchone()
         self._stored_ns = max(now_ns, newest_ns)
         self._known = _known(connection, [event.event_id for event in events])
@@ -164,14 +178,17 @@ class _Stage:
         """Gives a batch its places. Raises EventConflict, and takes none of them then."""
         sequences: list[int] = []
         conflicts: list[Conflict] = []
-        known, new, begun = self._known, self._new, len(self._new)
+        known, new, begun, stored_ns = self._known, self._new, len(self._new), self._stored_ns
+        following = self._head + begun + 1
         for index, event in enumerate(events):
             stored = known.get(event.event_id)
             if stored is None:
-                stored = known[event.event_id] = self._head + len(new) + 1, event.envelope
-                placed = StoredEvent(stored[0], event.type, event.subject, self._stored_ns, event.envelope)
-                new.append((event, placed))
-            elif not self._same(stored[1], event.envelope):
+                known[event.event_id] = following, event.envelope
+                sequences.append(following)
+                new.append((event, StoredEvent(following, event.type, event.subject, stored_ns, event.envelope)))
+                following += 1
+                continue
+            if not self._same(stored[1], event.envelope):
                 conflicts.append(Conflict(index, str(uuid.UUID(bytes=event.event_id)), stored[0]))
             sequences.append(stored[0])
         added = new[begun:]
@@ -194,6 +211,8 @@ class _Stage:
 
 def _known(connection: Connection, ids: list[bytes]) -> dict[bytes, tuple[int, bytes]]:
     """Sequence and envelope of those that are stored already."""
+    if not ids:
+        return {}
     marks = ",".join("?" * len(ids))
     rows = connection.execute(f"SELECT id, sequence, envelope FROM event WHERE id IN ({marks})", ids)
     return {event_id: (sequence, envelope) for event_id, sequence, envelope in rows}
@@ -214,19 +233,15 @@ def _insert(connection: Connection, new: list[tuple[NewEvent, StoredEvent]]) -> 
     for start in range(0, len(new), _ROWS_PER_INSERT):
         rows = new[start : start + _ROWS_PER_INSERT]
         values: list[Any] = []
-        for event, stored in rows:
-            values += (
-                stored.sequence,
-                event.event_id,
-                event.type,
-                event.subject,
-                event.source,
-                event.correlation_id,
-                stored.store_time_ns,
-                _checksum(stored),
-                event.envelope,
-            )
-        connection.execute(f"INSERT INTO event VALUES {','.join(['(?,?,?,?,?,?,?,?,?)'] * len(rows))}", values)
+        for (event_id, kind, subject, source, correlation_id, envelope), stored in rows:
+            place, stored_ns, checksum = stored.sequence, stored.store_time_ns, _checksum(stored)
+            values += (place, event_id, kind, subject, source, correlation_id, stored_ns, checksum, envelope)
+        connection.execute(_insertion(len(rows)), values)
+
+
+@functools.cache
+def _insertion(rows: int) -> str:
+    return f"INSERT INTO event VALUES {','.join(['(?,?,?,?,?,?,?,?,?)'] * rows)}"
 
 
 def _note_types(connection: Connection, new: list[StoredEvent], stored_ns: int) -> None:
@@ -234,20 +249,28 @@ def _note_types(connection: Connection, new: list[StoredEvent], stored_ns: int) 
     counts: dict[str, int] = {}
     sizes: dict[str, int] = {}
     latest: dict[tuple[str, str], int] = {}
-    for event in new:
-        counts[event.type] = counts.get(event.type, 0) + 1
-        sizes[event.type] = sizes.get(event.type, 0) + len(event.envelope)
-        latest[event.subject, event.type] = event.sequence
-    for event_type, count in counts.items():
+    for sequence, kind, subject, _, envelope in new:
+        counts[kind] = counts.get(kind, 0) + 1
+        sizes[kind] = sizes.get(kind, 0) + len(envelope)
+        latest[subject, kind] = sequence
+    for kind, count in counts.items():
         connection.execute(
             "INSERT INTO type_count (type, published, newest_ns, held, held_bytes) VALUES (?1, ?2, ?3, ?2, ?4)"
             " ON CONFLICT (type) DO UPDATE SET published = published + ?2, newest_ns = ?3, held = held + ?2,"
             " held_bytes = held_bytes + ?4",
-            (event_type, count, stored_ns, sizes[event_type]),
+            (kind, count, stored_ns, sizes[kind]),
         )
-    connection.executemany(
-        "INSERT INTO latest VALUES (?, ?, ?) ON CONFLICT (subject, type) DO UPDATE SET sequence = excluded.sequence",
-        [(subject, event_type, sequence) for (subject, event_type), sequence in latest.items()],
+    rows = [(subject, kind, sequence) for (subject, kind), sequence in latest.items()]
+    for start in range(0, len(rows), _ROWS_PER_INSERT):
+        some = rows[start : start + _ROWS_PER_INSERT]
+        connection.execute(_newest(len(some)), [value for row in some for value in row])
+
+
+@functools.cache
+def _newest(rows: int) -> str:
+    return (
+        f"INSERT INTO latest VALUES {','.join(['(?,?,?)'] * rows)}"
+        " ON CONFLICT (subject, type) DO UPDATE SET sequence = excluded.sequence"
     )
 
 

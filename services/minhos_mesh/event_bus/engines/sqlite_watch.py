@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from minhos_mesh.runtime.conditions import Conditions
-from minhos_mesh.runtime.storage import Connection, Database, StorageCorrupt, StorageError, StorageFull
+from minhos_mesh.runtime.storage import Connection, Database, StorageCorrupt, StorageError, StorageFull, Told
 
 T = TypeVar("T")
 
@@ -43,14 +43,29 @@ class WatchedDatabase(Database):
         try:
             value = await super().write(self._unless_failed(fn), then=then)
         except StorageError as error:
-            self._failures_known = self._failures  # those who came before this are all refused
-            if isinstance(error, StorageFull):
-                self._conditions.set(FULL, f"nothing can be stored: {error}")
-            elif isinstance(error, StorageCorrupt):
-                self._conditions.set(DAMAGED, str(error))
+            self._note_failed(error)
             raise
         self._conditions.clear(FULL)
         return value
+
+    def write_soon(self, fn: Callable[[Connection], T], told: Told) -> None:
+        """See Database."""
+
+        def note(value: Any, error: Exception | None) -> None:
+            if isinstance(error, StorageError):
+                self._note_failed(error)
+            elif error is None:
+                self._conditions.clear(FULL)
+            told(value, error)
+
+        super().write_soon(self._unless_failed(fn), note)
+
+    def _note_failed(self, error: StorageError) -> None:
+        self._failures_known = self._failures  # those who came before this are all refused
+        if isinstance(error, StorageFull):
+            self._conditions.set(FULL, f"nothing can be stored: {error}")
+        elif isinstance(error, StorageCorrupt):
+            self._conditions.set(DAMAGED, str(error))
 
     async def read(self, fn: Callable[[Connection], T]) -> T:
         """See Database."""
