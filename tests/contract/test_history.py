@@ -21,12 +21,11 @@ from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.market.v1.history_service_pb2_grpc import HistoryServiceStub
 from minhos_api.market.v1.instrument_service_pb2_grpc import InstrumentServiceStub
-from minhos_mesh.history.domain.bars import Trades, bars_of
-from minhos_mesh.history.domain.sessions import always_open
-from minhos_mesh.history.domain.spans import parse_span
 from minhos_mesh.history.places import HistoryPlaces
 from minhos_mesh.market_data import bootstrap, history_workers
 from minhos_mesh.runtime import errors
+from minhos_mesh.runtime.bar_spans import parse_span
+from minhos_mesh.runtime.bars import bars_of
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.config import load
@@ -231,9 +230,8 @@ async def test_bars_equal_a_batch_computation_whatever_the_page(tmp_path: Path, 
 
 async def check_bars(mesh: Served, whole: TickArray, span: str) -> None:
     wanted = parse_span(span)
-    sessions = always_open(int(whole["event_time_ns"][0]), int(whole["event_time_ns"][-1]))
-    made = bars_of(Trades.of(whole, EPOCH, 1), wanted, sessions)
-    assert len({bar.session.day for bar in made}) == 4
+    made = bars_of(whole, wanted)
+    assert len({bar.trading_day for bar in made}) == 4
     request = pb2.GetBarsRequest(span=pb2.BarSpan(**{str(wanted.measure): wanted.size}), page_size=10_000)
     one = await mesh.history.GetBars(request)
     assert (one.symbol, one.sessions, one.next_page_token) == (NQ, pb2.SESSION_RULE_ALWAYS_OPEN, "")
@@ -243,7 +241,7 @@ async def check_bars(mesh: Served, whole: TickArray, span: str) -> None:
          bar.last.sequence, bar.closed)
         for bar in one.bars
     ] == [
-        (bar.session.day.isoformat(), bar.open_time_ns, bar.close_time_ns, bar.open_e9, bar.high_e9,
+        (bar.trading_day.isoformat(), bar.open_time_ns, bar.close_time_ns, bar.open_e9, bar.high_e9,
          bar.low_e9, bar.close_e9, bar.volume, bar.bid_volume, bar.ask_volume, bar.trades, bar.first_sequence,
          bar.last_sequence, bar.closed)
         for bar in made

@@ -18,7 +18,9 @@ Provenance = Annotated[str | None, typer.Option("--provenance", help="live, dela
 
 @data_app.command("import")
 def data_import(
-    files: Annotated[list[Path], typer.Argument(help="Files of Sierra Chart, named SYMBOL.scid.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Files of Sierra Chart, named SYMBOL.scid (ticks) or SYMBOL.dly (daily bars).")
+    ],
     symbol: Annotated[str | None, typer.Option(help="The symbol of a file whose name says none.")] = None,
     provenance: Annotated[
         str | None,
@@ -27,7 +29,7 @@ def data_import(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
 ) -> None:
-    """Bring .scid files into the history; what was imported before is found again and not written twice."""
+    """Bring .scid and .dly files into the history; what was imported before is found again and not written twice."""
     from minhos_mesh.cli import data_work as commands
 
     commands.import_files(paths_of(data_dir), files, symbol, provenance, as_json=json)

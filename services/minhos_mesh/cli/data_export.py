@@ -15,12 +15,12 @@ from minhos_mesh.cli.data_work import Step, canonical, places_of, progress, prov
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.history.archive import Archive
 from minhos_mesh.history.asking import END_NS, FIRST_NS, BarsWanted, SessionRule, bars, series_for
-from minhos_mesh.history.domain.bars import HistoryBar
 from minhos_mesh.history.domain.rows import Rows
 from minhos_mesh.history.domain.series import Series
-from minhos_mesh.history.domain.spans import SpanError, parse_span
 from minhos_mesh.history.parquet import schema, table_of
 from minhos_mesh.history.places import HistoryPlaces, replacing
+from minhos_mesh.runtime.bar_spans import SpanError, parse_span
+from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.symbols import parse_symbol
 
@@ -84,12 +84,12 @@ def _tables(
         step(done, whole)
 
 
-def _table_of_bars(found: list[HistoryBar]) -> Any:
+def _table_of_bars(found: list[Bar]) -> Any:
     import pyarrow as pa
 
     time = pa.timestamp("ns", "UTC")
     columns: dict[str, Any] = {
-        "trading_day": pa.array([bar.session.day for bar in found], pa.date32()),
+        "trading_day": pa.array([bar.trading_day for bar in found], pa.date32()),
         "open_time": pa.array([bar.open_time_ns for bar in found], pa.int64()).cast(time),
         "close_time": pa.array([bar.close_time_ns for bar in found], pa.int64()).cast(time),
     }

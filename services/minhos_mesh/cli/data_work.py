@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from minhos_mesh.cli import show as terminal
 from minhos_mesh.cli.failure import CommandFailed, fail
 from minhos_mesh.history.asking import days_held
+from minhos_mesh.history.daily import DailyHeld, ImportedDays, import_daily, read_held
 from minhos_mesh.history.domain.series import PROVENANCES, HistoryError, Series
 from minhos_mesh.history.domain.validation import Rules
 from minhos_mesh.history.importing import Imported, import_scid
@@ -24,6 +25,7 @@ from minhos_mesh.runtime.config import ConfigError, load_saved
 from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS, InstrumentError, InstrumentSpec, spec_for
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.symbols import SymbolError, parse_symbol, symbol_of_file
+from minhos_mesh.sierra_files.daily import DAILY_SUFFIX, read_daily
 from minhos_mesh.sierra_files.header import ScidError
 from minhos_mesh.sierra_files.layout import MARKER_NAME, SUFFIX
 from minhos_mesh.sierra_files.marker import read_marker
@@ -44,6 +46,11 @@ class _File:
     path: Path
     series: Series
     rules: Rules
+
+    @property
+    def daily(self) -> bool:
+        """Whether it holds daily bars, not ticks."""
+        return self.path.suffix.lower() == DAILY_SUFFIX
 
 
 def places_of(paths: MeshPaths) -> HistoryPlaces:
@@ -100,35 +107,52 @@ def import_files(
             raise CommandFailed("--symbol goes with one file: the others' names say which symbol they are of")
         specs = _specs(paths)
         chosen = [_checked(path, symbol, declared, specs) for path in files]
-        done: list[tuple[_File, Imported]] = []
-        for file in chosen:
-            with progress(file.path.name, as_json=as_json) as step:
-                done.append((file, import_scid(places_of(paths), file.series, file.path, file.rules, step)))
+        done = [(file, _imported(places_of(paths), file, as_json=as_json)) for file in chosen]
     if as_json:
         terminal.as_json([{"file": str(file.path), **asdict(file.series), **asdict(each)} for file, each in done])
         return
     columns = ("FILE", "SYMBOL", "PROVENANCE", "RECORDS", "NEW", "KNOWN", "REFUSED")
-    rows = [
-        (
-            file.path.name, file.series.symbol, file.series.provenance, f"{each.read:,}", f"{each.written.added:,}",
-            f"{each.written.known:,}", _reasons(each),
-        )
-        for file, each in done
-    ]  # fmt: skip
+    rows = [(file.path.name, file.series.symbol, file.series.provenance, *_counts(each)) for file, each in done]
     terminal.out.print(terminal.table(columns, rows, right=("RECORDS", "NEW", "KNOWN")))
     for file, each in done:
-        if each.written.contradicting:
-            terminal.out.print(
-                f"{file.path.name}: {each.written.contradicting:,} ticks are held otherwise than the file says;"
-                " what is held stays"
-            )
+        for line in _remarks(each):
+            terminal.out.print(f"{file.path.name}: {line}", soft_wrap=True)
+
+
+def _imported(places: HistoryPlaces, file: _File, *, as_json: bool) -> Imported | ImportedDays:
+    if file.daily:
+        return import_daily(places, file.series, file.path)
+    with progress(file.path.name, as_json=as_json) as step:
+        return import_scid(places, file.series, file.path, file.rules, step)
+
+
+def _counts(done: Imported | ImportedDays) -> tuple[str, ...]:
+    if isinstance(done, ImportedDays):
+        refused = f"{done.refused:,} NO_BAR" if done.refused else "none"
+        return f"{done.read:,}", f"{done.added:,}", f"{done.known:,}", refused
+    return f"{done.read:,}", f"{done.written.added:,}", f"{done.written.known:,}", _reasons(done)
+
+
+def _remarks(done: Imported | ImportedDays) -> Iterator[str]:
+    """What the table has no column for."""
+    if isinstance(done, ImportedDays):
+        if done.changed:
+            yield f"{done.changed:,} days were held otherwise; they are as this file says now"
+        yield from done.problems[:_SHOWN]
+        if done.refused > _SHOWN:
+            yield f"... and {done.refused - _SHOWN:,} more lines that are no bar"
+    elif done.written.contradicting:
+        yield f"{done.written.contradicting:,} ticks are held otherwise than the file says; what is held stays"
 
 
 def _checked(path: Path, symbol: str | None, declared: str | None, specs: Mapping[str, InstrumentSpec]) -> _File:
-    if path.suffix.lower() != SUFFIX:
-        raise CommandFailed(f"{path} is no {SUFFIX} file: only files of ticks can be imported")
-    with ScidFile(path):
-        marked = read_marker(path.parent) is not None
+    if path.suffix.lower() not in {SUFFIX, DAILY_SUFFIX}:
+        raise CommandFailed(f"{path} is neither a {SUFFIX} file of ticks nor a {DAILY_SUFFIX} file of daily bars")
+    if path.suffix.lower() == SUFFIX:
+        ScidFile(path).close()
+    else:
+        read_daily(path)
+    marked = read_marker(path.parent) is not None
     meant = parse_symbol(symbol) if symbol is not None else symbol_of_file(path.name)
     if marked and declared == "DELAYED":
         raise CommandFailed(
@@ -151,11 +175,13 @@ def show(paths: MeshPaths, symbol: str | None, provenance: str | None, *, by_day
     with told_plainly():
         wanted, declared = canonical(symbol), provenance_of(provenance)
         held = days_held(places_of(paths), lambda each: _is_wanted(each, wanted, declared))
+        daily = list(_daily_held(places_of(paths), lambda each: _is_wanted(each, wanted, declared)))
     if as_json:
         rows = [{**asdict(each.series), **asdict(each)} for each in held]
+        rows += [{**asdict(series), **_about_daily(each)} for series, each in daily]
         terminal.as_json([{k: _plain(v) for k, v in row.items() if k != "series"} for row in rows])
         return
-    if not held:
+    if not held and not daily:
         terminal.out.print(
             "Nothing is held. `minhos data import FILES` brings files in; a running mesh records by itself."
         )
@@ -174,7 +200,31 @@ def show(paths: MeshPaths, symbol: str | None, provenance: str | None, *, by_day
          _size(line[4]))
         for key, line in lines.items()
     ]  # fmt: skip
-    terminal.out.print(terminal.table(columns, table, right=("DAYS", "TICKS", "FILES")))
+    if table:
+        terminal.out.print(terminal.table(columns, table, right=("DAYS", "TICKS", "FILES")))
+    if daily:
+        _print_daily(daily)
+
+
+def _daily_held(places: HistoryPlaces, wanted: Callable[[Series], bool]) -> Iterator[tuple[Series, DailyHeld]]:
+    for series in filter(wanted, places.series()):
+        if (held := read_held(places, series)).bars:
+            yield series, held
+
+
+def _about_daily(held: DailyHeld) -> dict[str, object]:
+    days = {"daily_bars": len(held.bars), "first_day": held.bars[0].day, "last_day": held.bars[-1].day}
+    return {**days, "file_bytes": held.size_bytes, "sources": list(held.sources)}
+
+
+def _print_daily(daily: Sequence[tuple[Series, DailyHeld]]) -> None:
+    columns = ("SYMBOL", "PROVENANCE", "DAILY BARS", "FROM", "TO", "FILE")
+    rows = [
+        (series.symbol, series.provenance, f"{len(held.bars):,}", f"{held.bars[0].day}", f"{held.bars[-1].day}",
+         _size(held.size_bytes))
+        for series, held in daily
+    ]  # fmt: skip
+    terminal.out.print(terminal.table(columns, rows, right=("DAILY BARS", "FILE")))
 
 
 def check(paths: MeshPaths, symbol: str | None, provenance: str | None, *, as_json: bool) -> None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
-import numpy as np
-
 from minhos_mesh.history.domain.generations import Generation, Run, generations_of
+from minhos_mesh.history.domain.merging import Counts, each_once, merged_streams
 from minhos_mesh.history.domain.ranges import Ranges
-from minhos_mesh.history.domain.rows import Rows, joined, merged
+from minhos_mesh.history.domain.rows import Rows
 from minhos_mesh.history.domain.series import PROVENANCES, NotHeld, Series
-from minhos_mesh.history.domain.sessions import DAY_NS, utc_day
 from minhos_mesh.history.journal import runs_of
-from minhos_mesh.history.parquet import DayInfo, read_day, read_info
+from minhos_mesh.history.parquet import DayFile, DayInfo, read_info
 from minhos_mesh.history.places import HistoryPlaces
 from minhos_mesh.runtime.tick_layout import TickArray
+from minhos_mesh.runtime.trading_sessions import DAY_NS, utc_day
 
 CHUNK: Final = 32_768
 """Most ticks of one chunk."""
@@ -68,8 +67,9 @@ class Archive:
         for day, info in self._packed.items():
             runs.setdefault(_number(day), []).extend(info.runs)
         for journal in self._journal:
-            for number, rows in journal.rows().days():
-                runs.setdefault(number, []).extend(rows.runs())
+            for number in journal.days():
+                for rows in journal.pieces(number):
+                    _extend(runs.setdefault(number, []), rows.runs())
         return [
             Day(utc_day(number * DAY_NS), tuple(found), self._packed.get(utc_day(number * DAY_NS)))
             for number, found in sorted(runs.items())
@@ -89,9 +89,19 @@ class Archive:
     def sequences(self, epoch: int, first: int, last: int) -> Iterator[Chunk]:
         """The ticks of a range of sequences that are held, in order."""
         for number in self._numbers(run for run in self.runs() if run.epoch == epoch and _overlaps(run, first, last)):
-            rows = self._rows(number)
-            where = (rows.epoch == np.uint64(epoch)) & (rows.sequence >= first) & (rows.sequence <= last)
-            yield from _chunks(rows.part(where))
+            for rows in self._stream(number, epoch, first, last):
+                where = (rows.sequence >= first) & (rows.sequence <= last)
+                yield from _chunks(rows.part(where))
+
+    def since(self, epoch: int, start_ns: int, through: int) -> Iterator[Chunk]:
+        """The ticks of a generation from a time on up to a sequence, in order."""
+        runs = (r for r in self.runs() if r.epoch == epoch and r.first_sequence <= through and r.last_ns >= start_ns)
+        for number in self._numbers(runs):
+            if (number + 1) * DAY_NS <= start_ns:
+                continue
+            for rows in self._stream(number, epoch, last=through):
+                where = (rows.sequence <= through) & (rows.ticks["event_time_ns"] >= start_ns)
+                yield from _chunks(rows.part(where))
 
     def times(self, start_ns: int, end_ns: int, after: tuple[int, int] | None = None) -> Iterator[Chunk]:
         """The ticks of a span of time (the end exclusive), where generations overlap of one of them only.
@@ -104,33 +114,41 @@ class Archive:
         wanted = {each.epoch: each for each in generations}
         touching = (r for r in self.runs() if r.epoch in wanted and r.first_ns < end_ns and r.last_ns >= start_ns)
         for number in self._numbers(touching):
-            rows = self._rows(number)
             for each in generations:
-                times = rows.ticks["event_time_ns"]
-                where = (rows.epoch == np.uint64(each.epoch)) & (times >= start_ns) & (times < end_ns)
-                if each.after_ns is not None:
-                    where &= times > each.after_ns
-                if after is not None and each.epoch == after[0]:
-                    where &= rows.sequence > after[1]
-                yield from _chunks(rows.part(where))
+                begin = after[1] + 1 if after is not None and each.epoch == after[0] else 1
+                for rows in self._stream(number, each.epoch, begin):
+                    times = rows.ticks["event_time_ns"]
+                    where = (rows.sequence >= begin) & (times >= start_ns) & (times < end_ns)
+                    if each.after_ns is not None:
+                        where &= times > each.after_ns
+                    yield from _chunks(rows.part(where))
 
     def _numbers(self, runs: Iterable[Run]) -> list[int]:
         return sorted({n for run in runs for n in range(run.first_ns // DAY_NS, run.last_ns // DAY_NS + 1)})
 
-    def _rows(self, number: int) -> Rows:
-        parts = [Rows.none()]
-        for journal in self._journal:
-            times = journal.ticks["event_time_ns"]
-            if len(times) and times[0] // DAY_NS <= number <= times[-1] // DAY_NS:
-                parts.append(journal.rows().part(np.asarray(times // DAY_NS == number)))
+    def _stream(self, number: int, epoch: int, first: int = 1, last: int = 2**63 - 1) -> Iterator[Rows]:
+        """The rows of one generation and day, at least those from a sequence to another, a piece at a time."""
+        runs = [run for run in self._journal if run.epoch == epoch and _overlaps(run.run, first, last)]
+        journal = each_once(rows for run in runs for rows in run.pieces(number))
         day = utc_day(number * DAY_NS)
-        packed = Rows.none()
-        if day in self._packed:
-            try:
-                packed = read_day(self._places.day(self.series, day))
-            except FileNotFoundError:
-                packed = Rows.none()
-        return merged(packed, joined(parts)).rows
+        try:
+            packed = DayFile(self._places.day(self.series, day)) if day in self._packed else None
+        except FileNotFoundError:
+            packed = None
+        if packed is None:
+            yield from journal
+            return
+        with packed:
+            yield from merged_streams(packed.part(epoch, first, last), journal, Counts())
+
+
+def _extend(runs: list[Run], more: list[Run]) -> None:
+    """Puts runs to others; one that goes on where the last one ended is one with it."""
+    for run in more:
+        if runs and (runs[-1].epoch, runs[-1].last_sequence + 1) == (run.epoch, run.first_sequence):
+            runs[-1] = replace(runs[-1], last_sequence=run.last_sequence, last_ns=run.last_ns)
+        else:
+            runs.append(run)
 
 
 def best_series(held: Sequence[Series], symbol: str, provenance: str | None, fed: str | None) -> Series:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import Final
 
-from minhos_mesh.history.archive import Archive, best_series
+from minhos_mesh.history.archive import Archive, Chunk, best_series
 from minhos_mesh.history.calendars import sessions_over
-from minhos_mesh.history.domain.bars import BarMaker, HistoryBar, Trades
+from minhos_mesh.history.daily import read_held
 from minhos_mesh.history.domain.generations import Run
-from minhos_mesh.history.domain.series import Series
-from minhos_mesh.history.domain.sessions import Sessions, always_open
-from minhos_mesh.history.domain.spans import BarSpan
+from minhos_mesh.history.domain.series import NotHeld, Series
 from minhos_mesh.history.places import HistoryPlaces
+from minhos_mesh.runtime.bar_spans import DAY_SECONDS, BarSpan, Measure
+from minhos_mesh.runtime.bars import Bar, BarBuilder, closed_at
+from minhos_mesh.runtime.trading_sessions import (
+    ALWAYS_OPEN,
+    DAY_NS,
+    AlwaysOpen,
+    ListedSessions,
+    Session,
+    day_start_ns,
+)
+from minhos_mesh.sierra_files.daily import DailyBar
 
 FIRST_NS: Final = 0
 END_NS: Final = 2**63 - 1
@@ -59,10 +69,23 @@ class BarsFound:
 
     series: Series
     rule: SessionRule
-    bars: list[HistoryBar] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
     outside: int = 0
     """Trades that came while the market was closed, among those that were read."""
     next: Bookmark | None = None
+    daily: dict[date, DailyBar] = field(default_factory=dict)
+    """The days whose bars are those of an imported file, not of ticks."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSoFar:
+    """The bars of one session up to a tick."""
+
+    bars: list[Bar]
+    """Closed ones, the newest of them."""
+    open_bar: Bar | None
+    lost_through: int
+    """Bars that were closed by this tick or before are not among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,58 +120,144 @@ def days_held(places: HistoryPlaces, wanted: Callable[[Series], bool] = lambda _
 
 
 def bars(places: HistoryPlaces, series: Series, wanted: BarsWanted) -> BarsFound:
-    """Bars that begin in the time asked for, one page of them."""
+    """Bars that begin in the time asked for, one page of them.
+
+    Bars of a day are those of the ticks, and of days without a tick those that were imported as daily bars.
+    """
     simulated = series.provenance == "SIMULATED"
     rule = wanted.rule or (SessionRule.ALWAYS_OPEN if simulated else SessionRule.EXCHANGE)
     found = BarsFound(series, rule)
-    archive = Archive(places, series)
-    times = [(run.first_ns, run.last_ns) for run in archive.runs()]
-    first_ns = max(min(first for first, _ in times), wanted.start_ns)
-    last_ns = min(max(last for _, last in times), wanted.end_ns - 1)
-    if first_ns > last_ns:
-        return found
-    sessions = _sessions(rule, wanted.exchange, first_ns, last_ns)
-    begin = sessions.at_or_after(first_ns)
-    if begin is None:
-        return found
-    from_ns = min(begin.open_ns, first_ns) if wanted.bookmark is None else wanted.bookmark.session_open_ns
-    last = sessions.at_or_after(last_ns)
-    maker = BarMaker(wanted.span, sessions)
-    chunks = archive.times(from_ns, END_NS if last is None else last.close_ns)
-    for bar, ordinal in _counted(maker, (Trades.of(c.ticks, c.epoch, c.first_sequence) for c in chunks)):
+    for bar, opened_ns, ordinal in _with_days(_of_ticks(places, found, wanted), places, found, wanted):
         if bar.open_time_ns >= wanted.end_ns:
             break
-        if bar.open_time_ns < wanted.start_ns or _is_told(bar, ordinal, wanted.bookmark):
+        if bar.open_time_ns < wanted.start_ns or _is_told(opened_ns, ordinal, wanted.bookmark):
             continue
         if len(found.bars) == wanted.limit:
-            found.next = Bookmark(bar.session.open_ns, ordinal)
+            found.next = Bookmark(opened_ns, ordinal)
             break
         found.bars.append(bar)
-    found.outside = maker.outside
     return found
 
 
-def _sessions(rule: SessionRule, exchange: str, first_ns: int, last_ns: int) -> Sessions:
-    if rule is SessionRule.ALWAYS_OPEN:
-        return always_open(first_ns, last_ns)
-    return sessions_over(exchange, first_ns, last_ns)
+Placed = tuple[Bar, int, int]
+"""A bar, the open of its session, and its place among the bars of it."""
 
 
-def _counted(maker: BarMaker, pieces: Iterator[Trades]) -> Iterator[tuple[HistoryBar, int]]:
-    """Each bar with its place among the bars of its session; the one that is still open comes last."""
+def _of_ticks(places: HistoryPlaces, found: BarsFound, wanted: BarsWanted) -> Iterator[Placed]:
+    archive = Archive(places, found.series)
+    times = [(run.first_ns, run.last_ns) for run in archive.runs()]
+    if not times:
+        return
+    first_ns = max(min(first for first, _ in times), wanted.start_ns)
+    last_ns = min(max(last for _, last in times), wanted.end_ns - 1)
+    if first_ns > last_ns:
+        return
+    sessions = _sessions(found.rule, wanted.exchange, first_ns, last_ns)
+    begin, last = sessions.at_or_after(first_ns), sessions.at_or_after(last_ns)
+    if begin is None:
+        return
+    from_ns = min(begin.open_ns, first_ns)
+    if wanted.bookmark is not None:
+        from_ns = max(from_ns, wanted.bookmark.session_open_ns)
+    builder, newest_ns = BarBuilder(wanted.span, sessions), max(last for _, last in times)
+    chunks = archive.times(from_ns, END_NS if last is None else last.close_ns)
+    for bar, opened_ns, ordinal in _counted(builder, sessions, chunks):
+        found.outside = builder.outside
+        yield closed_at(bar, sessions, newest_ns), opened_ns, ordinal
+    found.outside = builder.outside
+
+
+def _with_days(
+    ticked: Iterator[Placed], places: HistoryPlaces, found: BarsFound, wanted: BarsWanted
+) -> Iterator[Placed]:
+    """Puts daily bars of files where no tick is held; a bar of a day is one of its session, which has no other."""
+    whole_days = wanted.span.measure is Measure.SECONDS and wanted.span.size == DAY_SECONDS
+    days = list(read_held(places, found.series).bars) if whole_days else []
+    if not days:
+        yield from ticked
+        return
+    first_ns, last_ns = day_start_ns(days[0].day), day_start_ns(days[-1].day) + DAY_NS
+    sessions = _sessions(found.rule, wanted.exchange, first_ns, last_ns)
+    listed = [sessions[place] for place in range(len(sessions))] if isinstance(sessions, ListedSessions) else []
+    known = {session.day: session for session in listed}
+    from_ns = 0 if wanted.bookmark is None else wanted.bookmark.session_open_ns
+    of_file = [_day_bar(day, known.get(day.day)) for day in days]
+    left = deque(one for one in zip(of_file, days, strict=True) if one[0].open_time_ns >= from_ns)
+    for placed in ticked:
+        while left and left[0][1].day < placed[0].trading_day:
+            yield _told_day(left.popleft(), found)
+        while left and left[0][1].day == placed[0].trading_day:
+            left.popleft()
+        yield placed
+    while left:
+        yield _told_day(left.popleft(), found)
+
+
+def _told_day(one: tuple[Bar, DailyBar], found: BarsFound) -> Placed:
+    bar, day = one
+    found.daily[day.day] = day
+    return bar, bar.open_time_ns, 0
+
+
+def _day_bar(day: DailyBar, session: Session | None) -> Bar:
+    open_ns = day_start_ns(day.day)
+    return Bar(
+        open_time_ns=open_ns if session is None else session.open_ns,
+        close_time_ns=open_ns + DAY_NS if session is None else session.close_ns,
+        open_e9=day.open_e9, high_e9=day.high_e9, low_e9=day.low_e9, close_e9=day.close_e9, volume=day.volume or 0,
+        bid_volume=0, ask_volume=0, trades=0, first_sequence=0, last_sequence=0,
+        span=BarSpan(Measure.SECONDS, DAY_SECONDS), trading_day=day.day, closed=True,
+    )  # fmt: skip
+
+
+def session_so_far(
+    archive: Archive, span: BarSpan, session: Session, epoch: int, through: int, most: int
+) -> SessionSoFar:
+    """The bars that the ticks of a generation make in a session, up to a sequence. Raises NotHeld when any is missing."""
+    builder, closed, before = BarBuilder(span, ListedSessions([session])), list[Bar](), -1
+    lost_through = 0
+    for chunk in archive.since(epoch, session.open_ns, through):
+        if before < 0:
+            before = lost_through = chunk.first_sequence - 1
+            if before and archive.held(epoch).missing(before, before):
+                break
+        if chunk.first_sequence != before + 1:
+            break
+        closed += builder.add(chunk.ticks, chunk.first_sequence, epoch)
+        before = chunk.first_sequence + len(chunk.ticks) - 1
+        if len(closed) > most:
+            lost_through = closed[-most - 1].closing_sequence
+            closed = closed[-most:]
+    if before != through:
+        raise NotHeld(
+            f"the ticks of {archive.series} since {session.day} began are not all held: those behind {max(before, 0)} of"
+            f" epoch {epoch} are missing"
+        )
+    return SessionSoFar(closed, builder.open_bar, lost_through)
+
+
+def _sessions(rule: SessionRule, exchange: str, first_ns: int, last_ns: int) -> AlwaysOpen | ListedSessions:
+    return ALWAYS_OPEN if rule is SessionRule.ALWAYS_OPEN else sessions_over(exchange, first_ns, last_ns)
+
+
+def _counted(
+    builder: BarBuilder, sessions: AlwaysOpen | ListedSessions, chunks: Iterator[Chunk]
+) -> Iterator[tuple[Bar, int, int]]:
+    """Each bar, the open of its session and its place among the bars of it; the one that is still open comes last."""
     session_ns, ordinal = -1, 0
-    for bar in _made(maker, pieces):
-        ordinal = ordinal + 1 if bar.session.open_ns == session_ns else 0
-        session_ns = bar.session.open_ns
-        yield bar, ordinal
+    for bar in _made(builder, chunks):
+        opened_ns = sessions[sessions.place(bar.open_time_ns)].open_ns
+        ordinal = ordinal + 1 if opened_ns == session_ns else 0
+        session_ns = opened_ns
+        yield bar, opened_ns, ordinal
 
 
-def _made(maker: BarMaker, pieces: Iterator[Trades]) -> Iterator[HistoryBar]:
-    for trades in pieces:
-        yield from maker.add(trades)
-    if maker.open_bar is not None:
-        yield maker.open_bar
+def _made(builder: BarBuilder, chunks: Iterator[Chunk]) -> Iterator[Bar]:
+    for chunk in chunks:
+        yield from builder.add(chunk.ticks, chunk.first_sequence, chunk.epoch)
+    if builder.open_bar is not None:
+        yield builder.open_bar
 
 
-def _is_told(bar: HistoryBar, ordinal: int, bookmark: Bookmark | None) -> bool:
-    return bookmark is not None and bar.session.open_ns == bookmark.session_open_ns and ordinal < bookmark.bars
+def _is_told(opened_ns: int, ordinal: int, bookmark: Bookmark | None) -> bool:
+    return bookmark is not None and opened_ns == bookmark.session_open_ns and ordinal < bookmark.bars

@@ -8,7 +8,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final
 
-from minhos_mesh.history.domain.sessions import Session, Sessions, always_open, utc_day
+from minhos_mesh.runtime.trading_sessions import ALWAYS_OPEN, AlwaysOpen, ListedSessions, Session, utc_day
 
 CALENDARS: Final[Mapping[str, str]] = MappingProxyType(
     {"CME": "CMES", "CBOT": "CMES", "NYMEX": "CMES", "COMEX": "CMES"}
@@ -24,11 +24,11 @@ def calendar_of(exchange: str) -> str | None:
     return CALENDARS.get(exchange)
 
 
-def sessions_over(exchange: str, first_ns: int, last_ns: int) -> Sessions:
+def sessions_over(exchange: str, first_ns: int, last_ns: int) -> AlwaysOpen | ListedSessions:
     """The sessions of an exchange over both times and some days around; a market without a calendar is always open."""
     name = calendar_of(exchange)
     if name is None:
-        return always_open(first_ns, last_ns)
+        return ALWAYS_OPEN
     import exchange_calendars
     import pandas as pd
 
@@ -40,4 +40,4 @@ def sessions_over(exchange: str, first_ns: int, last_ns: int) -> Sessions:
     opens = schedule["open"].dt.as_unit("ns").astype("int64").tolist()
     closes = schedule["close"].dt.as_unit("ns").astype("int64").tolist()
     days = [stamp.date() for stamp in schedule.index]
-    return Sessions([Session(*each) for each in zip(days, opens, closes, strict=True)])
+    return ListedSessions([Session(*each) for each in zip(days, opens, closes, strict=True)])

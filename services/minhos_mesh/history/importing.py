@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
-from minhos_mesh.history.domain.rows import Rows, joined, taken
+from minhos_mesh.history.domain.rows import Rows, taken
 from minhos_mesh.history.domain.series import HistoryError, Series
-from minhos_mesh.history.domain.sessions import DAY_NS, utc_day
 from minhos_mesh.history.domain.validation import Reason, Rules, judge
 from minhos_mesh.history.packing import Written, put_day
 from minhos_mesh.history.places import HistoryPlaces, locked
 from minhos_mesh.runtime.tick_layout import TickArray
+from minhos_mesh.runtime.trading_sessions import DAY_NS, utc_day
 from minhos_mesh.sierra_files.as_ticks import as_ticks
 from minhos_mesh.sierra_files.layout import Records
 from minhos_mesh.sierra_files.reader import ScidFile
 from minhos_mesh.sierra_files.ticks import last_is_final, tick_columns
 
-STEP: Final = 262_144
-"""Records that are read at once."""
+STEP: Final = 32_768
+"""Records that are read at once; so many stay in the cache of a processor while they are judged."""
 
 Progress = Callable[[int, int], None]
 """Told how many records have been taken, and how many there are."""
@@ -61,11 +61,17 @@ def import_scid(
         if not count:
             raise HistoryError(f"{path} holds no record that is final: there is nothing to import")
         epoch = epoch_of_file(series.symbol, file.read(0, 1).tobytes())
-        waiting: list[Rows] = []
-        for rows in _accepted(_pieces(file, count, progress), epoch, rules, done):
-            waiting = _put_whole_days(places, series, [*waiting, rows], done.written)
-        _put_days(places, series, waiting, done.written)
+        accepted = _accepted(_pieces(file, count, progress), epoch, rules, done)
+        for number, of_day in groupby(_by_day(accepted), key=itemgetter(0)):
+            pieces = (rows for _, rows in of_day)
+            put_day(places, series, utc_day(number * DAY_NS), epoch, pieces, done.written)
+            done.written.days += 1
     return done
+
+
+def _by_day(pieces: Iterator[Rows]) -> Iterator[tuple[int, Rows]]:
+    for rows in pieces:
+        yield from rows.days()
 
 
 def _pieces(file: ScidFile, count: int, progress: Progress) -> Iterator[Records]:
@@ -93,19 +99,3 @@ def _accepted(pieces: Iterator[Records], epoch: int, rules: Rules, done: Importe
             yield Rows.run(epoch, done.accepted + 1, ticks)
             done.accepted += len(ticks)
             newest_ns = int(ticks["event_time_ns"][-1])
-
-
-def _put_whole_days(places: HistoryPlaces, series: Series, parts: list[Rows], written: Written) -> list[Rows]:
-    """Writes all days but the newest; returns what is left."""
-    newest = int(parts[-1].ticks["event_time_ns"][-1]) // DAY_NS
-    if int(parts[0].ticks["event_time_ns"][0]) // DAY_NS == newest:
-        return parts
-    rows = joined(parts)
-    whole = int(np.searchsorted(rows.ticks["event_time_ns"], newest * DAY_NS))
-    _put_days(places, series, [rows.part(slice(whole))], written)
-    return [rows.part(slice(whole, None))]
-
-
-def _put_days(places: HistoryPlaces, series: Series, parts: list[Rows], written: Written) -> None:
-    for number, rows in joined(parts).days():
-        put_day(places, series, utc_day(number * DAY_NS), rows, written)

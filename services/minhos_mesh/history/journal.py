@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -23,6 +23,9 @@ from minhos_mesh.runtime.tick_layout import TICK, TICK_BYTES, TickArray, is_laid
 HELD: Final = "held.json"
 EPOCHS_KEPT: Final = 16
 """Generations whose packed sequences are remembered."""
+
+PIECE: Final = 65_536
+"""Ticks of a run that are looked at together."""
 
 _MAGIC: Final = b"MINHOSTJ"
 _HEADER: Final = struct.Struct("<8sQQ40x")
@@ -52,9 +55,18 @@ class JournalRun:
         times = self.ticks["event_time_ns"]
         return Run(self.epoch, self.first_sequence, self.last_sequence, int(times[0]), int(times[-1]))
 
-    def rows(self) -> Rows:
-        """Its ticks with their places."""
-        return Rows.run(self.epoch, self.first_sequence, self.ticks)
+    def days(self) -> list[int]:
+        """The UTC days, counted from 1970, that its ticks are of."""
+        return sorted({number for rows in self._cut() for number, _ in rows.days()})
+
+    def pieces(self, number: int) -> Iterator[Rows]:
+        """Its ticks of one day with their places, a piece at a time."""
+        for rows in self._cut():
+            yield from (part for day, part in rows.days() if day == number)
+
+    def _cut(self) -> Iterator[Rows]:
+        for at in range(0, len(self.ticks), PIECE):
+            yield Rows.run(self.epoch, self.first_sequence + at, self.ticks[at : at + PIECE])
 
 
 class JournalWriter:

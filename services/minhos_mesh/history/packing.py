@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 
+from minhos_mesh.history.domain.merging import Counts, each_once, merged_streams
 from minhos_mesh.history.domain.ranges import Ranges
-from minhos_mesh.history.domain.rows import Rows, joined, merged
-from minhos_mesh.history.domain.series import Series
-from minhos_mesh.history.domain.sessions import DAY_NS, utc_day
-from minhos_mesh.history.journal import drop, remember_held, remembered, runs_of
-from minhos_mesh.history.parquet import read_day, write_day
-from minhos_mesh.history.places import HistoryPlaces, locked
+from minhos_mesh.history.domain.rows import Rows
+from minhos_mesh.history.domain.series import HistoryError, Series
+from minhos_mesh.history.journal import JournalRun, drop, remember_held, remembered, runs_of
+from minhos_mesh.history.parquet import DayFile, DayWriter
+from minhos_mesh.history.places import HistoryPlaces, locked, replacing
+from minhos_mesh.runtime.trading_sessions import DAY_NS, utc_day
 
 INVENTED = ("SIMULATED", "REPLAY")
 """What can be made again; only this is ever removed because of its age."""
@@ -32,20 +35,56 @@ class Written:
     """Ticks whose place holds another one, which stays."""
 
 
-def put_day(places: HistoryPlaces, series: Series, day: date, rows: Rows, written: Written) -> None:
-    """Merges rows of one day with its file and counts them into `written`. Call it under `locked`. Raises HistoryError."""
-    path = places.day(series, day)
+class _Unchanged(Exception):
+    """Nothing was added, so the file that is there stays."""
+
+
+def put_day(
+    places: HistoryPlaces, series: Series, day: date, epoch: int, pieces: Iterable[Rows], written: Written
+) -> None:
+    """Merges rows of one day and generation, in order of sequence, with its file and counts them into `written`.
+
+    Call it under `locked`. It holds a few row groups at a time, however many rows there are. Raises HistoryError.
+    """
+    path, counts = places.day(series, day), Counts()
+    more = each_once(pieces)
+    first = next(more, None)
+    if first is None:
+        return
     try:
-        held = read_day(path)
+        held: DayFile | None = DayFile(path)
     except FileNotFoundError:
-        held = Rows.none()
-    result = merged(held, rows)
-    written.added += result.added
-    written.known += result.known
-    written.contradicting += result.contradicting
-    written.days += 1
-    if result.added:
-        write_day(path, series, result.rows)
+        held = None
+    try:
+        with replacing(path) as file, DayWriter(file, series) as writer:
+            for each in _in_order(held, epoch, first):
+                stream = iter(()) if held is None else held.part(each)
+                if each == epoch:
+                    stream = merged_streams(stream, chain([first], more), counts)
+                for rows in stream:
+                    writer.add(rows)
+            if not counts.added:
+                raise _Unchanged
+    except _Unchanged:
+        pass  # the fresh file is gone already
+    except OSError as error:
+        raise HistoryError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        if held is not None:
+            held.close()
+    written.added += counts.added
+    written.known += counts.known
+    written.contradicting += counts.contradicting
+
+
+def _in_order(held: DayFile | None, epoch: int, first: Rows) -> list[int]:
+    """The generations of a day by the time at which each begins."""
+    begins: dict[int, tuple[int, int]] = {}
+    for run in () if held is None else held.info.runs:
+        begins.setdefault(run.epoch, (run.first_sequence, run.first_ns))
+    mine = (int(first.sequence[0]), int(first.ticks["event_time_ns"][0]))
+    begins[epoch] = min(mine, begins.get(epoch, mine))
+    return sorted(begins, key=lambda each: (begins[each][1], each))
 
 
 def pack(places: HistoryPlaces, series: Series) -> Written:
@@ -57,12 +96,14 @@ def pack(places: HistoryPlaces, series: Series) -> Written:
     written = Written()
     with locked(places, series):
         runs = runs_of(places, series, sealed_only=True)
-        by_day: dict[int, list[Rows]] = {}
+        by_place: dict[tuple[int, int], list[JournalRun]] = {}
         for run in runs:
-            for number, rows in run.rows().days():
-                by_day.setdefault(number, []).append(rows)
-        for number, parts in sorted(by_day.items()):
-            put_day(places, series, utc_day(number * DAY_NS), merged(Rows.none(), joined(parts)).rows, written)
+            for number in run.days():
+                by_place.setdefault((number, run.epoch), []).append(run)
+        for (number, epoch), of_day in sorted(by_place.items()):
+            pieces = (rows for run in of_day for rows in run.pieces(number))
+            put_day(places, series, utc_day(number * DAY_NS), epoch, pieces, written)
+        written.days = len({number for number, _ in by_place})
         if runs:
             packed = remembered(places, series)
             for run in runs:

@@ -18,6 +18,7 @@ from minhos_mesh.history.domain.series import PROVENANCES, HistoryError, Series
 TICKS: Final = "ticks.parquet"
 RUN: Final = ".run"
 LIVE: Final = ".live"
+DAILY: Final = "daily.parquet"
 LOCK_DEADLINE_S: Final = 60.0
 
 _SYMBOL = re.compile(r"^[A-Za-z0-9_.-]{1,32}$")
@@ -44,6 +45,10 @@ class HistoryPlaces:
         """What has been recorded and is not in a Parquet file yet."""
         return self.root / "journal"
 
+    def daily(self, series: Series) -> Path:
+        """The file of the daily bars that were imported."""
+        return self.root / "daily" / f"provenance={series.provenance}" / f"symbol={series.symbol}" / DAILY
+
     def days_of(self, series: Series) -> Path:
         """Folder of the days of a series."""
         return self.ticks / f"provenance={series.provenance}" / f"symbol={series.symbol}"
@@ -59,10 +64,11 @@ class HistoryPlaces:
     def series(self) -> list[Series]:
         """All series of which something is kept, in order of provenance and symbol."""
         found = set()
-        for folder in (self.ticks, self.journal):
+        for folder in (self.ticks, self.journal, self.root / "daily"):
             for place in folder.glob("provenance=*/symbol=*"):
                 series = Series(_value(place.parent.name), _value(place.name))
                 holds = any(place.glob(f"day=*/{TICKS}")) or any(place.glob("*-*.*"))
+                holds = holds or (place / DAILY).exists()
                 if series.provenance in PROVENANCES and _SYMBOL.match(series.symbol) and holds:
                     found.add(series)
         return sorted(found)

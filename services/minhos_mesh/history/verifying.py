@@ -8,13 +8,14 @@ from datetime import date
 
 import numpy as np
 
+from minhos_mesh.history.daily import read_held
 from minhos_mesh.history.domain.ranges import Ranges
-from minhos_mesh.history.domain.rows import Rows
+from minhos_mesh.history.domain.rows import Digest, Rows, former_digest, joined
 from minhos_mesh.history.domain.series import HistoryError, Series
-from minhos_mesh.history.domain.sessions import DAY_NS, utc_day
 from minhos_mesh.history.journal import runs_of
-from minhos_mesh.history.parquet import is_as_written, read_day, read_info
+from minhos_mesh.history.parquet import FORMER, DayFile, is_as_written
 from minhos_mesh.history.places import HistoryPlaces
+from minhos_mesh.runtime.trading_sessions import DAY_NS, utc_day
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,50 +44,94 @@ class Verified:
 def verify(
     places: HistoryPlaces, series: Series, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Verified:
-    """Reads every file of a series and checks it."""
+    """Reads every file of a series and checks it, a row group at a time."""
     found = Verified(series)
     held: dict[int, Ranges] = {}
     for run in runs_of(places, series):
-        held.setdefault(run.epoch, Ranges()).add(run.first_sequence, run.last_sequence)
         found.ticks += len(run.ticks)
-        found.problems += [f"{run.path}: {problem}" for problem in _problems(run.rows(), None)]
+        check = _Check(held, None)
+        for number in run.days():
+            for rows in run.pieces(number):
+                check.add(rows)
+        found.problems += [f"{run.path}: {problem}" for problem in check.problems()]
     days = places.days(series)
     for done, day in enumerate(days, 1):
         path = places.day(series, day)
         try:
-            info, rows = read_info(path), read_day(path)
+            with DayFile(path) as file:
+                check = _Check(held, day)
+                for rows in file.rows():
+                    check.add(rows)
+                found.problems += [f"{path}: {problem}" for problem in check.problems()]
+                found.problems += _damage(file, series, check)
         except (HistoryError, FileNotFoundError) as error:
             found.problems.append(str(error))
             continue
         finally:
             progress(done, len(days))
         found.files += 1
-        found.ticks += len(rows)
-        found.problems += [f"{path}: {problem}" for problem in _problems(rows, day)]
-        if rows.digest() != info.digest:
-            found.problems.append(f"{path}: its values are not those that were written (checksum {info.digest})")
-        elif not is_as_written(path, series, rows):
-            found.problems.append(f"{path}: its values are whole, but not all of its bytes are those that were written")
-        for part in rows.runs():
-            held.setdefault(part.epoch, Ranges()).add(part.first_sequence, part.last_sequence)
+        found.ticks += check.count
+    _verify_daily(places, series, found)
     for epoch, ranges in sorted(held.items()):
         bounds = list(ranges)
         found.gaps += [Gap(epoch, *missing) for missing in ranges.missing(bounds[0][0], bounds[-1][1])]
     return found
 
 
-def _problems(rows: Rows, day: date | None) -> list[str]:
-    """What is wrong with the order of rows and the day that they are kept under."""
-    problems, times = [], rows.ticks["event_time_ns"]
-    same = rows.epoch[1:] == rows.epoch[:-1]
-    if (same & (np.diff(rows.sequence) <= 0)).any():
-        problems.append("sequences do not rise within a generation")
-    if (same & (np.diff(times) < 0)).any():
-        problems.append("event times fall within a generation")
-    if len(np.unique(rows.epoch)) != int(np.count_nonzero(~same)) + (len(rows) > 0):
-        problems.append("a generation stands in two places")
-    if day is not None and len(rows):
-        days = {utc_day(int(number) * DAY_NS) for number in np.unique(times // DAY_NS)}
-        if days != {day}:
-            problems.append(f"ticks of {', '.join(sorted(each.isoformat() for each in days))} stand under {day}")
-    return problems
+def _verify_daily(places: HistoryPlaces, series: Series, found: Verified) -> None:
+    if places.daily(series).exists():
+        found.files += 1
+        try:
+            read_held(places, series)
+        except HistoryError as error:
+            found.problems.append(str(error))
+
+
+def _damage(file: DayFile, series: Series, check: _Check) -> list[str]:
+    """What of the bytes of a file is not what was written."""
+    former = file.info.format == FORMER
+    digest = former_digest(joined(list(file.rows()))) if former else check.digest.text()
+    if digest != file.info.digest:
+        return [f"{file.path}: its values are not those that were written (checksum {file.info.digest})"]
+    if not is_as_written(file, series):
+        return [f"{file.path}: its values are whole, but not all of its bytes are those that were written"]
+    return []
+
+
+class _Check:
+    """Looks whether rows are in order and of the day that they are kept under."""
+
+    def __init__(self, held: dict[int, Ranges], day: date | None) -> None:
+        self.digest, self.count = Digest(), 0
+        self._held, self._day = held, day
+        self._last: tuple[int, int, int] | None = None
+        self._epochs: list[int] = []
+        self._days: set[int] = set()
+        self._wrong: dict[str, None] = {}
+
+    def add(self, rows: Rows) -> None:
+        """Takes the rows that follow."""
+        self.digest.add(rows)
+        self.count += len(rows)
+        for run in rows.runs():
+            self._held.setdefault(run.epoch, Ranges()).add(run.first_sequence, run.last_sequence)
+            if not self._epochs or self._epochs[-1] != run.epoch:
+                self._epochs.append(run.epoch)
+        times, same = rows.ticks["event_time_ns"], rows.epoch[1:] == rows.epoch[:-1]
+        first = (int(rows.epoch[0]), int(rows.sequence[0]), int(times[0]))
+        last = self._last if self._last is not None and self._last[0] == first[0] else None
+        if (same & (np.diff(rows.sequence) <= 0)).any() or (last is not None and first[1] <= last[1]):
+            self._wrong["sequences do not rise within a generation"] = None
+        if (same & (np.diff(times) < 0)).any() or (last is not None and first[2] < last[2]):
+            self._wrong["event times fall within a generation"] = None
+        self._last = (int(rows.epoch[-1]), int(rows.sequence[-1]), int(times[-1]))
+        self._days.update(np.unique(times // DAY_NS).tolist())
+
+    def problems(self) -> list[str]:
+        """What was wrong."""
+        if len(set(self._epochs)) != len(self._epochs):
+            self._wrong["a generation stands in two places"] = None
+        days = {utc_day(number * DAY_NS) for number in self._days}
+        if self._day is not None and days and days != {self._day}:
+            self._wrong[f"ticks of {', '.join(sorted(map(str, days)))} stand under {self._day}"] = None
+        return list(self._wrong)

@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from datetime import date
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -20,19 +21,31 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from minhos_mesh.history.archive import Archive, Chunk
-from minhos_mesh.history.asking import BarsWanted, Bookmark, SessionRule, bars, days_held, series_for
-from minhos_mesh.history.domain.bars import HistoryBar
-from minhos_mesh.history.domain.series import HistoryError, Series
-from minhos_mesh.history.domain.spans import parse_span
+from minhos_mesh.history.asking import (
+    BarsWanted,
+    Bookmark,
+    SessionRule,
+    bars,
+    days_held,
+    series_for,
+    session_so_far,
+)
+from minhos_mesh.history.calendars import sessions_over
+from minhos_mesh.history.domain.series import HistoryError, NotHeld, Series
 from minhos_mesh.history.packing import expire, pack
 from minhos_mesh.history.places import HistoryPlaces
+from minhos_mesh.runtime.bar_spans import parse_span
+from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.tick_layout import ticks_from
+from minhos_mesh.runtime.trading_sessions import ListedSessions, Session
+from minhos_mesh.sierra_files.daily import DailyBar
 
 FRAME: Final = struct.Struct("<BI")
 LENGTH: Final = struct.Struct("<I")
 PLACE: Final = struct.Struct("<QQ")
 """Epoch and first sequence, before the ticks of a frame."""
 TOLD, TICKS, DONE, FAILED = 1, 2, 3, 4
+_BARS_AT_ONCE: Final = 1_000
 
 Frame = tuple[int, bytes]
 Question = Mapping[str, Any]
@@ -108,20 +121,56 @@ def _bars(places: HistoryPlaces, question: Question) -> Iterator[Frame]:
                 "rule": found.rule,
                 "outside": found.outside,
                 "next": None if found.next is None else [found.next.session_open_ns, found.next.bars],
-                "bars": [_bar(bar) for bar in found.bars],
+                "bars": [_bar(bar) | _of_file(found.daily.get(bar.trading_day)) for bar in found.bars],
             }
         ),
     )
 
 
-def _bar(bar: HistoryBar) -> dict[str, Any]:
-    return {**asdict(bar), "session": [bar.session.day.isoformat(), bar.session.open_ns, bar.session.close_ns]}
+def _bar(bar: Bar) -> dict[str, Any]:
+    return {**asdict(bar), "span": str(bar.span), "trading_day": bar.trading_day.isoformat()}
+
+
+def _of_file(day: DailyBar | None) -> dict[str, Any]:
+    if day is None:
+        return {}
+    return {"of_file": True, "open_interest": day.open_interest, "volume_unknown": day.volume is None}
+
+
+def bar_told(told: Mapping[str, Any]) -> Bar:
+    """A bar as the process that reads history tells it."""
+    return Bar(**{**told, "span": parse_span(told["span"]), "trading_day": date.fromisoformat(told["trading_day"])})
+
+
+def _session_bars(places: HistoryPlaces, question: Question) -> Iterator[Frame]:
+    archive = Archive(places, _series_of(places, question))
+    day, open_ns, close_ns = question["session"]
+    session = Session(date.fromisoformat(day), open_ns, close_ns)
+    found = session_so_far(
+        archive, parse_span(question["span"]), session, question["epoch"], question["through"], question["most"]
+    )
+    for at in range(0, len(found.bars), _BARS_AT_ONCE):
+        yield TOLD, _json({"bars": [_bar(bar) for bar in found.bars[at : at + _BARS_AT_ONCE]]})
+    open_bar = None if found.open_bar is None else _bar(found.open_bar)
+    yield TOLD, _json({"open_bar": open_bar, "lost_through": found.lost_through})
+
+
+def _calendar(_places: HistoryPlaces, question: Question) -> Iterator[Frame]:
+    sessions = sessions_over(question["exchange"], question["first_ns"], question["last_ns"])
+    listed = sessions if isinstance(sessions, ListedSessions) else None
+    if listed is None:
+        yield TOLD, _json({"sessions": None})
+        return
+    each = (listed[place] for place in range(len(listed)))
+    yield TOLD, _json({"sessions": [[one.day.isoformat(), one.open_ns, one.close_ns] for one in each]})
 
 
 def _sequences(places: HistoryPlaces, question: Question) -> Iterator[Frame]:
     series = _series_of(places, question)
     archive = Archive(places, series)
-    newest = max(archive.runs(), key=lambda run: (run.last_ns, run.epoch))
+    newest = max(archive.runs(), key=lambda run: (run.last_ns, run.epoch), default=None)
+    if newest is None:
+        raise NotHeld(f"no ticks of {series} are held, only daily bars")
     yield (
         TOLD,
         _json(
@@ -168,6 +217,7 @@ def _pack(places: HistoryPlaces, question: Question) -> Iterator[Frame]:
 
 _ANSWERS: Final[Mapping[str, Callable[[HistoryPlaces, Question], Iterator[Frame]]]] = {
     "bars": _bars, "sequences": _sequences, "times": _times, "held": _held, "pack": _pack,
+    "session_bars": _session_bars, "calendar": _calendar,
 }  # fmt: skip
 
 

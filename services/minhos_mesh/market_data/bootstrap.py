@@ -11,6 +11,7 @@ from minhos_mesh.history.places import HistoryPlaces
 from minhos_mesh.market_data.announcer import BusAnnouncer
 from minhos_mesh.market_data.history import History
 from minhos_mesh.market_data.history_workers import HistoryWorkers
+from minhos_mesh.market_data.live_bars import LiveBars
 from minhos_mesh.market_data.recorder import Recorder
 from minhos_mesh.market_data.recording import keep_recording
 from minhos_mesh.market_data.service import MarketDataService, Settings
@@ -56,7 +57,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     try:
         yield ServiceParts(
             servicers=[
-                MarketDataProviderServicer(service),
+                MarketDataProviderServicer(service, LiveBars(context.clock, recorder, workers)),
                 MarketDataIngestServicer(service),
                 HistoryServicer(history),
                 InstrumentServicer(config.specs(), config.primary(), context.clock),

@@ -8,18 +8,13 @@ from typing import Protocol
 
 from minhos_mesh.market_data.domain.feed import Provenance, Source, SourceConflict, SymbolFeed
 from minhos_mesh.market_data.domain.reading import SymbolReader
+from minhos_mesh.market_data.live_depth import LiveDepth
+from minhos_mesh.market_data.ports import Owner
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.tick_layout import TickArray
 
 STEP_TICKS = 65_536
 """So many ticks are taken before the readers get their turn."""
-
-
-class Owner(Protocol):
-    """The stream of a source."""
-
-    def fail(self, failure: Exception) -> None:
-        """Ends it with an error."""
 
 
 class Recording(Protocol):
@@ -56,6 +51,8 @@ class LiveFeed:
         A lossless reader that has gone is waited for during `grace_s`, so that it can resume.
         """
         self.feed = feed
+        self.depth = LiveDepth(feed.depth)
+        """Its order book."""
         self._recording = recording
         # Less than is held, so that what has come is handed to the recording before it is overwritten.
         self._step = STEP_TICKS if recording is None else min(STEP_TICKS, feed.ring.capacity // 2)
@@ -67,6 +64,7 @@ class LiveFeed:
         """Whether something came since it was looked last; `silent_since_s` begins when nothing did."""
         self.silent_since_s = clock.monotonic()
         self.wakers: set[Callable[[], None]] = set()
+        """Of those that read anything of it; of its order book others."""
         self._clock = clock
         self._replay_readers, self._grace_s = replay_readers, grace_s
         self._lossless_seen = 0

@@ -16,7 +16,7 @@ class Subscribed:
 
     symbol: str
     refusal: Exception | None = None
-    """SymbolUnknown, PositionLost or LosslessRefused; None when it stands."""
+    """SymbolUnknown, PositionLost, LosslessRefused, BarsNotKnown or BarsUnavailable; None when it stands."""
     position: Position | None = None
     """Position behind which updates begin."""
     oldest: Position | None = None
@@ -36,6 +36,15 @@ class Beat:
     """Newest position of each symbol subscribed to."""
     sent: int
     missed: int
+    quotes_skipped: int = 0
+    books_skipped: int = 0
+
+
+class Owner(Protocol):
+    """The stream of a source."""
+
+    def fail(self, failure: Exception) -> None:
+        """Ends it with an error."""
 
 
 class Encoder(Protocol):
@@ -58,6 +67,15 @@ class Encoder(Protocol):
 
     def source_beat(self) -> bytes:
         """A sign of life for a source."""
+
+    def depth_opened(self, through: int) -> bytes:
+        """Up to which book a source of books is known."""
+
+    def depth_acknowledged(self, through: int, rejected: int) -> bytes:
+        """What was taken from it."""
+
+    def depth_source_beat(self) -> bytes:
+        """A sign of life for it."""
 
 
 class Announcer(Protocol):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from minhos_mesh.history.domain.validation import Rules
+from minhos_mesh.market_data.depth_session import DepthSession
 from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
 from minhos_mesh.market_data.live_feed import LiveFeed, Recording
 from minhos_mesh.market_data.ports import Announcer, Encoder
@@ -84,7 +85,12 @@ class MarketDataService:
         self._feeds = {symbol: standing.live for symbol, standing in self.standings.items()}
         self._began_s, self._began_ns = clock.monotonic(), clock.wall_ns()
         self._readers: set[ReaderSession] = set()
-        self._sources: set[SourceSession] = set()
+        self._sources: set[SourceSession | DepthSession] = set()
+
+    @property
+    def clock(self) -> Clock:
+        """Where its time comes from."""
+        return self._clock
 
     def find(self, symbol: str | None) -> LiveFeed:
         """The feed of a symbol or of one of its aliases; the primary one for None. Raises SymbolUnknown."""
@@ -134,6 +140,17 @@ class MarketDataService:
             yield session
         finally:
             self._readers.discard(session)
+            session.close()
+
+    @contextmanager
+    def depth_source(self) -> Iterator[DepthSession]:
+        """A session for the stream of one source of order books."""
+        session = DepthSession(lambda symbol: self.find(symbol).depth, self._encoder)
+        self._sources.add(session)
+        try:
+            yield session
+        finally:
+            self._sources.discard(session)
             session.close()
 
     @contextmanager

@@ -7,16 +7,21 @@ from typing import Any
 
 import grpc
 
+from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2_grpc as ingest_grpc
 from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
 from minhos_api.market.v1 import market_data_provider_service_pb2_grpc as provider_grpc
 from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_mesh.market_data import translate
 from minhos_mesh.market_data.conversation import hearing
+from minhos_mesh.market_data.depth_session import DepthSession
 from minhos_mesh.market_data.domain.feed import PositionMismatch, ProvenanceRefused, SourceConflict
 from minhos_mesh.market_data.domain.reading import Position
+from minhos_mesh.market_data.live_bars import LiveBars
 from minhos_mesh.market_data.service import MarketDataService
 from minhos_mesh.market_data.sessions import MessageRefused, ReaderSession, SourceSession, SymbolUnknown
+from minhos_mesh.market_data.translate_depth import book_from_proto
+from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, view_of
 
@@ -47,15 +52,16 @@ ERRORS: ErrorTable = {
 class MarketDataProviderServicer(provider_grpc.MarketDataProviderServiceServicer):
     """Gives prices."""
 
-    def __init__(self, service: MarketDataService) -> None:
-        self._service = service
+    def __init__(self, service: MarketDataService, bars: LiveBars | None = None) -> None:
+        """`bars` begins those of other spans than a minute; what is in memory is enough for it when there is none."""
+        self._service, self._bars = service, bars or LiveBars(service.clock)
 
     async def GetMarketData(self, request: pb2.GetMarketDataRequest, _context: Any) -> pb2.GetMarketDataResponse:
         """Last values of one symbol."""
         symbol = request.symbol if request.HasField("symbol") else None
         live = self._service.find(symbol)
         await self._service.caught_up(live)
-        return translate.market_data_to_proto(live.feed)
+        return translate.market_data_to_proto(live.feed, with_depth=request.with_depth)
 
     async def GetAllMarketData(
         self, _request: pb2.GetAllMarketDataRequest, _context: Any
@@ -69,7 +75,7 @@ class MarketDataProviderServicer(provider_grpc.MarketDataProviderServiceServicer
     ) -> None:
         """What the reader subscribes to, as it comes."""
         with self._service.reader() as session:
-            async with hearing(session, _hear_reader(requests, session)):
+            async with hearing(session, _hear_reader(requests, session, self._bars)):
                 await _write(session, context)
 
     async def StreamMarketData(  # type: ignore[override]
@@ -77,7 +83,7 @@ class MarketDataProviderServicer(provider_grpc.MarketDataProviderServiceServicer
     ) -> None:
         """The same for one subscription."""
         with self._service.reader() as session:
-            _subscribe(session, request.subscription, "subscription")
+            await _subscribe(session, request.subscription, "subscription", self._bars)
             await _write(session, context)
 
 
@@ -98,14 +104,24 @@ class MarketDataIngestServicer(ingest_grpc.MarketDataIngestServiceServicer):
             async with hearing(session, _hear_source(requests, session)):
                 await _write(session, context)
 
+    async def IngestDepth(  # type: ignore[override]
+        self, requests: AsyncIterator[ingest_pb2.IngestDepthRequest], context: Any
+    ) -> None:
+        """The order books of one source for one symbol."""
+        with self._service.depth_source() as session:
+            async with hearing(session, _hear_depth(requests, session, self._service.clock)):
+                await _write(session, context)
 
-async def _write(session: ReaderSession | SourceSession, context: Any) -> None:
+
+async def _write(session: ReaderSession | SourceSession | DepthSession, context: Any) -> None:
     while messages := await session.due():
         for message in messages:
             await context.write(message)
 
 
-async def _hear_reader(requests: AsyncIterator[pb2.SubscribeMarketDataRequest], session: ReaderSession) -> None:
+async def _hear_reader(
+    requests: AsyncIterator[pb2.SubscribeMarketDataRequest], session: ReaderSession, bars: LiveBars
+) -> None:
     first = True
     async for request in requests:
         kind = request.WhichOneof("message")
@@ -113,7 +129,7 @@ async def _hear_reader(requests: AsyncIterator[pb2.SubscribeMarketDataRequest], 
             raise MessageRefused("message", f"`{kind}`", "`subscribe` as the first message of SubscribeMarketData")
         first = False
         if kind == "subscribe":
-            _subscribe(session, request.subscribe, "subscribe")
+            await _subscribe(session, request.subscribe, "subscribe", bars)
         elif kind == "unsubscribe":
             session.unsubscribe(request.unsubscribe.symbols)
         else:
@@ -121,9 +137,21 @@ async def _hear_reader(requests: AsyncIterator[pb2.SubscribeMarketDataRequest], 
             session.progress(position.symbol, Position(position.epoch, position.sequence))
 
 
-def _subscribe(session: ReaderSession, subscription: pb2.MarketSubscription, field: str) -> None:
+async def _subscribe(session: ReaderSession, subscription: pb2.MarketSubscription, field: str, bars: LiveBars) -> None:
+    symbols, wants = subscription.symbols, translate.wants_from_proto(subscription)
     resume = translate.resume_from_proto(subscription.resume_after)
-    session.subscribe(subscription.symbols, translate.wants_from_proto(subscription), resume, field=field)
+    async with bars.ready(session.feeds_of(symbols), wants.bar_key) as refused:
+        session.subscribe(symbols, wants, resume, field=field, refused=refused)
+
+
+async def _hear_depth(
+    requests: AsyncIterator[ingest_pb2.IngestDepthRequest], session: DepthSession, clock: Clock
+) -> None:
+    async for request in requests:
+        if request.HasField("open"):
+            session.open(request.open.symbol, translate.source_from_proto(request.open))
+        else:
+            session.take(request.book.symbol, book_from_proto(request.book, clock.wall_ns()))
 
 
 async def _hear_source(requests: AsyncIterator[translate.IngestMessage], session: SourceSession) -> None:

@@ -13,7 +13,6 @@ from minhos_api.market.v1 import instrument_service_pb2 as pb2
 from minhos_api.market.v1 import instrument_service_pb2_grpc as instrument_grpc
 from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_mesh.history.calendars import calendar_of
-from minhos_mesh.history.domain.sessions import day_start_ns
 from minhos_mesh.market_data.domain.rollover import (
     DAY_NS,
     InstrumentUnknown,
@@ -27,6 +26,7 @@ from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.instruments import InstrumentSpec
 from minhos_mesh.runtime.paging import make_token, page_size, read_token
+from minhos_mesh.runtime.trading_sessions import day_start_ns
 
 INSTRUMENT_ERRORS: ErrorTable = {
     InstrumentUnknown: ErrorRow(

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from minhos_mesh.market_data.conversation import Conversation
-from minhos_mesh.market_data.domain.feed import PositionMismatch, Provenance, Source
+from minhos_mesh.market_data.domain.feed import PositionMismatch, Provenance, Source, SymbolFeed
 from minhos_mesh.market_data.domain.reading import LosslessRefused, Position, PositionLost, SymbolReader, Wants
 from minhos_mesh.market_data.live_feed import LiveFeed
 from minhos_mesh.market_data.ports import Beat, Encoder, Subscribed
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.ticks import TickBatchView
+
+ACKNOWLEDGED_RECORDS = 8_192
+ACKNOWLEDGED_S = 0.005
+"""A source is answered when so many records have come since the last answer, or so long after the first of fewer.
+
+An answer for each batch would cost both sides more than the batch itself when it holds one tick.
+"""
 
 Find = Callable[[str], LiveFeed]
 
@@ -44,7 +55,11 @@ class ReaderSession(Conversation):
         self._feeds, self._find, self._clock, self._encoder = feeds, find, clock, encoder
         self._readers: dict[str, SymbolReader] = {}
         self._answers: deque[bytes] = deque()
-        self._earlier_sent = self._earlier_missed = 0
+        self._news: dict[str, None] = {}
+        """Symbols of which something may be due; all others need not be looked at."""
+        self._wakers: dict[str, Callable[[], None]] = {}
+        self._earlier = Beat(0, (), 0, 0)
+        """Counters of what is read no longer."""
 
     @property
     def symbols(self) -> list[str]:
@@ -52,9 +67,17 @@ class ReaderSession(Conversation):
         return list(self._readers)
 
     def subscribe(
-        self, symbols: Sequence[str], wants: Wants, resume: Sequence[tuple[str, Position]], *, field: str
+        self,
+        symbols: Sequence[str],
+        wants: Wants,
+        resume: Sequence[tuple[str, Position]],
+        *,
+        field: str,
+        refused: Mapping[str, Exception] = MappingProxyType({}),
     ) -> None:
         """Begins to read, or reads otherwise from now on; each symbol is answered, refused or not. None means all.
+
+        `refused` says, by canonical symbol, why the bars that are wanted cannot be told.
 
         Raises MessageRefused for a position of a symbol that is not among them, or that has one already; `field` is
         where the subscription stands in its request.
@@ -62,7 +85,7 @@ class ReaderSession(Conversation):
         wanted = symbols or list(self._feeds)
         places = self._places([self._canonical(symbol) for symbol in wanted], resume, field)
         for symbol in wanted:
-            self._answers.append(self._encoder.answer(self._subscribe(symbol, wants, places)))
+            self._answers.append(self._encoder.answer(self._subscribe(symbol, wants, places, refused)))
         self.wake()
 
     def _places(self, wanted: Sequence[str], resume: Sequence[tuple[str, Position]], field: str) -> dict[str, Position]:
@@ -81,25 +104,44 @@ class ReaderSession(Conversation):
         except SymbolUnknown:
             return symbol
 
-    def _subscribe(self, symbol: str, wants: Wants, resume: Mapping[str, Position]) -> Subscribed:
+    def feeds_of(self, symbols: Sequence[str]) -> list[SymbolFeed]:
+        """The feeds of those symbols that are known; of all when none is named."""
+        canonical = dict.fromkeys(map(self._canonical, symbols or self._feeds))
+        return [self._feeds[symbol].feed for symbol in canonical if symbol in self._feeds]
+
+    def _subscribe(
+        self, symbol: str, wants: Wants, resume: Mapping[str, Position], refused: Mapping[str, Exception]
+    ) -> Subscribed:
         try:
             live = self._find(symbol)
         except SymbolUnknown as unknown:
             return Subscribed(symbol, unknown)
         feed = live.feed
+        if feed.symbol in refused:
+            return Subscribed(feed.symbol, refused[feed.symbol])
         oldest = newest = None
         if feed.epoch is not None and feed.sequence > 0:
             oldest, newest = Position(feed.epoch, feed.ring.oldest), Position(feed.epoch, feed.sequence)
         try:
             reader = SymbolReader(feed, wants, resume.get(feed.symbol))
         except (PositionLost, LosslessRefused) as refusal:
+            if isinstance(refusal, PositionLost):
+                oldest = Position(refusal.epoch, refusal.oldest)
             return Subscribed(feed.symbol, refusal, None, oldest, newest, feed.provenance)
         self._drop(feed.symbol)
         self._readers[feed.symbol] = reader
-        live.wakers.add(self.wake)
+        told = self._wakers[feed.symbol] = functools.partial(self._told, feed.symbol)
+        live.wakers.add(told)
+        if wants.depth:
+            live.depth.wakers.add(told)
+        told()
         if wants.lossless:
             live.hold(reader)
         return Subscribed(feed.symbol, None, reader.position, oldest, newest, feed.provenance)
+
+    def _told(self, symbol: str) -> None:
+        self._news[symbol] = None
+        self.wake()
 
     def unsubscribe(self, symbols: Sequence[str]) -> None:
         """Reads no more of these symbols; one that is not subscribed to is passed over."""
@@ -116,10 +158,12 @@ class ReaderSession(Conversation):
     def _drop(self, symbol: str) -> None:
         reader = self._readers.pop(symbol, None)
         if reader is not None:
-            self._earlier_sent += reader.sent
-            self._earlier_missed += reader.missed
-            self._feeds[symbol].wakers.discard(self.wake)
-            self._feeds[symbol].release(reader)
+            self._earlier = self._counted(reader)
+            live, told = self._feeds[symbol], self._wakers.pop(symbol)
+            live.wakers.discard(told)
+            live.depth.wakers.discard(told)
+            live.release(reader)
+            reader.close()
 
     async def due(self) -> list[bytes]:
         """The messages that are due, as soon as one is."""
@@ -130,9 +174,16 @@ class ReaderSession(Conversation):
         if self._answers:
             messages.extend(self._answers)
             self._answers.clear()
-        for symbol, reader in tuple(self._readers.items()):
+        for symbol in tuple(self._news):
+            reader = self._readers.get(symbol)
+            if reader is None:
+                del self._news[symbol]
+                continue
             try:
-                messages.extend([self._encoder.piece(reader.feed, piece) for piece in reader.take()])
+                pieces = reader.take()
+                if not pieces:
+                    del self._news[symbol]
+                messages.extend([self._encoder.piece(reader.feed, piece) for piece in pieces])
             except LosslessRefused as refusal:
                 self._drop(symbol)
                 messages.append(self._encoder.answer(Subscribed(symbol, refusal)))
@@ -150,9 +201,19 @@ class ReaderSession(Conversation):
             for reader in readers
             if reader.feed.epoch is not None
         )
-        sent = self._earlier_sent + sum(reader.sent for reader in readers)
-        missed = self._earlier_missed + sum(reader.missed for reader in readers)
-        return Beat(self._clock.wall_ns(), newest, sent, missed)
+        return replace(self._counted(*readers), wall_ns=self._clock.wall_ns(), newest=newest)
+
+    def _counted(self, *readers: SymbolReader) -> Beat:
+        """The counters with those of some readers."""
+        earlier = self._earlier
+        return Beat(
+            0,
+            (),
+            earlier.sent + sum(reader.sent for reader in readers),
+            earlier.missed + sum(reader.missed for reader in readers),
+            earlier.quotes_skipped + sum(reader.quotes_skipped for reader in readers),
+            earlier.books_skipped + sum(reader.books_skipped for reader in readers),
+        )
 
     def close(self) -> None:
         """Reads no more of anything."""
@@ -169,6 +230,7 @@ class SourceSession(Conversation):
         self._live: LiveFeed | None = None
         self._source: Source | None = None
         self._answered: int | None = None
+        self._answering: asyncio.TimerHandle | None = None
 
     @property
     def live(self) -> LiveFeed:
@@ -200,6 +262,13 @@ class SourceSession(Conversation):
             seen = Provenance(batch.provenance).name if batch.provenance in set(Provenance) else batch.provenance
             raise PositionMismatch(live.feed.symbol, "batch.provenance", seen, source.provenance.name, opened)
         await live.ingest(batch.ticks, batch.first_sequence, self)
+        if self._answered is None or live.feed.position - self._answered >= ACKNOWLEDGED_RECORDS:
+            self.wake()
+        elif self._answering is None:
+            self._answering = asyncio.get_running_loop().call_later(ACKNOWLEDGED_S, self._answer)
+
+    def _answer(self) -> None:
+        self._answering = None
         self.wake()
 
     def end(self) -> None:
@@ -225,6 +294,8 @@ class SourceSession(Conversation):
 
     def close(self) -> None:
         """Disconnects the source."""
+        if self._answering is not None:
+            self._answering.cancel()
         if self._live is not None:
             self._live.close(self)
 

@@ -8,12 +8,15 @@ from typing import Generic, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from minhos_api.market.v1 import history_service_pb2 as history_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
 from minhos_api.market.v1 import market_events_pb2, provenance_pb2, quote_pb2
 from minhos_api.mesh.v1 import error_reason_pb2
+from minhos_mesh.market_data.domain.bar_lines import EXCHANGE, MINUTES, NEVER_CLOSED, BarKey
 from minhos_mesh.market_data.domain.feed import LastQuote, Provenance, Source, SymbolFeed
 from minhos_mesh.market_data.domain.reading import (
+    DepthDue,
     EpochBegan,
     LosslessRefused,
     Missed,
@@ -25,9 +28,17 @@ from minhos_mesh.market_data.domain.reading import (
     TickRange,
     Wants,
 )
+from minhos_mesh.market_data.live_bars import BarsNotKnown, BarsUnavailable
 from minhos_mesh.market_data.ports import Beat, Subscribed
 from minhos_mesh.market_data.service import Standing
 from minhos_mesh.market_data.sessions import SymbolUnknown
+from minhos_mesh.market_data.translate_depth import (
+    depth_acknowledged,
+    depth_opened,
+    depth_source_beat,
+    depth_to_proto,
+)
+from minhos_mesh.runtime.bar_spans import MINUTE, BarSpan, Measure
 from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, batch_in_field, message_or_batch
 
@@ -40,6 +51,18 @@ _REASONS: Mapping[type[Exception], error_reason_pb2.ErrorReason.ValueType] = {
     SymbolUnknown: error_reason_pb2.ERROR_REASON_SYMBOL_UNKNOWN,
     PositionLost: error_reason_pb2.ERROR_REASON_POSITION_LOST,
     LosslessRefused: error_reason_pb2.ERROR_REASON_PROVENANCE_REFUSED,
+    BarsNotKnown: error_reason_pb2.ERROR_REASON_HISTORY_NOT_HELD,
+    BarsUnavailable: error_reason_pb2.ERROR_REASON_NOT_SERVING,
+}
+_INTERVALS: Mapping[Measure, str] = {
+    Measure.SECONDS: "interval_seconds",
+    Measure.TRADES: "interval_trades",
+    Measure.VOLUME: "interval_volume",
+}
+_RULES: Mapping[int, str | None] = {
+    history_pb2.SESSION_RULE_UNSPECIFIED: None,
+    history_pb2.SESSION_RULE_EXCHANGE: EXCHANGE,
+    history_pb2.SESSION_RULE_ALWAYS_OPEN: NEVER_CLOSED,
 }
 _read_request = message_or_batch(
     ingest_pb2.IngestTicksRequest.BATCH_FIELD_NUMBER, ingest_pb2.IngestTicksRequest.FromString
@@ -68,9 +91,21 @@ def wants_from_proto(subscription: pb2.MarketSubscription) -> Wants:
         ticks=pb2.MARKET_DATA_KIND_TICKS in kinds,
         bars=pb2.MARKET_DATA_KIND_BARS in kinds,
         quotes=pb2.MARKET_DATA_KIND_QUOTES in kinds,
+        depth=pb2.MARKET_DATA_KIND_DEPTH in kinds,
         lossless=subscription.slow_reader == pb2.SLOW_READER_LOSSLESS,
         bars_back=subscription.bars_back,
+        bar_key=_bar_key(subscription) if pb2.MARKET_DATA_KIND_BARS in kinds else MINUTES,
     )
+
+
+def _bar_key(subscription: pb2.MarketSubscription) -> BarKey:
+    """Which bars are meant; those of a minute, which every feed keeps, when nothing is said."""
+    rule = _RULES[subscription.bar_sessions]
+    measure = subscription.bar_span.WhichOneof("size")
+    if measure is None:
+        return MINUTES if rule is None else BarKey(MINUTE, rule)
+    span = BarSpan(Measure(measure), getattr(subscription.bar_span, measure))
+    return BarKey(MINUTE if span == MINUTE else span, rule)
 
 
 def resume_from_proto(positions: Sequence[pb2.MarketPosition]) -> list[tuple[str, Position]]:
@@ -116,14 +151,13 @@ def quote_to_proto(quote: LastQuote | None) -> quote_pb2.Quote | None:
     )
 
 
-def bar_to_proto(feed: SymbolFeed, bar: Bar | None, *, closed: bool) -> quote_pb2.Bar | None:
+def bar_to_proto(feed: SymbolFeed, bar: Bar | None) -> quote_pb2.Bar | None:
     """A bar; None stays unset."""
     if bar is None:
         return None
     return quote_pb2.Bar(
         symbol=feed.symbol,
         open_time=time_to_proto(bar.open_time_ns),
-        interval_seconds=bar.interval_ns // 1_000_000_000,
         open_e9=bar.open_e9,
         high_e9=bar.high_e9,
         low_e9=bar.low_e9,
@@ -134,18 +168,25 @@ def bar_to_proto(feed: SymbolFeed, bar: Bar | None, *, closed: bool) -> quote_pb
         trade_count=bar.trades,
         first_sequence=bar.first_sequence,
         last_sequence=bar.last_sequence,
-        closed=closed,
+        closed=bar.closed,
         provenance=provenance_to_proto(feed.provenance),
         epoch=feed.epoch or 0,
+        close_time=time_to_proto(bar.close_time_ns),
+        trading_day=bar.trading_day.isoformat(),
+        closing_sequence=bar.closing_sequence,
+        first_trade_sequence=bar.first_trade,
+        last_trade_sequence=bar.last_trade,
+        **{_INTERVALS[bar.span.measure]: bar.span.size},
     )
 
 
-def market_data_to_proto(feed: SymbolFeed) -> pb2.GetMarketDataResponse:
+def market_data_to_proto(feed: SymbolFeed, *, with_depth: bool = False) -> pb2.GetMarketDataResponse:
     """Last values of one symbol."""
     return pb2.GetMarketDataResponse(
         symbol=feed.symbol,
         quote=quote_to_proto(feed.quote),
-        bar=bar_to_proto(feed, feed.open_bar, closed=False),
+        bar=bar_to_proto(feed, feed.open_bar),
+        depth=depth_to_proto(feed.depth) if with_depth else None,
     )
 
 
@@ -162,6 +203,8 @@ def standing_to_proto(standing: Standing) -> pb2.SymbolMarketData:
         bars_closed=feed.bars_closed,
         ticks_per_second=standing.per_second,
         subscribers=len(live.wakers),
+        books_taken=feed.depth.taken,
+        books_rejected={str(reason): count for reason, count in feed.depth.rejected.items()},
     )
 
 
@@ -194,6 +237,7 @@ class StreamEncoder:
     def __init__(self) -> None:
         self._batches: _Newest[tuple[str, TickRange]] = _Newest()
         self._quotes: _Newest[tuple[str, int, int]] = _Newest()
+        self._books: _Newest[tuple[str, DepthDue]] = _Newest()
         self._last_key: tuple[str, TickRange] | None = None
         self._last_batch = b""
         self.batches_encoded = 0
@@ -208,8 +252,12 @@ class StreamEncoder:
             made = self._quotes.get(key)
             quote = quote_to_proto(feed.quote) if made is None else None
             return made or self._quotes.put(key, _said(pb2.SubscribeMarketDataResponse(quote=quote)))
+        if isinstance(piece, DepthDue):
+            book = self._books.get((feed.symbol, piece))
+            said = pb2.SubscribeMarketDataResponse(depth=depth_to_proto(feed.depth)) if book is None else None
+            return book or self._books.put((feed.symbol, piece), b"" if said is None else _said(said))
         if isinstance(piece, Bar):
-            return _said(pb2.SubscribeMarketDataResponse(bar=bar_to_proto(feed, piece, closed=True)))
+            return _said(pb2.SubscribeMarketDataResponse(bar=bar_to_proto(feed, piece)))
         if isinstance(piece, Missed):
             gap = pb2.MarketGap(
                 symbol=feed.symbol, epoch=piece.epoch, first_sequence=piece.first, last_sequence=piece.last
@@ -259,6 +307,8 @@ class StreamEncoder:
             ],
             ticks_sent=beat.sent,
             ticks_missed=beat.missed,
+            quotes_skipped=beat.quotes_skipped,
+            books_skipped=beat.books_skipped,
         )
         return _said(pb2.SubscribeMarketDataResponse(heartbeat=heartbeat))
 
@@ -276,16 +326,22 @@ class StreamEncoder:
         """See `Encoder`."""
         return ingest_pb2.IngestTicksResponse(heartbeat=ingest_pb2.IngestHeartbeat()).SerializeToString()
 
+    depth_opened = staticmethod(depth_opened)
+    depth_acknowledged = staticmethod(depth_acknowledged)
+    depth_source_beat = staticmethod(depth_source_beat)
+
 
 def _said(message: pb2.SubscribeMarketDataResponse) -> bytes:
     return message.SerializeToString()
 
 
 def _snapshot(feed: SymbolFeed, due: SnapshotDue) -> pb2.MarketSnapshot:
-    bars = [bar_to_proto(feed, bar, closed=True) for bar in feed.newest_bars(due.bars_back)]
+    line = feed.lines[due.bar_key]
+    bars = [bar_to_proto(feed, bar) for bar in line.newest(due.bars_back)]
     return pb2.MarketSnapshot(
         symbol=feed.symbol,
         quote=quote_to_proto(feed.quote),
         bars=[bar for bar in bars if bar is not None],
-        open_bar=bar_to_proto(feed, feed.open_bar, closed=False),
+        open_bar=bar_to_proto(feed, line.open_bar),
+        depth=depth_to_proto(feed.depth) if due.depth else None,
     )

@@ -9,11 +9,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from minhos_api.market.v1 import history_service_pb2 as pb2
 from minhos_api.market.v1 import provenance_pb2
-from minhos_mesh.history.domain.spans import BarSpan, Measure
 from minhos_mesh.market_data.domain.feed import Provenance
 from minhos_mesh.market_data.history import Absent, Asked, SeriesTold
 from minhos_mesh.market_data.history_workers import TicksRead
 from minhos_mesh.market_data.translate import provenance_to_proto, time_to_proto
+from minhos_mesh.runtime.bar_spans import BarSpan, Measure
 from minhos_mesh.runtime.ticks import batch_in_field
 
 BARS_PAGE: Final = 1_000
@@ -87,7 +87,7 @@ def bars_to_proto(told: Mapping[str, Any], next_page_token: str) -> pb2.GetBarsR
 
 def _bar(bar: Mapping[str, Any]) -> pb2.HistoryBar:
     return pb2.HistoryBar(
-        trading_day=bar["session"][0],
+        trading_day=bar["trading_day"],
         open_time=time_to_proto(bar["open_time_ns"]),
         close_time=time_to_proto(bar["close_time_ns"]),
         open_e9=bar["open_e9"],
@@ -98,10 +98,17 @@ def _bar(bar: Mapping[str, Any]) -> pb2.HistoryBar:
         bid_volume=bar["bid_volume"],
         ask_volume=bar["ask_volume"],
         trade_count=bar["trades"],
-        first=pb2.HistoryPosition(epoch=bar["first_epoch"], sequence=bar["first_sequence"]),
-        last=pb2.HistoryPosition(epoch=bar["last_epoch"], sequence=bar["last_sequence"]),
+        first=_position(bar["first_epoch"], bar["first_trade"]),
+        last=_position(bar["last_epoch"], bar["last_trade"]),
         closed=bar["closed"],
+        of_daily_file=bar.get("of_file", False),
+        volume_unknown=bar.get("volume_unknown", False),
+        open_interest=bar.get("open_interest"),
     )
+
+
+def _position(epoch: int, sequence: int) -> pb2.HistoryPosition | None:
+    return pb2.HistoryPosition(epoch=epoch, sequence=sequence) if epoch else None
 
 
 def days_to_proto(days: Sequence[Mapping[str, Any]], next_page_token: str) -> pb2.ListHistoryResponse:

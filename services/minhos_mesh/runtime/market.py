@@ -23,9 +23,12 @@ from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.market_updates import (
     FROM_START,
     BarClosed,
+    BarsOf,
+    DepthLevel,
     EpochChanged,
     Gap,
     Heartbeat,
+    MarketDepth,
     MarketQuote,
     MarketUpdate,
     Position,
@@ -40,10 +43,13 @@ from minhos_mesh.runtime.ticks import TickBatchView, message_or_batch
 __all__ = [
     "FROM_START",
     "BarClosed",
+    "BarsOf",
+    "DepthLevel",
     "EpochChanged",
     "Gap",
     "Heartbeat",
     "MarketClient",
+    "MarketDepth",
     "MarketKind",
     "MarketQuote",
     "MarketSubscription",
@@ -85,11 +91,14 @@ class MarketKind(Enum):
     TICKS = pb2.MARKET_DATA_KIND_TICKS
     BARS = pb2.MARKET_DATA_KIND_BARS
     QUOTES = pb2.MARKET_DATA_KIND_QUOTES
+    DEPTH = pb2.MARKET_DATA_KIND_DEPTH
 
 
 class SlowReader(Enum):
-    """What happens to a reader of ticks that falls behind."""
+    """What happens to a reader that falls behind."""
 
+    CONFLATE = pb2.SLOW_READER_CONFLATE
+    """It gets the newest; only for quotes and order books, which are given so whatever is asked for."""
     GAP = pb2.SLOW_READER_GAP
     LOSSLESS = pb2.SLOW_READER_LOSSLESS
 
@@ -124,15 +133,17 @@ class MarketClient:
         resume: Mapping[str, Position] | None = None,
         *,
         reports_progress: bool = False,
+        bars: BarsOf | None = None,
     ) -> MarketSubscription:
         """Reads symbols (all of the mesh when none is named): `async for update in market.subscribe([...])`.
 
         A symbol of `resume` goes on behind that position, `FROM_START` from the first tick; the others begin with a
         Snapshot that holds up to `bars_back` closed bars. The source of a replay waits for a lossless reader: what it
-        was given counts as done with when it asks for more, or with `reports_progress` when it says so itself.
+        was given counts as done with when it asks for more, or with `reports_progress` when it says so itself. `bars`
+        says what a bar spans; one minute when it is None.
         """
         channel = self._clients.channel(CONTRACT)
-        return MarketSubscription(channel, symbols, kinds, policy, bars_back, resume or {}, reports_progress)
+        return MarketSubscription(channel, symbols, kinds, policy, bars_back, resume or {}, reports_progress, bars)
 
 
 class MarketSubscription:
@@ -150,6 +161,7 @@ class MarketSubscription:
         bars_back: int,
         resume: Mapping[str, Position],
         reports_progress: bool = False,
+        bars: BarsOf | None = None,
     ) -> None:
         self.reconnects = 0
         """How often the stream was opened again."""
@@ -160,6 +172,7 @@ class MarketSubscription:
         )
         self._symbols = tuple(symbols)
         self._kinds, self._policy, self._bars_back = frozenset(kinds), policy, bars_back
+        self._bars = bars
         self._positions = dict(resume)
         self._bars_through = dict(resume)
         self._done_through: dict[str, Position] = {}
@@ -248,15 +261,16 @@ class MarketSubscription:
             for symbol, position in places.items()
             if not symbols or symbol in symbols
         ]
-        return pb2.SubscribeMarketDataRequest(
-            subscribe=pb2.MarketSubscription(
-                symbols=symbols,
-                kinds=[kind.value for kind in sorted(self._kinds, key=lambda kind: int(kind.value))],
-                slow_reader=self._policy.value,
-                bars_back=self._bars_back,
-                resume_after=resume,
-            )
+        wanted = pb2.MarketSubscription(
+            symbols=symbols,
+            kinds=[kind.value for kind in sorted(self._kinds, key=lambda kind: int(kind.value))],
+            slow_reader=self._policy.value,
+            bars_back=self._bars_back,
+            resume_after=resume,
         )
+        if self._bars is not None:
+            self._bars.say(wanted)
+        return pb2.SubscribeMarketDataRequest(subscribe=wanted)
 
     def _behind(self, symbol: str) -> Position:
         """Where to resume: behind the last bar where bars are read, for its ticks are known to be double and no bar is lost."""

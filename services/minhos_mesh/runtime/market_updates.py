@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import NamedTuple
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from minhos_api.market.v1 import depth_pb2, quote_pb2
+from minhos_api.market.v1 import history_service_pb2 as history_pb2
 from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
-from minhos_api.market.v1 import quote_pb2
+from minhos_mesh.runtime.bar_spans import BarSpan, Measure
 from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.ticks import TickBatchView
 
@@ -23,6 +26,23 @@ class Position(NamedTuple):
 
 FROM_START = Position(0, 0)
 """Resume after it to read the current epoch from its first tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class BarsOf:
+    """Which bars a reader wants."""
+
+    span: BarSpan
+    always_open: bool | None = None
+    """True: days in UTC are sessions; False: those of the exchange; None: days for SIMULATED data, else the exchange's."""
+
+    def say(self, wanted: pb2.MarketSubscription) -> None:
+        """Says it in the contract."""
+        setattr(wanted.bar_span, str(self.span.measure), self.span.size)
+        if self.always_open is not None:
+            wanted.bar_sessions = (
+                history_pb2.SESSION_RULE_ALWAYS_OPEN if self.always_open else history_pb2.SESSION_RULE_EXCHANGE
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +77,35 @@ class BarClosed:
 
     @property
     def closing_sequence(self) -> int:
-        """The tick that closed it, the first one of a later span."""
-        return self.bar.last_sequence + 1
+        """The tick that closed it: the first one of a later span, or the trade that filled it."""
+        return self.bar.closing_sequence
+
+
+class DepthLevel(NamedTuple):
+    """One price of one side of an order book: 1e-9 units, contracts, orders where the source says."""
+
+    price_e9: int
+    size: int
+    orders: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MarketDepth:
+    """An order book, whole: it replaces the one before. Times in ns since the epoch, absent is None."""
+
+    symbol: str
+    epoch: int
+    """Generation of the source of books, which is not the one of the ticks."""
+    sequence: int
+    """Number of the book; numbers in between are books that were passed over."""
+    provenance: int
+    """Value of the contract's enum Provenance."""
+    event_time_ns: int | None
+    receive_time_ns: int
+    bids: tuple[DepthLevel, ...]
+    """The highest first, at most ten."""
+    asks: tuple[DepthLevel, ...]
+    """The lowest first, at most ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +121,8 @@ class Snapshot:
     bars: tuple[Bar, ...]
     """Closed bars, the oldest first."""
     open_bar: Bar | None
+    depth: MarketDepth | None = None
+    """The newest order book, where it is read and there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +153,13 @@ class Heartbeat:
     """Newest position of each symbol."""
     ticks_sent: int
     ticks_missed: int
+    quotes_skipped: int = 0
+    """Changes of last values that were passed over for newer ones."""
+    books_skipped: int = 0
+    """Order books that were passed over for newer ones."""
 
 
-MarketUpdate = TickBatchView | BarClosed | MarketQuote | Snapshot | Gap | EpochChanged | Heartbeat
+MarketUpdate = TickBatchView | BarClosed | MarketQuote | MarketDepth | Snapshot | Gap | EpochChanged | Heartbeat
 
 
 def time_ns(time: Timestamp) -> int:
@@ -141,6 +194,7 @@ def bar_of(message: quote_pb2.Bar) -> Bar:
     """One bar."""
     return Bar(
         open_time_ns=time_ns(message.open_time),
+        close_time_ns=time_ns(message.close_time),
         open_e9=message.open_e9,
         high_e9=message.high_e9,
         low_e9=message.low_e9,
@@ -151,8 +205,43 @@ def bar_of(message: quote_pb2.Bar) -> Bar:
         trades=message.trade_count,
         first_sequence=message.first_sequence,
         last_sequence=message.last_sequence,
-        interval_ns=message.interval_seconds * 1_000_000_000,
+        span=span_of(message),
+        trading_day=date.fromisoformat(message.trading_day),
+        first_trade=message.first_trade_sequence,
+        last_trade=message.last_trade_sequence,
+        first_epoch=message.epoch,
+        last_epoch=message.epoch,
+        closing_sequence=message.closing_sequence,
+        closed=message.closed,
     )
+
+
+def span_of(message: quote_pb2.Bar) -> BarSpan:
+    """What a bar spans."""
+    if message.interval_seconds:
+        return BarSpan(Measure.SECONDS, message.interval_seconds)
+    if message.interval_trades:
+        return BarSpan(Measure.TRADES, message.interval_trades)
+    return BarSpan(Measure.VOLUME, message.interval_volume)
+
+
+def depth_of(message: depth_pb2.Depth) -> MarketDepth:
+    """An order book."""
+    return MarketDepth(
+        symbol=message.symbol,
+        epoch=message.epoch,
+        sequence=message.sequence,
+        provenance=message.provenance,
+        event_time_ns=time_ns(message.event_time) if message.HasField("event_time") else None,
+        receive_time_ns=time_ns(message.receive_time),
+        bids=tuple(map(_level_of, message.bids)),
+        asks=tuple(map(_level_of, message.asks)),
+    )
+
+
+def _level_of(message: depth_pb2.DepthLevel) -> DepthLevel:
+    orders = message.order_count if message.HasField("order_count") else None
+    return DepthLevel(message.price_e9, message.size, orders)
 
 
 def snapshot_of(message: pb2.MarketSnapshot) -> Snapshot:
@@ -165,6 +254,7 @@ def snapshot_of(message: pb2.MarketSnapshot) -> Snapshot:
         quote=quote,
         bars=tuple(bar_of(bar) for bar in message.bars),
         open_bar=bar_of(message.open_bar) if message.HasField("open_bar") else None,
+        depth=depth_of(message.depth) if message.HasField("depth") else None,
     )
 
 
@@ -176,6 +266,8 @@ def update_of(message: pb2.SubscribeMarketDataResponse) -> MarketUpdate | None:
         return BarClosed(bar.symbol, bar.epoch, bar.provenance, bar_of(bar))
     if kind == "quote":
         return quote_of(message.quote)
+    if kind == "depth":
+        return depth_of(message.depth)
     if kind == "snapshot":
         return snapshot_of(message.snapshot)
     if kind == "gap":
@@ -186,5 +278,12 @@ def update_of(message: pb2.SubscribeMarketDataResponse) -> MarketUpdate | None:
     if kind == "heartbeat":
         beat = message.heartbeat
         newest = {position.symbol: position_of(position) for position in beat.newest}
-        return Heartbeat(time_ns(beat.send_time), newest, beat.ticks_sent, beat.ticks_missed)
+        return Heartbeat(
+            time_ns(beat.send_time),
+            newest,
+            beat.ticks_sent,
+            beat.ticks_missed,
+            beat.quotes_skipped,
+            beat.books_skipped,
+        )
     return None

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from minhos_mesh.sierra_client.inotify import FolderWatch, WatchUnavailable
 
-DEFAULT_POLL_S = 0.05
+DEFAULT_POLL_S = 0.01
+"""So short that a tick of such a mount is delivered within 20 ms; a look takes some 30 us."""
 DEFAULT_SAFETY_POLL_S = 1.0
 
 

@@ -54,13 +54,17 @@ class DailyFile:
 
 def read_daily(path: Path) -> DailyFile:
     """Reads a file. Raises ScidMissing, ScidForbidden, ScidIncomplete, ScidMalformed or ScidError by its name."""
+    return parse_daily(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a file that can be one of daily bars. Raises as `read_daily`."""
     with told_errors(path, "read"):
         if path.stat().st_size > LARGEST_FILE:
             raise ScidMalformed(
                 f"{path} has {path.stat().st_size} bytes: a file of daily bars has at most {LARGEST_FILE}"
             )
-        data = path.read_bytes()
-    return parse_daily(data, str(path))
+        return path.read_bytes()
 
 
 def parse_daily(data: bytes, name: str) -> DailyFile:

@@ -57,6 +57,25 @@ def test_import_list_verify_and_export_go_together(tmp_path: Path, file: Path) -
     assert json.loads(result.stdout)["rows"] == 24
 
 
+def test_daily_bars_are_imported_listed_verified_and_exported(tmp_path: Path) -> None:
+    file = tmp_path / "NQZ24-CME.dly"
+    file.write_text("Date,Open,High,Low,Close,Volume\n2024/10/03,1,2,1,1.5,7\n2024/10/04,2,3,1,2.5,9\n2024/10/05,x\n")
+    shown = minhos(tmp_path, "import", file)
+    assert shown.stdout.split("\n")[1].split() == ["NQZ24-CME.dly", "NQZ24-CME", "DELAYED", "3", "2", "0", "1", "NO_BAR"]
+    assert "NQZ24-CME.dly: line 4: has 2 columns" in shown.stdout
+    (again,) = told(minhos(tmp_path, "import", file, "--json"))
+    assert (again["added"], again["known"], again["refused"]) == (0, 2, 1)
+    (held,) = told(minhos(tmp_path, "list", "--json"))
+    assert (held["daily_bars"], held["first_day"], held["last_day"]) == (2, "2024-10-03", "2024-10-04")
+    assert "2024-10-03  2024-10-04" in minhos(tmp_path, "list").stdout
+    (verified,) = told(minhos(tmp_path, "verify", "--json"))
+    assert (verified["files"], verified["problems"]) == (1, [])
+    out = tmp_path / "bars.csv"
+    assert "2 bars of 1d" in minhos(tmp_path, "export", "NQZ24-CME", "--out", out, "--bars", "1d").stdout
+    with out.open() as lines:
+        assert [row["close"] for row in csv.DictReader(lines)] == ["1.500000000", "2.500000000"]
+
+
 def test_a_broken_file_is_named_and_ends_with_1(tmp_path: Path, file: Path) -> None:
     minhos(tmp_path, "import", file)
     (broken, *_) = sorted((tmp_path / "mesh" / "history").rglob("*.parquet"))
@@ -81,7 +100,7 @@ def test_what_lies_beside_a_marker_is_simulated(tmp_path: Path, file: Path) -> N
         (["import", "{file}", "--provenance", "live"], "allowed are delayed, replay, simulated"),
         (["import", "{file}", "{file}", "--symbol", "ESZ24-CME"], "--symbol goes with one file"),
         (["import", "nowhere/NQZ24-CME.scid"], "does not exist"),
-        (["import", "{file}.txt"], "is no .scid file"),
+        (["import", "{file}.txt"], "is neither a .scid file"),
         (["import", "{file}", "--symbol", "QQZ24-CME"], "'QQ' is unknown"),
         (["list", "--provenance", "true"], "allowed are live, delayed, replay, simulated"),
         (["export", "ESZ24-CME", "--out", "x.csv"], "no history of ESZ24-CME is held"),

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
+from pathlib import Path
+
+from minhos_mesh.history.domain.rows import Rows, joined
 from minhos_mesh.history.domain.series import Series
+from minhos_mesh.history.packing import Written, put_day
+from minhos_mesh.history.parquet import DayFile
+from minhos_mesh.history.places import HistoryPlaces
 from minhos_mesh.runtime.tick_layout import TickArray, TickFlag, TickKind, TradeSide, new_ticks
 
 NS = 1_000_000_000
@@ -25,6 +32,18 @@ def ticks_at(times_ns: list[int], first_price: int = 80_000, receive_ns: int | N
         ticks[place]["kind"] = TickKind.TRADE
         ticks[place]["side"] = TradeSide.BUY if place % 2 else TradeSide.SELL
     return ticks
+
+
+def put(places: HistoryPlaces, series: Series, day: date, rows: Rows) -> Written:
+    """Rows of one generation into the file of a day."""
+    written = Written()
+    put_day(places, series, day, int(rows.epoch[0]), [rows], written)
+    return written
+
+
+def rows_of_day(path: Path) -> Rows:
+    with DayFile(path) as file:
+        return joined(list(file.rows()))
 
 
 def ticks_every(step_ns: int, count: int, start_ns: int = FIRST_NS) -> TickArray:

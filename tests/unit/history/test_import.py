@@ -17,14 +17,14 @@ from tests.unit.history.making import DAY_NS, FIRST_NS, NS
 
 from minhos_mesh.history.archive import Archive
 from minhos_mesh.history.asking import BarsWanted, Bookmark, SessionRule, bars, days_held
-from minhos_mesh.history.domain.bars import HistoryBar
 from minhos_mesh.history.domain.series import HistoryError, Series
-from minhos_mesh.history.domain.spans import parse_span
 from minhos_mesh.history.domain.validation import Reason, Rules
 from minhos_mesh.history.importing import import_scid
-from minhos_mesh.history.parquet import read_day
+from minhos_mesh.history.parquet import read_info
 from minhos_mesh.history.places import HistoryPlaces
 from minhos_mesh.history.verifying import verify
+from minhos_mesh.runtime.bar_spans import parse_span
+from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, Records, empty_records
 from minhos_mesh.sierra_files.reader import read_scid
 from minhos_mesh.sierra_files.writer import ScidWriter
@@ -109,7 +109,7 @@ def pages_join_to_the_whole(places: HistoryPlaces, series: Series) -> None:
     whole = bars(places, series, wanted)
     assert (whole.rule, whole.outside, whole.next) == (SessionRule.EXCHANGE, 172, None)
     assert sum(bar.trades for bar in whole.bars) == 48_737 - 172
-    paged: list[HistoryBar] = []
+    paged: list[Bar] = []
     bookmark: Bookmark | None = None
     while True:
         page = bars(places, series, replace(wanted, limit=301, bookmark=bookmark))
@@ -144,7 +144,7 @@ def test_a_killed_import_leaves_whole_files_and_is_repeated_to_the_same(places: 
         child.send_signal(signal.SIGKILL)
         child.communicate()
         for day in places.days(SERIES):
-            assert len(read_day(places.day(SERIES, day))) == count // days
+            assert read_info(places.day(SERIES, day)).rows == count // days
         found = verify(places, SERIES)
         assert found.problems == []
         seen.add(found.files)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.history.making import FIRST_NS, SERIES, ticks_every
+from tests.unit.history.making import FIRST_NS, SERIES, put, ticks_every
 
 from minhos_mesh.history.domain.rows import Rows
-from minhos_mesh.history.packing import Written, put_day
 from minhos_mesh.history.places import HistoryPlaces
 
 STEP_NS = 43_200_000_000_001
@@ -21,7 +20,7 @@ STEP_NS = 43_200_000_000_001
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     places = HistoryPlaces(tmp_path_factory.mktemp("history"))
     for number, rows in Rows.run(2**63 + 5, 1, ticks_every(STEP_NS, 40)).days():
-        put_day(places, SERIES, date.fromordinal(719_163 + number), rows, Written())
+        put(places, SERIES, date.fromordinal(719_163 + number), rows)
     return places.ticks
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.history.making import FIRST_NS, NS, SERIES, ticks_at, ticks_every
+from tests.unit.history.making import FIRST_NS, NS, SERIES, put, rows_of_day, ticks_at, ticks_every
 
 from minhos_mesh.history.archive import Archive, Chunk, best_series
 from minhos_mesh.history.domain.ranges import Ranges
 from minhos_mesh.history.domain.rows import Rows, merged
 from minhos_mesh.history.domain.series import NotHeld, Series
 from minhos_mesh.history.journal import JournalWriter, held_of, runs_of, seal_all
-from minhos_mesh.history.packing import Written, expire, pack, put_day
-from minhos_mesh.history.parquet import FileBroken, read_day, read_info, write_day
+from minhos_mesh.history.packing import expire, pack
+from minhos_mesh.history.parquet import FileBroken, read_info
 from minhos_mesh.history.places import HistoryBusy, HistoryPlaces, locked
 from minhos_mesh.history.verifying import Gap, verify
 from minhos_mesh.runtime.tick_layout import TICK_BYTES, TickArray
@@ -53,8 +53,8 @@ def test_a_day_is_read_as_it_was_written_with_what_is_absent(places: HistoryPlac
     ticks["flags"][::7] &= ~np.uint32(1 | 2)
     ticks["flags"][::3] |= np.uint32(64)
     rows = Rows.run(2**63 + 11, 5, ticks)
-    write_day(places.day(SERIES, DAY), SERIES, rows)
-    back = read_day(places.day(SERIES, DAY))
+    put(places, SERIES, DAY, rows)
+    back = rows_of_day(places.day(SERIES, DAY))
     absent = (ticks["flags"] & 1) == 0
     assert (back.epoch == rows.epoch).all()
     assert (back.sequence == rows.sequence).all()
@@ -173,7 +173,7 @@ def test_verify_finds_each_kind_of_damage_and_names_the_file(places: HistoryPlac
 def test_series_never_mix(places: HistoryPlaces) -> None:
     live = Series("LIVE", SERIES.symbol)
     for series in (SERIES, live):
-        put_day(places, series, DAY, Rows.run(1, 1, ticks_every(NS, 3)), Written())
+        put(places, series, DAY, Rows.run(1, 1, ticks_every(NS, 3)))
     held = places.series()
     assert held == [live, SERIES]
     assert best_series(held, SERIES.symbol, None, None) == live
@@ -190,7 +190,7 @@ def test_only_what_was_invented_is_removed_when_it_is_old(places: HistoryPlaces)
 
     delayed = Series("DELAYED", SERIES.symbol)
     for series in (SERIES, delayed):
-        put_day(places, series, DAY, Rows.run(1, 1, ticks_every(NS, 3)), Written())
+        put(places, series, DAY, Rows.run(1, 1, ticks_every(NS, 3)))
         os.utime(places.day(series, DAY), (0, 0))
     assert (expire(places, SERIES, 0), expire(places, delayed, 1), expire(places, SERIES, 1)) == (0, 0, 1)
     assert places.series() == [delayed]

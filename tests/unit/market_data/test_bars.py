@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,13 +32,21 @@ class _Slow:
     minute: int | None = None
     trades: list[tuple[int, int, int]] = field(default_factory=list)
     sequences: list[int] = field(default_factory=list)
+    traded: list[int] = field(default_factory=list)
 
-    def bar(self) -> Bar | None:
+    def bar(self, closing: int = 0) -> Bar | None:
         if not self.trades or self.minute is None:
             return None
         prices = [price for price, _, _ in self.trades]
+        day = datetime.fromtimestamp(self.minute * 60, UTC).date()
         return Bar(
             open_time_ns=self.minute * MINUTE_NS,
+            close_time_ns=(self.minute + 1) * MINUTE_NS,
+            trading_day=day,
+            first_trade=self.traded[0],
+            last_trade=self.traded[-1],
+            closing_sequence=closing,
+            closed=closing > 0,
             open_e9=prices[0],
             high_e9=max(prices),
             low_e9=min(prices),
@@ -52,13 +61,14 @@ class _Slow:
 
     def tick(self, sequence: int, time_ns: int, trade: tuple[int, int, int] | None) -> None:
         if time_ns // MINUTE_NS != self.minute:
-            finished = self.bar()
+            finished = self.bar(sequence)
             if finished is not None:
                 self.done.append(finished)
-            self.minute, self.trades, self.sequences = time_ns // MINUTE_NS, [], []
+            self.minute, self.trades, self.sequences, self.traded = time_ns // MINUTE_NS, [], [], []
         self.sequences.append(sequence)
         if trade is not None:
             self.trades.append(trade)
+            self.traded.append(sequence)
 
 
 def _array(rows: list[tuple[int, int, int, int, int, bool]]) -> TickArray:

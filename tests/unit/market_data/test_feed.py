@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minhos_mesh.history.domain.validation import Rules
+from minhos_mesh.market_data.domain.bar_lines import MINUTES
 from minhos_mesh.market_data.domain.feed import (
     PositionMismatch,
     Provenance,
@@ -159,7 +160,7 @@ def test_real_trades_are_all_counted_and_their_bars_hold_their_volume() -> None:
     feed.ingest(ticks, 1, 0)
     assert (feed.read, feed.sequence, feed.rejected) == (48_737, 48_736, {"NON_POSITIVE_PRICE": 1})
     assert feed.open_bar is not None
-    bars = [*feed.newest_bars(feed.bars_closed), feed.open_bar]
+    bars = [*feed.lines[MINUTES].newest(feed.bars_closed), feed.open_bar]
     assert sum(bar.volume for bar in bars) == feed.last.volume
     assert sum(bar.trades for bar in bars) == feed.sequence
     assert all(one.last_sequence + 1 == two.first_sequence for one, two in itertools.pairwise(bars))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minhos_mesh.history.domain.validation import Rules
+from minhos_mesh.market_data.domain.bar_lines import MINUTES
 from minhos_mesh.market_data.domain.feed import Provenance, Source, SymbolFeed
 from minhos_mesh.market_data.domain.reading import (
     CHUNK_TICKS,
@@ -208,7 +209,7 @@ def test_a_bar_follows_the_batch_with_the_tick_that_closed_it() -> None:
     pieces = _all(reader)
     bars = [piece for piece in pieces if isinstance(piece, Bar)]
     assert pieces[0] == TickRange(7, 1, 7)
-    assert [bar.last_sequence for bar in bars] == [bar.last_sequence for bar in feed.bars]
+    assert [bar.last_sequence for bar in bars] == [bar.last_sequence for bar in feed.lines[MINUTES].bars]
     assert len(bars) == 2
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from minhos_mesh.history.domain.generations import Run
-from minhos_mesh.history.domain.sessions import DAY_NS
 from minhos_mesh.runtime.tick_layout import FIELDS, TICK, TICK_BYTES, TickArray, new_ticks
+from minhos_mesh.runtime.trading_sessions import DAY_NS
 
 Ints = npt.NDArray[np.int64]
 Epochs = npt.NDArray[np.uint64]
@@ -89,12 +89,33 @@ class Rows:
         cuts = (np.flatnonzero(breaks) + 1).tolist()
         return list(zip([0, *cuts], [*cuts, len(self)], strict=True))
 
-    def digest(self) -> str:
-        """A checksum of all values, whatever the file around them looks like."""
-        hashed = hashlib.blake2b(digest_size=16)
-        for column in (self.epoch, self.sequence, *(self.ticks[name] for name, _, _ in FIELDS)):
-            hashed.update(np.ascontiguousarray(column).tobytes())
-        return hashed.hexdigest()
+
+class Digest:
+    """A checksum of all values of rows, whatever the file around them looks like and however they were cut."""
+
+    def __init__(self) -> None:
+        self._columns = [hashlib.blake2b(digest_size=16) for _ in range(2 + len(FIELDS))]
+
+    def add(self, rows: Rows) -> None:
+        """Takes the rows that follow."""
+        for hashed, column in zip(self._columns, _columns(rows), strict=True):
+            hashed.update(np.ascontiguousarray(column).view(np.uint8).data)
+
+    def text(self) -> str:
+        """The checksum of all that was added."""
+        return hashlib.blake2b(b"".join(each.digest() for each in self._columns), digest_size=16).hexdigest()
+
+
+def former_digest(rows: Rows) -> str:
+    """The checksum of files of format 1, for which all rows of a day must be in memory."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for column in _columns(rows):
+        hashed.update(np.ascontiguousarray(column).tobytes())
+    return hashed.hexdigest()
+
+
+def _columns(rows: Rows) -> Iterator[npt.NDArray[Any]]:
+    yield from (rows.epoch, rows.sequence, *(rows.ticks[name] for name, _, _ in FIELDS))
 
 
 @dataclass(frozen=True, slots=True)

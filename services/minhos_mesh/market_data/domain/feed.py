@@ -3,43 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 
 from minhos_mesh.history.domain.validation import Reason, Rules, judge, reason_of
+from minhos_mesh.market_data.domain.bar_lines import MINUTES, BarKey, BarLine
+from minhos_mesh.market_data.domain.depth import DepthFeed
 from minhos_mesh.market_data.domain.last_values import LastValues
 from minhos_mesh.market_data.domain.ring import TickRing
-from minhos_mesh.runtime.bars import Bar, BarBuilder
-from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray, ticks_from
+from minhos_mesh.market_data.domain.source import Provenance, ProvenanceRefused, Source, SourceConflict
+from minhos_mesh.runtime.bars import Bar
+from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray
+from minhos_mesh.runtime.trading_sessions import Sessions
+
+__all__ = [
+    "FEW",
+    "RING_TICKS",
+    "Ingested",
+    "LastQuote",
+    "PositionMismatch",
+    "Provenance",
+    "ProvenanceRefused",
+    "Source",
+    "SourceConflict",
+    "SymbolFeed",
+    "epoch_of",
+]
 
 RING_TICKS = 262_144
-BARS_KEPT = 10_000
 FEW = 16
 """Up to so many ticks are taken one by one, which is faster and gives the same."""
-
-
-class Provenance(IntEnum):
-    """Where market data comes from."""
-
-    LIVE = 1
-    DELAYED = 2
-    REPLAY = 3
-    SIMULATED = 4
-
-
-class SourceConflict(Exception):
-    """Expected: another source feeds the symbol, or another stream of the same source took the place of this one."""
-
-    def __init__(self, symbol: str, source: Source, held: Source, why: str) -> None:
-        self.symbol, self.source, self.epoch = symbol, source.name, source.epoch
-        self.held, self.held_epoch = held.name, held.epoch
-        super().__init__(
-            f"{symbol} is fed by {held.name} (epoch {held.epoch}): {source.name} (epoch {source.epoch}) {why}"
-        )
 
 
 class PositionMismatch(Exception):
@@ -48,27 +44,6 @@ class PositionMismatch(Exception):
     def __init__(self, symbol: str, field: str, seen: object, allowed: object, why: str) -> None:
         self.symbol, self.field, self.seen, self.allowed = symbol, field, seen, allowed
         super().__init__(f"{field} of {symbol} is {seen}: allowed is {allowed}, {why}")
-
-
-class ProvenanceRefused(Exception):
-    """Expected: a source changed its provenance without a new epoch."""
-
-    def __init__(self, symbol: str, source: Source, held: Provenance) -> None:
-        self.symbol, self.source, self.epoch = symbol, source.name, source.epoch
-        self.field, self.seen, self.allowed = "open.provenance", source.provenance.name, held.name
-        super().__init__(
-            f"source {source.name} of {symbol} was {held.name} and now says {source.provenance.name} under the same "
-            f"epoch {source.epoch}: a new provenance needs a new epoch"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Who feeds a symbol with which generation of data."""
-
-    name: str
-    provenance: Provenance
-    epoch: int
 
 
 class Ingested(NamedTuple):
@@ -110,8 +85,13 @@ class SymbolFeed:
         self.source: Source | None = None
         self.epoch: int | None = None
         """None until the first record of a generation has come."""
+        self.exchange: Sessions | None = None
+        """Sessions of its exchange, where somebody asked for bars by them."""
         self.ring = TickRing(capacity)
+        self.depth = DepthFeed(symbol, rules.tick_e9)
+        """Its order book, which has a source and generations of its own."""
         self._rules = rules
+        self._lines = {MINUTES: BarLine(MINUTES.span, self.sessions(MINUTES))}
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -122,10 +102,10 @@ class SymbolFeed:
         self.read = 0
         self.rejected: dict[Reason, int] = {}
         self.last = LastValues()
-        self.bars: deque[Bar] = deque()
-        self.bars_closed = 0
-        """Bars closed within this epoch; the newest of `bars` is number `bars_closed` - 1."""
-        self._builder = BarBuilder()
+        for key, former in list(self._lines.items()):
+            self._lines[key] = fresh = BarLine(key.span, self.sessions(key))
+            fresh.users = former.users
+        self._minutes = self._lines[MINUTES]
 
     @property
     def provenance(self) -> Provenance | None:
@@ -146,8 +126,32 @@ class SymbolFeed:
 
     @property
     def open_bar(self) -> Bar | None:
-        """The bar that is being built."""
-        return self._builder.open_bar
+        """The bar of a minute that is being built."""
+        return self._minutes.open_bar
+
+    @property
+    def bars_closed(self) -> int:
+        """Bars of a minute closed within this epoch."""
+        return self._minutes.closed
+
+    @property
+    def lines(self) -> Mapping[BarKey, BarLine]:
+        """Bars of every span that somebody reads, and those of a minute."""
+        return self._lines
+
+    def sessions(self, key: BarKey) -> Sessions:
+        """The sessions that a reader of bars means."""
+        return key.sessions(simulated=self.provenance is Provenance.SIMULATED, exchange=self.exchange)
+
+    def begin_line(self, key: BarKey, line: BarLine) -> None:
+        """Builds these bars too from now on; the line has been told all ticks up to the newest."""
+        self._lines[key] = line
+
+    def give_up_lines(self) -> None:
+        """Builds no more what nobody reads."""
+        for key, line in list(self._lines.items()):
+            if key != MINUTES and not line.users:
+                del self._lines[key]
 
     def open(self, source: Source) -> int:
         """Takes a source; returns the position after which it is to send. Another generation begins anew.
@@ -196,16 +200,18 @@ class SymbolFeed:
                 return Ingested(first, first - 1, ())
         self.ring.append(ticks)
         self.last.add(ticks, self.ring.newest)
-        closed = self._builder.add(ticks, first)
-        if closed:
-            self._keep(closed)
-        return Ingested(first, self.ring.newest, tuple(closed))
+        return Ingested(first, self.ring.newest, self._build(ticks, first))
+
+    def _build(self, ticks: TickArray, first: int) -> tuple[Bar, ...]:
+        epoch, oldest = self.epoch or 0, self.ring.oldest
+        closed = {key: line.add(ticks, first, oldest, epoch) for key, line in self._lines.items()}
+        return tuple(closed[MINUTES])
 
     def _stamped(self, ticks: TickArray, wall_ns: int) -> TickArray:
         received = ticks["receive_time_ns"]
         if received.all():
             return ticks
-        stamped = ticks_from(ticks)
+        stamped = np.frombuffer(bytearray(ticks.tobytes()), TICK)
         now = ticks["event_time_ns"] if self.provenance is Provenance.REPLAY else wall_ns
         stamped["receive_time_ns"] = np.where(received == 0, now, received)
         return stamped
@@ -225,11 +231,13 @@ class SymbolFeed:
             return Ingested(sequence, sequence - 1, ())
         self.ring.append_wire(wire)
         self.last.add_one(row, sequence)
-        closed = self._builder.add_one(row, sequence)
-        if closed is None:
-            return Ingested(sequence, sequence, ())
-        self._keep([closed])
-        return Ingested(sequence, sequence, (closed,))
+        epoch = self.epoch or 0
+        told: tuple[Bar, ...] = ()
+        for line in self._lines.values():
+            if closed := line.builder.add_one(row, sequence, epoch):
+                line.keep(closed, self.ring.oldest)
+                told = tuple(closed) if line is self._minutes else told
+        return Ingested(sequence, sequence, told)
 
     def _new_records(self, ticks: TickArray, position: int) -> TickArray:
         if self.position == 0 and self.epoch is None and self.source is not None:
@@ -245,33 +253,3 @@ class SymbolFeed:
                 self.symbol, "batch.first_sequence", position, allowed, "or records in between would be missing"
             )
         return ticks[self.position + 1 - position :]
-
-    def _keep(self, closed: list[Bar]) -> None:
-        self.bars.extend(closed)
-        self.bars_closed += len(closed)
-        oldest = self.ring.oldest
-        while len(self.bars) > BARS_KEPT and self.bars[0].last_sequence + 1 < oldest:
-            self.bars.popleft()
-
-    def bar_number_after(self, sequence: int) -> int:
-        """Number of the first bar that was closed by a tick behind `sequence`."""
-        number = self.bars_closed
-        for bar in reversed(self.bars):
-            if bar.last_sequence + 1 <= sequence:
-                break
-            number -= 1
-        return number
-
-    def bars_from(self, number: int) -> list[Bar]:
-        """Closed bars from a number on, the oldest first; those that are no longer kept are left out."""
-        start = max(0, number - (self.bars_closed - len(self.bars)))
-        return [self.bars[index] for index in range(start, len(self.bars))] if start < len(self.bars) else []
-
-    @property
-    def oldest_bar(self) -> int:
-        """Number of the oldest bar kept."""
-        return self.bars_closed - len(self.bars)
-
-    def newest_bars(self, count: int) -> list[Bar]:
-        """Up to `count` newest closed bars, the oldest first."""
-        return self.bars_from(max(0, self.bars_closed - count)) if count > 0 else []

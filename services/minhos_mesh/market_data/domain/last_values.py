@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from minhos_mesh.runtime.tick_layout import TickArray, TickFlag, TickKind
 
@@ -50,22 +52,24 @@ class LastValues:
             self.ask_size = row[17] if flags & 32 else None
 
     def _add_many(self, ticks: TickArray) -> None:
-        flags = ticks["flags"]
+        flags, kinds = ticks["flags"], ticks["kind"]
         self.event_time_ns = int(ticks["event_time_ns"][-1])
-        trades = np.flatnonzero(ticks["kind"] == _TRADE)
-        if trades.size:
-            last = ticks[int(trades[-1])]
+        if kinds[-1] == _TRADE or (kinds == _TRADE).any():
+            last = ticks[_newest(kinds, _TRADE)]
             self.last_price_e9 = int(last["price_e9"])
             self.last_size = int(last["size"]) if last["flags"] & _SIZE else None
-            sizes = ticks["size"][trades].astype(np.int64)
-            self.volume += int(sizes[(flags[trades] & _SIZE) != 0].sum())
-        bids = np.flatnonzero(flags & 4)
-        if bids.size:
-            last = ticks[int(bids[-1])]
+            sized = (kinds == _TRADE) & ((flags & _SIZE) != 0)
+            self.volume += int(ticks["size"].sum(dtype=np.int64, where=sized))
+        if flags[-1] & 4 or (flags & 4).any():
+            last = ticks[_newest(flags & 4, 4)]
             self.bid_e9 = int(last["bid_e9"])
             self.bid_size = int(last["bid_size"]) if last["flags"] & 16 else None
-        asks = np.flatnonzero(flags & 8)
-        if asks.size:
-            last = ticks[int(asks[-1])]
+        if flags[-1] & 8 or (flags & 8).any():
+            last = ticks[_newest(flags & 8, 8)]
             self.ask_e9 = int(last["ask_e9"])
             self.ask_size = int(last["ask_size"]) if last["flags"] & 32 else None
+
+
+def _newest(values: npt.NDArray[Any], wanted: int) -> int:
+    """Index of the last one that is as wanted; there is one."""
+    return -1 if values[-1] == wanted else int(np.flatnonzero(values == wanted)[-1])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from minhos_mesh.market_data.domain.bar_lines import MINUTES, BarKey, BarLine
 from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
 from minhos_mesh.runtime.bars import Bar
 
@@ -43,8 +44,10 @@ class Wants:
     ticks: bool = True
     bars: bool = False
     quotes: bool = False
+    depth: bool = False
     lossless: bool = False
     bars_back: int = 0
+    bar_key: BarKey = MINUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,9 @@ class SnapshotDue:
     """Where the symbol stands, with up to `bars_back` closed bars."""
 
     bars_back: int
+    bar_key: BarKey = MINUTES
+    depth: bool = False
+    """Whether the order book belongs to it."""
 
 
 class TickRange(NamedTuple):
@@ -94,7 +100,15 @@ class QuoteDue:
     sequence: int
 
 
-Piece = EpochBegan | SnapshotDue | TickRange | Missed | QuoteDue | Bar
+@dataclass(frozen=True, slots=True)
+class DepthDue:
+    """The newest order book, which is that of this generation and sequence."""
+
+    epoch: int
+    sequence: int
+
+
+Piece = EpochBegan | SnapshotDue | TickRange | Missed | QuoteDue | DepthDue | Bar
 
 
 class SymbolReader:
@@ -117,14 +131,31 @@ class SymbolReader:
         self._entered = False
         self._next_bar = 0
         self._bars_behind = 0
+        self._bars_told = 0
+        """The tick that closed the last bar given."""
         self._quote_sequence = 0
+        self._book_told = DepthDue(0, 0)
+        self.quotes_skipped = 0
+        """Changes of the last values that were passed over."""
+        self.books_skipped = 0
         self._snapshot_due = resume is None
         self._refuse_lossless()
         if resume is not None:
             self._stand_behind(resume)
         elif feed.epoch is not None:
             self._epoch, self._entered = feed.epoch, True
-            self.sequence, self._next_bar = feed.sequence, feed.bars_closed
+            self.sequence = self._bars_told = feed.sequence
+            self._next_bar = self._line.closed
+        self._line.users.add(self)
+
+    @property
+    def _line(self) -> BarLine:
+        return self.feed.lines[self.wants.bar_key]
+
+    def close(self) -> None:
+        """Reads no more."""
+        self._line.users.discard(self)
+        self.feed.give_up_lines()
 
     def _refuse_lossless(self) -> None:
         provenance = self.feed.provenance
@@ -133,18 +164,17 @@ class SymbolReader:
 
     def _stand_behind(self, resume: Position) -> None:
         feed = self.feed
-        self.sequence = self._bars_behind = resume.sequence
+        self.sequence = self._bars_behind = self._bars_told = resume.sequence
         if feed.epoch is None or feed.sequence == 0:
             return
-        oldest = feed.ring.oldest
-        if not self.wants.ticks:
-            gone = self.wants.bars and feed.oldest_bar > 0
-            oldest = feed.bars[0].first_sequence if gone else 1
+        oldest = feed.ring.oldest if self.wants.ticks else 1
+        if self.wants.bars:
+            oldest = max(oldest, self._line.lost_through + 1)
         held = oldest <= resume.sequence + 1 <= feed.sequence + 1
         if self._epoch not in {0, feed.epoch} or not held:
             raise PositionLost(feed.symbol, resume, feed.epoch, oldest, feed.sequence)
         self._epoch, self._entered = feed.epoch, True
-        self._next_bar = feed.bar_number_after(resume.sequence)
+        self._next_bar = self._line.number_after(resume.sequence)
 
     @property
     def position(self) -> Position | None:
@@ -174,8 +204,8 @@ class SymbolReader:
             and behind < newest
             and not self._snapshot_due
             and self.wants.ticks
-            and not self.wants.quotes
-            and (not self.wants.bars or self._next_bar >= self.feed.bars_closed)
+            and not (self.wants.quotes or self.wants.depth)
+            and (not self.wants.bars or self._next_bar >= self._line.closed)
             and self._epoch == self.feed.epoch
             and (newest - 1) // CHUNK_TICKS == behind // CHUNK_TICKS
             and behind + 1 >= self.feed.ring.oldest
@@ -183,7 +213,11 @@ class SymbolReader:
             self.sequence = newest
             self.sent += newest - behind
             return [TickRange(self._epoch, behind + 1, newest)]
-        return list(self._due())
+        with_book = self._snapshot_due
+        pieces = list(self._due())
+        if self.wants.depth:
+            pieces += self._depth(in_snapshot=with_book)
+        return pieces
 
     def _due(self) -> Iterator[Piece]:
         feed = self.feed
@@ -191,26 +225,38 @@ class SymbolReader:
             yield from self._enter(feed.epoch)
         if self._snapshot_due:
             self._snapshot_due = False
-            self.sequence = self._quote_sequence = feed.sequence
-            self._next_bar = feed.bars_closed
-            yield SnapshotDue(self.wants.bars_back)
+            self.sequence = self._quote_sequence = self._bars_told = feed.sequence
+            self._next_bar = self._line.closed
+            yield SnapshotDue(self.wants.bars_back, self.wants.bar_key, self.wants.depth)
         if feed.epoch is None:
             return
         if self.wants.ticks:
             yield from self._ticks(feed.epoch)
         else:
             self.sequence = max(self.sequence, feed.sequence)
-        if self.wants.bars and feed.bars_closed > self._next_bar:
-            yield from self._bars()
+        if self.wants.bars and self._line.closed > self._next_bar:
+            yield from self._bars(feed.epoch)
         if self.wants.quotes and feed.sequence > self._quote_sequence:
+            if self._quote_sequence:
+                self.quotes_skipped += feed.sequence - self._quote_sequence - 1
             self._quote_sequence = feed.sequence
             yield QuoteDue(feed.sequence)
+
+    def _depth(self, *, in_snapshot: bool) -> list[Piece]:
+        """The newest book where it has not been told; with a snapshot it was."""
+        depth, told = self.feed.depth, self._book_told
+        if depth.book is None or told == (newest := DepthDue(depth.epoch, depth.book.sequence)):
+            return []
+        if told.epoch == newest.epoch:
+            self.books_skipped += newest.sequence - told.sequence - 1
+        self._book_told = newest
+        return [] if in_snapshot else [newest]
 
     def _enter(self, epoch: int) -> Iterator[Piece]:
         known, self._epoch, self._entered = self._epoch, epoch, True
         self._refuse_lossless()
         if known not in {0, epoch} and self.feed.provenance is not None:
-            self.sequence = self._bars_behind = self._next_bar = self._quote_sequence = 0
+            self.sequence = self._bars_behind = self._bars_told = self._next_bar = self._quote_sequence = 0
             self._read_through = None
             yield EpochBegan(epoch, self.feed.provenance)
 
@@ -228,10 +274,16 @@ class SymbolReader:
         self.sent += last - first + 1
         yield TickRange(epoch, first, last)
 
-    def _bars(self) -> Iterator[Piece]:
-        for bar in self.feed.bars_from(self._next_bar):
-            if bar.last_sequence >= self.sequence:
+    def _bars(self, epoch: int) -> Iterator[Piece]:
+        line = self._line
+        if self._next_bar < line.oldest:
+            self._next_bar = line.oldest
+            if self._bars_told < line.lost_through:
+                yield Missed(epoch, self._bars_told + 1, line.lost_through)
+        for bar in line.since(self._next_bar):
+            if bar.closing_sequence > self.sequence:
                 return
             self._next_bar += 1
-            if bar.last_sequence >= self._bars_behind:
+            self._bars_told = bar.closing_sequence
+            if bar.closing_sequence > self._bars_behind:
                 yield bar

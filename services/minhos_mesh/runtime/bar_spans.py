@@ -59,3 +59,6 @@ def parse_span(text: str) -> BarSpan:
     if unit in _SECONDS:
         return BarSpan(Measure.SECONDS, count * _SECONDS[unit])
     return BarSpan(Measure.TRADES if unit == "t" else Measure.VOLUME, count)
+
+
+MINUTE: Final = BarSpan(Measure.SECONDS, 60)
