@@ -12,7 +12,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import duration_pb2
 from grpclib.client import Channel
+from tests.waiting import eventually
 
 from minhos_api.sierra.v1 import sierra_simulator_service_pb2 as pb2
 from minhos_api.sierra.v1.sierra_simulator_service_pb2_grpc import SierraSimulatorServiceStub
@@ -198,6 +200,155 @@ async def test_both_stubs_give_the_same_answer(simulator: Simulator, tmp_path: P
             dataclasses.SierraSimulatorServiceGetStatusRequest()
         )
     assert bytes(other.simulator) == (await state(stub)).SerializeToString()
+
+
+async def test_several_products_are_written_at_once_each_into_its_files(simulator: Simulator) -> None:
+    stub = await simulator.start(roots=["NQ", "ES", "MNQ", "VIX"], ticks_per_second=200.0)
+    first = await state(stub)
+    assert [each.symbol[:-7] for each in first.symbols[:3]] == ["NQ", "ES", "MNQ"]
+    assert first.symbols[3].symbol == "VIX-CGI"
+    assert (first.symbol, first.file, first.speed) == (first.symbols[0].symbol, first.symbols[0].file, 200.0)
+
+    async def all_grow() -> bool:
+        grown = (await state(stub)).symbols
+        return all(now.records_written > then.records_written for now, then in zip(grown, first.symbols, strict=True))
+
+    await eventually(all_grow, "each symbol is written")
+    assert (await stub.SetFeed(pb2.SetFeedRequest(speed=50.0))).simulator.speed == 50.0
+    for each in (await state(stub)).symbols:
+        assert len(read_scid(Path(each.file))) >= each.records_written
+        assert bool(each.depth_file) == (each.symbol != "VIX-CGI")
+        assert not each.depth_file or Path(each.depth_file).is_file()
+
+
+async def test_faults_are_injected_listed_shown_and_cleared(simulator: Simulator) -> None:
+    stub = await simulator.start(ticks_per_second=500.0)
+    symbol = (await state(stub)).symbol
+    gap = pb2.InjectFaultRequest(request_id="gap-1", kind=pb2.SIMULATOR_FAULT_KIND_FEED_GAP, symbol=symbol)
+    made = (await stub.InjectFault(gap)).fault
+    assert (made.request_id, made.kind, made.symbol, made.active) == ("gap-1", gap.kind, symbol, True)
+    assert not made.HasField("end_time")
+    assert made.begin_time.ToNanoseconds() > 0
+
+    async def left_out() -> bool:
+        return (await state(stub)).records_left_out > 10
+
+    await eventually(left_out, "records are left out")
+    (shown,) = (await state(stub)).faults
+    assert shown.effect.endswith("records were left out")
+    cut = pb2.InjectFaultRequest(request_id="cut", kind=pb2.SIMULATOR_FAULT_KIND_FILE_TRUNCATED)
+    assert "records were taken from" in (await stub.InjectFault(cut)).fault.effect
+    listed = (await stub.ListFaults(pb2.ListFaultsRequest())).faults
+    assert [each.request_id for each in listed] == ["cut", "gap-1"]
+    (ended,) = (await stub.ClearFaults(pb2.ClearFaultsRequest(request_id="gap-1"))).faults
+    assert not ended.active
+    assert ended.end_time.ToNanoseconds() >= ended.begin_time.ToNanoseconds()
+    assert (await stub.ClearFaults(pb2.ClearFaultsRequest())).faults == []
+    assert (await state(stub)).faults == []
+    host, port = simulator.server.address.rsplit(":", 1)
+    async with Channel(host, int(port)) as channel:
+        other = await dataclasses.SierraSimulatorServiceStub(channel).list_faults(dataclasses.ListFaultsRequest())
+    again = (await stub.ListFaults(pb2.ListFaultsRequest())).faults
+    assert [(each.request_id, each.effect) for each in other.faults] == [
+        (each.request_id, each.effect) for each in again
+    ]
+
+
+async def test_a_fault_that_lasts_ends_by_itself(simulator: Simulator) -> None:
+    stub = await simulator.start(ticks_per_second=100.0)
+    request = pb2.InjectFaultRequest(request_id="s", kind=pb2.SIMULATOR_FAULT_KIND_FEED_SILENCE)
+    request.duration.FromMilliseconds(50)
+    made = (await stub.InjectFault(request)).fault
+    assert made.end_time.ToNanoseconds() - made.begin_time.ToNanoseconds() == 50_000_000
+
+    async def over() -> bool:
+        return not (await state(stub)).faults
+
+    await eventually(over, "it is over")
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "reason", "words"),
+    [
+        ({"request_id": ""}, "INVALID_ARGUMENT", "INVALID_FIELD", "request_id"),
+        ({"kind": 0}, "INVALID_ARGUMENT", "INVALID_FIELD", "kind"),
+        ({"kind": 99}, "INVALID_ARGUMENT", "INVALID_FIELD", "kind"),
+        ({"probability": 0.0}, "INVALID_ARGUMENT", "INVALID_FIELD", "probability"),
+        ({"probability": 1.5}, "INVALID_ARGUMENT", "INVALID_FIELD", "probability"),
+        (
+            {"probability": 0.5},
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+            "probability is 0.5: allowed is unset for FEED_GAP",
+        ),
+        (
+            {"symbol": "YMZ26-CBOT"},
+            "INVALID_ARGUMENT",
+            "INVALID_FIELD",
+            "symbol is YMZ26-CBOT: allowed is one that is written",
+        ),
+        ({"duration": duration_pb2.Duration(seconds=-1)}, "INVALID_ARGUMENT", "INVALID_FIELD", "duration"),
+        ({"duration": duration_pb2.Duration(seconds=86_401)}, "INVALID_ARGUMENT", "INVALID_FIELD", "duration"),
+        (
+            {"kind": pb2.SIMULATOR_FAULT_KIND_DTC_REJECTS},
+            "FAILED_PRECONDITION",
+            "FAULT_NOT_POSSIBLE",
+            "feed.dtc_port is not set",
+        ),
+        ({"request_id": "first"}, "ALREADY_EXISTS", "REQUEST_CONFLICT", "was used for another fault"),
+    ],
+)
+async def test_bad_input_for_a_fault_is_refused_clearly(
+    simulator: Simulator, values: dict[str, Any], code: str, reason: str, words: str
+) -> None:
+    stub = await simulator.start()
+    silence = pb2.SIMULATOR_FAULT_KIND_FEED_SILENCE
+    await stub.InjectFault(pb2.InjectFaultRequest(request_id="first", kind=silence))
+    request = pb2.InjectFaultRequest(**{"request_id": "f", "kind": pb2.SIMULATOR_FAULT_KIND_FEED_GAP, **values})
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stub.InjectFault(request)
+    told = read(raised.value)
+    assert (raised.value.code().name, told.reason) == (code, f"ERROR_REASON_{reason}")
+    assert words in str(told.message) or words in str(told.violations)
+    assert len((await stub.ListFaults(pb2.ListFaultsRequest())).faults) == 1
+
+
+async def test_an_unknown_fault_is_not_cleared(simulator: Simulator) -> None:
+    stub = await simulator.start()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stub.ClearFaults(pb2.ClearFaultsRequest(request_id="nobody"))
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+    told = read(raised.value)
+    assert (told.reason, told.metadata["request_id"]) == ("ERROR_REASON_FAULT_UNKNOWN", "nobody")
+
+
+async def test_a_recording_is_played_several_times_without_its_gaps(simulator: Simulator, tmp_path: Path) -> None:
+    source = recording(tmp_path, 1_000)
+    gaps = [{"after_s": 100, "length_s": 200}]
+    stub = await simulator.start(kind="replay", file=str(source), speed="max", loops=3, gaps=gaps)
+    last = (await watch_until(stub, pb2.SIMULATOR_ACTIVITY_ENDED))[-1]
+    assert (last.records_written, last.records_total, last.passes, last.records_left_out) == (2_400, 2_400, 3, 600)
+    marker = read_marker(simulator.paths.sierra_dir)
+    assert marker is not None
+    assert marker.records_expected == {source.name: 2_400}
+    assert (np.diff(read_scid(Path(last.file))["time_us"]) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("feed", "words"),
+    [
+        ({"roots": ["NQ", "XX"]}, "feed.roots names 'XX'"),
+        ({"roots": ["NQ", "NQ"]}, "each product may stand once"),
+        ({"loops": 2}, 'only a recording is played again, with kind = "replay"'),
+        ({"gaps": [{"after_s": 1, "length_s": 10, "every_s": 5}]}, "allowed is more than length_s (10)"),
+        ({"gaps": [{"after_s": -1, "length_s": 10}]}, "feed.gaps.0.after_s"),
+        ({"depth_levels": 51}, "feed.depth_levels"),
+    ],
+)
+def test_a_wrong_feed_is_refused_in_words(feed: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(None, environment={}, overrides={"feed": feed}).resolved(datetime.now(UTC))
+    assert words in str(raised.value)
 
 
 @pytest.mark.parametrize(

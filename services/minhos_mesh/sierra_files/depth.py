@@ -4,48 +4,24 @@ from __future__ import annotations
 
 import os
 import struct
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minhos_mesh.sierra_files.depth_layout import (
+    DEPTH_HEADER_SIZE,
+    DEPTH_MAGIC,
+    DEPTH_RECORD,
+    DEPTH_RECORD_SIZE,
+    DEPTH_VERSION,
+)
 from minhos_mesh.sierra_files.header import ScidIncomplete, ScidMalformed
 from minhos_mesh.sierra_files.layout import LONGEST_HEADER
 from minhos_mesh.sierra_files.told_errors import told_errors
 
-DEPTH_SUFFIX: Final = ".depth"
-DEPTH_MAGIC: Final = 0x44444353
-DEPTH_HEADER_SIZE: Final = 64
-DEPTH_RECORD_SIZE: Final = 24
-DEPTH_VERSION: Final = 1
-
-DEPTH_RECORD: Final[np.dtype[Any]] = np.dtype(
-    {
-        "names": ["time_us", "command", "flags", "num_orders", "price", "quantity", "reserved"],
-        "formats": ["<i8", "u1", "u1", "<u2", "<f4", "<u4", "<u4"],
-    }
-)
-"""One command: time in microseconds since Sierra's epoch, price as float32, quantity in contracts."""
-
-END_OF_BATCH: Final = 0x01
-"""Flag of the last command that belongs to one instant; only behind it the book is one that existed."""
-
 _HEADER: Final = struct.Struct("<IIII")
-
-
-class DepthCommand(IntEnum):
-    """What a record does to the book."""
-
-    NONE = 0
-    CLEAR_BOOK = 1
-    ADD_BID = 2
-    ADD_ASK = 3
-    MODIFY_BID = 4
-    MODIFY_ASK = 5
-    DELETE_BID = 6
-    DELETE_ASK = 7
 
 
 def read_depth(path: Path, *, from_index: int = 0) -> NDArray[np.void]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from minhos_mesh.sierra_files.depth import END_OF_BATCH, DepthCommand
+from minhos_mesh.sierra_files.depth_layout import END_OF_BATCH, DepthCommand
 from minhos_mesh.sierra_files.ticks import exact_prices, times_ns
 
 LARGEST_BOOK = 10_000

@@ -80,6 +80,17 @@ class ScidWriter:
             raise ScidError(f"{self.path} cannot be written: {error.strerror}") from error
         self.count += len(records)
 
+    def truncate(self, count: int) -> None:
+        """Leaves the first `count` records and takes the others away. Raises ScidError when the disk refuses."""
+        if not 0 <= count <= self.count:
+            raise ValueError(f"{self.path} has {self.count} records: {count} cannot be left")
+        try:
+            os.ftruncate(self._descriptor, offset_of(count))
+            os.lseek(self._descriptor, 0, os.SEEK_END)
+        except OSError as error:
+            raise ScidError(f"{self.path} cannot be truncated: {error.strerror}") from error
+        self.count = count
+
     def rewrite_last(self, record: Records) -> None:
         """Replaces the last record in place, as Sierra Chart does with a bar that is not over yet."""
         if self.count == 0:

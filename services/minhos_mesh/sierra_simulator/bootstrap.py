@@ -16,17 +16,29 @@ from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.symbols import parse_symbol
+from minhos_mesh.sierra_simulator.domain.faults import (
+    FaultConflict,
+    FaultNotPossible,
+    FaultRefused,
+    FaultUnknown,
+    TooManyFaults,
+)
 from minhos_mesh.sierra_simulator.domain.feeds import FeedKind, SpeedRefused
+from minhos_mesh.sierra_simulator.domain.gaps import Gap
 from minhos_mesh.sierra_simulator.dtc_exchange import SimulatedExchange
 from minhos_mesh.sierra_simulator.dtc_feed import DtcFeed
+from minhos_mesh.sierra_simulator.dtc_file import OrderFile
 from minhos_mesh.sierra_simulator.dtc_server import DtcServer
 from minhos_mesh.sierra_simulator.dtc_settings import DtcServerSettings
+from minhos_mesh.sierra_simulator.fault_dtc import ServerFaults
 from minhos_mesh.sierra_simulator.service import SierraSimulator, SimulatorFailed
 from minhos_mesh.sierra_simulator.servicer import SierraSimulatorServicer
 from minhos_mesh.sierra_simulator.settings import SettingsRefused, SimulatorSettings
 
 _LOG = get_logger("sierra_simulator")
 
+ORDERS: Final = "sierra_simulator_orders"
+"""Name of the database of the orders at its DTC server."""
 PROBLEM: Final = "FILE_NOT_WRITTEN"
 
 ERRORS: ErrorTable = {
@@ -37,6 +49,24 @@ ERRORS: ErrorTable = {
         field="field",
     ),
     SimulatorFailed: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, error_reason_pb2.ERROR_REASON_FILE_INVALID),
+    FaultRefused: ErrorRow(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        error_reason_pb2.ERROR_REASON_INVALID_FIELD,
+        ("field", "seen", "allowed"),
+        field="field",
+    ),
+    FaultNotPossible: ErrorRow(
+        grpc.StatusCode.FAILED_PRECONDITION, error_reason_pb2.ERROR_REASON_FAULT_NOT_POSSIBLE, ("kind", "needs")
+    ),
+    FaultConflict: ErrorRow(
+        grpc.StatusCode.ALREADY_EXISTS, error_reason_pb2.ERROR_REASON_REQUEST_CONFLICT, ("request_id",)
+    ),
+    FaultUnknown: ErrorRow(
+        grpc.StatusCode.NOT_FOUND, error_reason_pb2.ERROR_REASON_FAULT_UNKNOWN, ("request_id", "active")
+    ),
+    TooManyFaults: ErrorRow(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, error_reason_pb2.ERROR_REASON_LIMIT_REACHED, ("seen", "limit")
+    ),
 }
 
 
@@ -51,12 +81,15 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
             context.conditions.clear(PROBLEM)
 
     server = dtc_server(context)
+    first, *others = (settings_of(context.config, context.paths, root) for root in context.config.feed.products())
     simulator = SierraSimulator(
-        settings_of(context.config, context.paths),
+        first,
         clock=context.clock,
         tasks=context.tasks,
+        others=others if first.feed is FeedKind.RANDOM_WALK else (),
         on_problem=hold,
         on_records=None if server is None else DtcFeed(server, context.clock).on_records,
+        dtc=None if server is None else ServerFaults(server),
     )
 
     async def start() -> None:
@@ -80,7 +113,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
 
 
 def dtc_server(context: ServiceContext) -> DtcServer | None:
-    """The DTC server that the configuration asks for, not listening yet; None when it asks for none."""
+    """The DTC server that the configuration asks for, not listening yet; None when it asks for none. Raises ConfigError."""
     feed = context.config.feed
     if feed.dtc_port is None:
         return None
@@ -90,30 +123,46 @@ def dtc_server(context: ServiceContext) -> DtcServer | None:
         instruments=context.config.specs(),
     )
     exchange = SimulatedExchange(settings, context.config.symbols())
-    return DtcServer(exchange, clock=context.clock, folder=context.paths.sierra_dir)
+    try:
+        file = OrderFile(context.paths.store_file(ORDERS))
+        exchange.restore(file.load())
+    except OSError as error:
+        raise ConfigError(str(error)) from error
+    return DtcServer(exchange, clock=context.clock, folder=context.paths.sierra_dir, file=file)
 
 
-def settings_of(config: MeshConfig, paths: MeshPaths) -> SimulatorSettings:
-    """What the configuration says about the feed. Raises ConfigError."""
-    feed = config.feed
+def settings_of(config: MeshConfig, paths: MeshPaths, root: str = "") -> SimulatorSettings:
+    """What the configuration says about the feed, and about one product of a random walk (the first). Raises ConfigError."""
+    feed, root = config.feed, root or config.feed.products()[0]
     if feed.kind == "none":
         raise ConfigError("feed.kind is none: there is nothing for the simulator to write, leave it out")
     try:
         return SimulatorSettings(
             folder=paths.sierra_dir,
             feed=FeedKind.REPLAY if feed.kind == "replay" else FeedKind.RANDOM_WALK,
-            symbol=next((text for text in config.symbols() if parse_symbol(text).root == feed.root), None),
-            root=feed.root,
+            symbol=next((text for text in config.symbols() if parse_symbol(text).root == root), None),
+            root=root,
             seed=feed.seed,
             ticks_per_s=feed.ticks_per_second,
             history_s=int(feed.history_hours * 3600),
             replay_file=feed.file.expanduser() if feed.kind == "replay" and feed.file is not None else None,
             replay_speed=0.0 if feed.speed == "max" else float(feed.speed),
+            passes=feed.loops,
+            gaps=[
+                Gap(_us(gap.after_s), _us(gap.length_s), None if gap.every_s is None else _us(gap.every_s))
+                for gap in feed.gaps
+            ],
+            depth_levels=feed.depth_levels,
+            keep_depth_days=feed.keep_depth_days,
             run_id=_run_id(paths.config_file),
             instruments=config.specs(),
         )
     except SettingsRefused as refused:
         raise ConfigError(f"[feed] {refused}") from None
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)
 
 
 def _run_id(config_file: Path) -> str:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from minhos_mesh.dtc.enums import BuySell, OrderStatus, OrderType, TimeInForce, UpdateReason
 from minhos_mesh.dtc.errors import ValueUnreadable
 from minhos_mesh.dtc.message import Message
 from minhos_mesh.dtc.prices import PriceScale, contracts, wire_price
-from minhos_mesh.matching import Event, Fill, MatchingBook, OrderInvalid, Position, Quote, Trade, UpdateKind, apply_fill
+from minhos_mesh.matching import (
+    Event,
+    Fill,
+    MatchingBook,
+    OrderInvalid,
+    Phase,
+    Position,
+    Quote,
+    Trade,
+    UpdateKind,
+    WorkingOrder,
+    apply_fill,
+)
 from minhos_mesh.matching import OrderUpdate as BookUpdate
 from minhos_mesh.runtime.instruments import InstrumentError, InstrumentSpec, spec_for
 from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
@@ -31,6 +43,34 @@ class OrderRefused(Exception):
     """Expected: an order or a change is not taken; the text says why."""
 
 
+Place = tuple[str, int]
+"""Phase and priority of a working order in its book."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What steps have changed since this was last asked for."""
+
+    orders: tuple[tuple[ServedOrder, tuple[str, ...], Place | None], ...]
+    """Each with every server id that it has had, and where it is in its book while it works."""
+    fills: tuple[tuple[int, ServedFill], ...]
+    """By the number of their order."""
+    positions: Mapping[tuple[str, str], Position]
+    next_number: int
+    next_execution: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an earlier life has left."""
+
+    orders: list[tuple[ServedOrder, tuple[str, ...], Place | None]]
+    fills: list[ServedFill]
+    positions: Mapping[tuple[str, str], Position]
+    next_number: int
+    next_execution: int
+
+
 class SimulatedExchange:
     """Orders, fills, positions and books of the simulator; every change comes back as the messages that tell of it."""
 
@@ -50,6 +90,9 @@ class SimulatedExchange:
         self._client_ids: set[str] = set()
         self._next = 1
         self._executions = 1
+        self._touched: dict[int, ServedOrder] = {}
+        self._new_fills: list[tuple[int, ServedFill]] = []
+        self._moved: set[tuple[str, str]] = set()
         for symbol in symbols:
             self.spec(symbol)
 
@@ -85,6 +128,34 @@ class SimulatedExchange:
         book = self._books.get(symbol)
         return None if book is None else book.last_trade
 
+    def take_changes(self) -> Changes:
+        """What has changed since this was last called, to be written down."""
+        orders = tuple((order, tuple(order.server_order_ids), self._place(order)) for order in self._touched.values())
+        moved = {key: self.positions[key] for key in self._moved}
+        changes = Changes(orders, tuple(self._new_fills), moved, self._next, self._executions)
+        self._touched, self._new_fills, self._moved = {}, [], set()
+        return changes
+
+    def restore(self, kept: Kept) -> None:
+        """Goes on with what an earlier life has left; working orders go back into their books."""
+        self._next, self._executions = kept.next_number, kept.next_execution
+        self.fills.extend(kept.fills)
+        self.positions.update(kept.positions)
+        for order, ids, place in kept.orders:
+            self._by_book_id[order.book_id] = self._touched[order.number] = order
+            self._client_ids.add(order.client_order_id)
+            self.orders.update(dict.fromkeys(ids, order))
+            if place is not None and order.status not in DONE and self.spec(order.symbol) is not None:
+                asked = order.as_order(order.received_ns)
+                working = WorkingOrder(
+                    order=asked, phase=Phase(place[0]), priority=place[1], filled_quantity=order.filled
+                )
+                self._book(order.symbol).restore(working)
+
+    def _place(self, order: ServedOrder) -> Place | None:
+        working = None if order.status in DONE else self._book(order.symbol).get(order.book_id)
+        return None if working is None else (working.phase.value, working.priority)
+
     # What the market does.
 
     def on_quote(self, symbol: str, quote: Quote) -> list[Message]:
@@ -109,8 +180,17 @@ class SimulatedExchange:
             return self._tell(self._book(order.symbol).submit(order.as_order(now_ns), now_ns))
         except (OrderRefused, OrderInvalid, ValueUnreadable) as refused:
             self._by_book_id.pop(order.book_id, None)
+            self._touched.pop(order.number, None)
             order.status = OrderStatus.REJECTED
             return [self._update(order, UpdateReason.NEW_ORDER_REJECTED, str(refused))]
+
+    def refuse(self, message: Message, now_ns: int) -> list[Message]:
+        """Rejects a new order that nothing is wrong with."""
+        order = self._received(message, now_ns)
+        order.status = OrderStatus.REJECTED
+        return [
+            self._update(order, UpdateReason.NEW_ORDER_REJECTED, "rejected on purpose, by a fault that was injected")
+        ]
 
     def cancel(self, message: Message, now_ns: int) -> list[Message]:
         """Cancels an order, found by the server's id alone; the client's id must match."""
@@ -137,7 +217,9 @@ class SimulatedExchange:
         order.previous_server_order_id = ""
         if self.settings.new_id_on_replace:
             order.previous_server_order_id, order.server_order_id = order.server_order_id, self._new_id()
+            order.server_order_ids.append(order.server_order_id)
             self.orders[order.server_order_id] = order
+        self._touched[order.number] = order
         return self._tell(events)
 
     # What follows changes orders and positions.
@@ -162,6 +244,8 @@ class SimulatedExchange:
         self._executions += 1
         self.fills.append(fill)
         order.fills.append(fill)
+        self._touched[order.number] = order
+        self._new_fills.append((order.number, fill))
         order.filled, order.changed_ns = event.cumulative_quantity, event.time_ns
         order.filled_value_e9 += event.price_e9 * event.quantity
         order.status = OrderStatus.FILLED if event.leaves_quantity == 0 else OrderStatus.PARTIALLY_FILLED
@@ -171,6 +255,7 @@ class SimulatedExchange:
             event.commission_e9,
         )  # fmt: skip
         self.traded.add(key)
+        self._moved.add(key)
         whole = event.leaves_quantity == 0
         reason = UpdateReason.ORDER_FILLED if whole else UpdateReason.ORDER_FILLED_PARTIALLY
         return self._update(order, reason, fill=fill)
@@ -181,6 +266,7 @@ class SimulatedExchange:
         working = status is OrderStatus.OPEN and order.filled > 0
         order.status = OrderStatus.PARTIALLY_FILLED if working else status
         order.changed_ns = event.time_ns
+        self._touched[order.number] = order
         return self._update(order, reason, event.reason)
 
     def _update(
@@ -189,9 +275,11 @@ class SimulatedExchange:
         return order_update(order, reason, multiplier=self.settings.price_multiplier, text=text, fill=fill)
 
     def _received(self, message: Message, now_ns: int) -> ServedOrder:
+        number, server_order_id = self._next, self._new_id()
         return ServedOrder(
-            number=self._next,
-            server_order_id=self._new_id(),
+            number=number,
+            server_order_id=server_order_id,
+            server_order_ids=[server_order_id],
             client_order_id=_fitting(message, "ClientOrderID"),
             symbol=_fitting(message, "Symbol"),
             account=_fitting(message, "TradeAccount") or self.settings.accounts[0],

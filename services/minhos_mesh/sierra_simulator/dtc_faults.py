@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minhos_mesh.dtc.message import Message
 from minhos_mesh.dtc.tables.trading import ORDER_UPDATE
+from minhos_mesh.matching import Quote
 
 LATE_S = 0.02
 """Seconds by which a message is late."""
+
+COUNTED = ("drop_connection", "duplicate", "late", "silence", "unknown", "reject", "thin", "hushed")
+"""What is counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,17 +30,25 @@ class FaultRates:
     """The server says nothing more on this connection, not even a heartbeat."""
     unknown: float = 0.0
     """A message of a type that nobody knows goes before it."""
+    reject: float = 0.0
+    """A new order is rejected, per order."""
+    late_s: float = LATE_S
+    """Seconds by which a late message is late."""
+    thin: bool = False
+    """Every quote shows one contract on each side."""
+    hushed: bool = False
+    """The server says nothing on any connection."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a rate that is none."""
-        for name in ("drop_connection", "duplicate", "late", "silence", "unknown"):
+        for name in ("drop_connection", "duplicate", "late", "silence", "unknown", "reject"):
             rate = getattr(self, name)
             if not 0 <= rate <= 1:
                 raise ValueError(f"{name} is {rate}: allowed is 0 to 1")
 
     @property
     def any(self) -> bool:
-        """True when something may go wrong."""
+        """True when something may go wrong with a message about an order."""
         return any((self.drop_connection, self.duplicate, self.late, self.silence, self.unknown))
 
 
@@ -60,7 +72,7 @@ class Faults:
 
     def __init__(self, rates: FaultRates, seed: int = 1) -> None:
         self.rates = rates
-        self.counts = {"drop_connection": 0, "duplicate": 0, "late": 0, "silence": 0, "unknown": 0}
+        self.counts = dict.fromkeys(COUNTED, 0)
         self._random = random.Random(seed)
 
     def change(self, messages: list[Message]) -> Faulty:
@@ -84,6 +96,17 @@ class Faults:
             if self._happens("duplicate"):
                 sent.append(message)
         return Faulty(tuple(sent), strange=strange, late=tuple(late))
+
+    def rejects(self) -> bool:
+        """Whether a new order is to be rejected."""
+        return self._happens("reject")
+
+    def thinned(self, quote: Quote) -> Quote:
+        """The quote as it is shown."""
+        if not self.rates.thin:
+            return quote
+        self.counts["thin"] += 1
+        return replace(quote, bid_size=1, ask_size=1)
 
     def _happens(self, name: str) -> bool:
         rate: float = getattr(self.rates, name)

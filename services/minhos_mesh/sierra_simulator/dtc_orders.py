@@ -66,6 +66,8 @@ class ServedOrder:
     filled: int = 0
     filled_value_e9: int = 0
     changed_ns: int = 0
+    server_order_ids: list[str] = field(default_factory=list)
+    """Every server id that it has had, the latest last."""
     fills: list[ServedFill] = field(default_factory=list)
 
     @property

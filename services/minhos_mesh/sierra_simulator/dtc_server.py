@@ -40,7 +40,8 @@ from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.sierra_simulator import dtc_answers, dtc_market
 from minhos_mesh.sierra_simulator.dtc_exchange import SimulatedExchange
-from minhos_mesh.sierra_simulator.dtc_faults import LATE_S, FaultRates, Faults
+from minhos_mesh.sierra_simulator.dtc_faults import FaultRates, Faults
+from minhos_mesh.sierra_simulator.dtc_file import OrderFile
 from minhos_mesh.sierra_simulator.dtc_history import history
 from minhos_mesh.sierra_simulator.dtc_market import Subscriptions
 from minhos_mesh.sierra_simulator.dtc_settings import DtcServerSettings
@@ -50,6 +51,8 @@ DROP_DATA_ABOVE = 1 << 20
 """Bytes that wait for a client above which it gets no more market data; what was left out is counted in heartbeats."""
 CUT_ABOVE = 1 << 24
 """Bytes that wait for a client above which its connection is cut."""
+PIECE = 200
+"""Messages of a long answer that are written at once."""
 CLOSE_DEADLINE_S = 2.0
 _STRANGE_TYPE = 64_001
 
@@ -78,8 +81,11 @@ class DtcServer:
         clock: Clock,
         folder: Path,
         faults: Faults | None = None,
+        file: OrderFile | None = None,
     ) -> None:
-        """`folder` holds the .scid files from which history is served."""
+        """`folder` holds the .scid files from which history is served; `file` keeps orders, none loses them at the end."""
+        self._file = file
+        self._failed = False
         self.exchange = exchange
         self.settings: DtcServerSettings = exchange.settings
         self.clock = clock
@@ -105,9 +111,11 @@ class DtcServer:
 
     async def close(self) -> None:
         """Says goodbye to every client and stops listening; a second call does nothing."""
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
+            self._give_back()
             return
-        self._server.close()
+        server.close()
         for client in list(self._clients.values()):
             client.say_goodbye()
         if self._clients:
@@ -115,8 +123,12 @@ class DtcServer:
         for task in list(self._clients):
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        await server.wait_closed()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def cut_all(self) -> None:
         """Cuts every connection without a word, as a network that fails."""
@@ -126,6 +138,7 @@ class DtcServer:
     def show(self, symbol: str, quote: Quote | None, trade: Trade | None) -> None:
         """Shows the market to the book and to whoever has asked for it, the quote first."""
         if quote is not None:
+            quote = self.faults.thinned(quote)
             self.tell(self.exchange.on_quote(symbol, quote))
         if trade is not None:
             self.tell(self.exchange.on_trade(symbol, trade))
@@ -134,13 +147,30 @@ class DtcServer:
 
     def tell(self, messages: list[Message]) -> None:
         """Tells every client that is logged on what happened to orders, and what it made of positions and balances."""
+        if messages and not self._written():
+            return
         everything = [*messages, *dtc_answers.changes(self.exchange)]
         if everything:
             for client in list(self._clients.values()):
                 client.tell(everything)
 
+    def _written(self) -> bool:
+        """Whether the step is in the file; where it cannot be, nobody is told anything any more until the next start."""
+        if self._file is None or self._failed:
+            return not self._failed
+        try:
+            self._file.save(self.exchange.take_changes())
+        except OSError as error:
+            _LOG.error("dtc.orders_not_written", problem=str(error))
+            self._failed = True
+            self.cut_all()
+        return not self._failed
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.counts.connections += 1
+        if self._failed:
+            writer.close()
+            return
         client = _Client(self, reader, writer)
         task = asyncio.current_task()
         if task is None:
@@ -169,8 +199,12 @@ class _Client:
         self._stream = MessageStream(self._session.encoding)
         self._mine = Subscriptions()
         self._dropped = 0
-        self._silent = False
+        self._fell_silent = False
         self._over = False
+
+    @property
+    def _silent(self) -> bool:
+        return self._fell_silent or self._server.faults.rates.hushed
 
     async def run(self) -> None:
         """Serves until one side ends it."""
@@ -214,10 +248,11 @@ class _Client:
         self._write(strange * faulty.strange)
         self._send_all(faulty.messages)
         if faulty.late:
-            asyncio.get_running_loop().call_later(LATE_S, self._send_late, faulty.late)
+            late_s = self._server.faults.rates.late_s
+            asyncio.get_running_loop().call_later(late_s, self._send_late, faulty.late)
         if faulty.cut:
             self.cut()
-        self._silent = faulty.silent
+        self._fell_silent = faulty.silent
 
     def _send_late(self, messages: tuple[Message, ...]) -> None:
         if not self._over and not self._silent:
@@ -268,15 +303,17 @@ class _Client:
             if message.layout is HISTORICAL_PRICE_DATA_REQUEST:
                 await self._serve_history(message)
             else:
-                self._serve(message)
+                await self._serve(message)
 
-    def _serve(self, message: Message) -> None:
+    async def _serve(self, message: Message) -> None:
         server, now_ns = self._server, self._server.clock.wall_ns()
         act = {
             SUBMIT_NEW_SINGLE_ORDER: server.exchange.submit,
             CANCEL_ORDER: server.exchange.cancel,
             CANCEL_REPLACE_ORDER: server.exchange.replace,
         }.get(message.layout)
+        if message.layout is SUBMIT_NEW_SINGLE_ORDER and server.faults.rejects():
+            act = server.exchange.refuse
         if act is not None:
             server.counts.orders += 1
             server.tell(act(message, now_ns))
@@ -284,7 +321,9 @@ class _Client:
         answer = dtc_market.asked(server.exchange, self._mine, message)
         if answer is None:
             answer = dtc_answers.answer(server.exchange, message, now_ns)
-        self._send_all(answer or [])
+        for first in range(0, len(answer or ()), PIECE):  # so that a long list delays neither others nor heartbeats
+            self._send_all((answer or [])[first : first + PIECE])
+            await self._writer.drain()
 
     async def _serve_history(self, message: Message) -> None:
         for number, record in enumerate(history(self._server.exchange, self._server.folder, message)):

@@ -14,12 +14,21 @@ from minhos_mesh.sierra_files.header import ScidError
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, SUFFIX, Records, empty_records
 from minhos_mesh.sierra_files.marker import Marker, write_marker
 from minhos_mesh.sierra_files.reader import ScidFile
-from minhos_mesh.sierra_files.ticks import HAS_BID, tick_columns
+from minhos_mesh.sierra_files.ticks import HAS_BID, HAS_PRICE, tick_columns
 from minhos_mesh.sierra_files.writer import ScidWriter
-from minhos_mesh.sierra_simulator.domain.feeds import CHUNK, Feed, RandomWalkFeed, ReplayFeed
+from minhos_mesh.sierra_simulator.domain.depth import DepthWalk
+from minhos_mesh.sierra_simulator.domain.feeds import (
+    CHUNK,
+    SLOWEST_TICKS_PER_S,
+    Feed,
+    RandomWalkFeed,
+    ReplayFeed,
+)
+from minhos_mesh.sierra_simulator.domain.products import product_of
+from minhos_mesh.sierra_simulator.domain.recording import Recording, RecordingRefused
 from minhos_mesh.sierra_simulator.domain.regimes import RegimeSchedule
 from minhos_mesh.sierra_simulator.domain.walk import RandomWalk, WalkSettings, WalkState
-from minhos_mesh.sierra_simulator.settings import MOVEMENTS, START_PRICES_E9, SettingsRefused, SimulatorSettings
+from minhos_mesh.sierra_simulator.settings import START_PRICES_E9, SettingsRefused, SimulatorSettings
 
 RESUME_WITHIN_S = 600
 """A pause up to this is always filled, however little history is asked for; a file may lie so far ahead of the clock."""
@@ -52,6 +61,16 @@ class Output:
     symbol: Symbol
     writer: ScidWriter
     feed: Feed
+    tick_e9: int
+    """Price step in 1e-9 units."""
+    since_us: int = 0
+    """When the gaps of a random walk begin to count, microseconds since the Unix epoch."""
+    left_out: int = 0
+    """Records of a recording that fall into gaps, of all passes that are counted."""
+    book: DepthWalk | None = None
+    """The order book that is written beside it; None where there is none."""
+    rate: float = 1.0
+    """How many ticks it gets of those that are asked for."""
 
 
 def open_output(settings: SimulatorSettings, now_ns: int) -> Output:
@@ -68,7 +87,8 @@ def _open_walk(settings: SimulatorSettings, now_ns: int) -> Output:
     if start_e9 is None:
         raise SettingsRefused(f"start_price is not set and root {symbol.root} has none: set the price to begin with")
     path = settings.folder / f"{symbol}{SUFFIX}"
-    anchor = WalkSettings(settings.seed, spec.tick_e9, start_e9, MOVEMENTS.get(symbol.root, 1.0))
+    product = product_of(symbol.root, quoted=spec.tradeable)
+    anchor = WalkSettings(settings.seed, spec.tick_e9, start_e9, product, symbol.root)
     now_us, kept = now_ns // 1000, _kept_run(path)
     last = None if kept is None or kept.source else _walk_end(path, spec.tick_e9)
     write_marker(settings.folder, Marker())
@@ -104,7 +124,7 @@ def _go_on(
     walk = RandomWalk(anchor, _schedule(settings.seed, run), stream=writer.count)
     filling, state = _history(walk, settings, last, now_us)
     writer.append(filling)
-    return Output(symbol, writer, RandomWalkFeed(walk, state, settings.ticks_per_s))
+    return _walking(symbol, anchor, settings, writer, RandomWalkFeed(walk, state, _rate(anchor, settings)), run)
 
 
 def _begin(
@@ -123,7 +143,20 @@ def _begin(
     history, state = _history(walk, settings, state, now_us)
     writer = ScidWriter.create(path, np.concatenate([kept_records, history]))
     _keep_run(path, run)
-    return Output(symbol, writer, RandomWalkFeed(walk, state, settings.ticks_per_s))
+    return _walking(symbol, anchor, settings, writer, RandomWalkFeed(walk, state, _rate(anchor, settings)), run)
+
+
+def _walking(
+    symbol: Symbol, anchor: WalkSettings, settings: SimulatorSettings, writer: ScidWriter, feed: Feed, run: _Run
+) -> Output:
+    product, book = anchor.product, None
+    if settings.depth_levels and product.quoted:
+        book = DepthWalk(f"{settings.seed} {symbol.root} {writer.count}", settings.depth_levels, product.shown)
+    return Output(symbol, writer, feed, anchor.tick_e9, run.live_us, book=book, rate=product.rate)
+
+
+def _rate(anchor: WalkSettings, settings: SimulatorSettings) -> float:
+    return max(SLOWEST_TICKS_PER_S, settings.ticks_per_s * anchor.product.rate)
 
 
 def _newest_history(path: Path, start_us: int) -> Records:
@@ -152,7 +185,7 @@ def _history(
     """Records from a state up to the live part, and the state behind the last of them."""
     written: list[Records] = []
     while state.time_us < live_us:
-        block = walk.draw(state, settings.history_gap_s * 1e6)
+        block = walk.draw(state, settings.history_gap_s * 1e6 / walk.product.rate)
         past = int(np.searchsorted(block.times_us, live_us, side="left"))
         written.append(block.records[:past])
         if past < len(block.records):
@@ -168,41 +201,49 @@ def _walk_end(path: Path, tick_e9: int) -> WalkState | None:
     with ScidFile(path) as file:
         last = file.read(max(0, file.count() - 1), 1)
     columns = tick_columns(last, tick_e9)
-    if not len(last) or not columns.flags[0] & HAS_BID:
+    if not len(last) or not columns.flags[0] & (HAS_BID | HAS_PRICE):
         return None
     stamp_us = int(last["time_us"][0]) - EPOCH_SHIFT_US
-    mid_ticks = (int(columns.bid_e9[0]) + int(columns.ask_e9[0])) / 2 / tick_e9
+    quoted = bool(columns.flags[0] & HAS_BID)
+    bid_e9, ask_e9 = (columns.bid_e9[0], columns.ask_e9[0]) if quoted else (columns.price_e9[0], columns.price_e9[0])
+    mid_ticks = (int(bid_e9) + int(ask_e9)) / 2 / tick_e9
     return WalkState(stamp_us, stamp_us, mid_ticks)
 
 
 def _open_replay(settings: SimulatorSettings, source: Path, now_ns: int) -> Output:
     symbol = symbol_of_file(source.name)
-    spec_for(symbol, settings.instruments)
+    spec = spec_for(symbol, settings.instruments)
     path = settings.folder / f"{symbol}{SUFFIX}"
     with ScidFile(source) as file:
-        recording = file.read(0, file.count())
-    if not len(recording):
+        records = file.read(0, file.count())
+    if not len(records):
         raise SettingsRefused(f"replay_file {source} holds no record: there is nothing to replay")
     if path.exists() and path.samefile(source):
         raise SettingsRefused(f"replay_file {source} is the file that would be written: choose another folder")
+    try:
+        recording = Recording(records, passes=settings.passes, gaps=settings.gaps)
+    except RecordingRefused as refused:
+        raise SettingsRefused(f"replay_file {source}: {refused}") from None
     wanted = _Run(settings.run_id, str(source.resolve()))
-    write_marker(settings.folder, Marker({path.name: len(recording)}))
+    write_marker(settings.folder, Marker({} if recording.total is None else {path.name: recording.total}))
     written = _common_length(path, recording) if _kept_run(path) == wanted else 0
     _keep_run(path, wanted)
     writer = ScidWriter.resume(path) if written else ScidWriter.create(path)
-    return Output(symbol, writer, ReplayFeed(recording, settings.replay_speed, written, now_ns))
+    feed = ReplayFeed(recording, settings.replay_speed, written, now_ns)
+    return Output(symbol, writer, feed, spec.tick_e9, left_out=recording.left_out * max(1, recording.passes))
 
 
-def _common_length(path: Path, recording: Records) -> int:
+def _common_length(path: Path, recording: Recording) -> int:
     """Records of the recording that the file already holds; 0 when it holds something else."""
     with ScidFile(path) as file:
-        count = file.count()
-        if count > len(recording):
+        count, index = file.count(), 0
+        if recording.total is not None and count > recording.total:
             return 0
-        for index in range(0, count, CHUNK):
-            found = file.read(index, min(CHUNK, count - index))
-            if found.tobytes() != recording[index : index + len(found)].tobytes():
+        while index < count:
+            wanted = recording.read(index, min(CHUNK, count - index))
+            if file.read(index, len(wanted)).tobytes() != wanted.tobytes():
                 return 0
+            index += len(wanted)
     return count
 
 

@@ -1,10 +1,10 @@
-"""Decides when records are written, and what is told about it; one task writes, and is woken by every change."""
+"""Decides what the simulator does with all its symbols together, and what is told about it; one task for each of them writes."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +16,12 @@ from minhos_mesh.runtime.tasks import OwnedTasks
 from minhos_mesh.runtime.watch import first_revision
 from minhos_mesh.sierra_files.header import ScidError
 from minhos_mesh.sierra_files.layout import Records
-from minhos_mesh.sierra_files.ticks import HAS_TIME, tick_columns
-from minhos_mesh.sierra_simulator.domain.feeds import FeedKind
+from minhos_mesh.sierra_simulator.domain.faults import Fault, FaultOrder
+from minhos_mesh.sierra_simulator.domain.feeds import FeedKind, SpeedRefused
+from minhos_mesh.sierra_simulator.faults import DtcFaults, FaultBoard
 from minhos_mesh.sierra_simulator.output import Output, open_output
 from minhos_mesh.sierra_simulator.settings import SettingsRefused, SimulatorSettings
-
-LONGEST_WAIT_S = 1.0
-"""How long the writer sleeps at most; the wall clock may have been set meanwhile."""
-
-RETRY_S = 1.0
-"""Seconds until a disk that refused a write is tried again."""
+from minhos_mesh.sierra_simulator.symbol_writer import SymbolWriter
 
 
 class Activity(enum.Enum):
@@ -42,8 +38,20 @@ class SimulatorFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class SymbolStatus:
+    """What is written of one symbol."""
+
+    symbol: str
+    file: Path
+    records_written: int
+    event_time_ns: int | None
+    depth_file: Path | None
+    depth_records_written: int
+
+
+@dataclass(frozen=True, slots=True)
 class SimulatorStatus:
-    """What the simulator is doing."""
+    """What the simulator is doing; where one symbol is told of, it is the first."""
 
     feed: FeedKind
     activity: Activity
@@ -56,10 +64,15 @@ class SimulatorStatus:
     speed: float
     seed: int | None
     failure: str = ""
+    faults: tuple[Fault, ...] = ()
+    """What goes wrong on purpose now, the oldest first."""
+    symbols: tuple[SymbolStatus, ...] = ()
+    passes: int | None = None
+    records_left_out: int = 0
 
 
 class SierraSimulator:
-    """Writes one feed from start() on, with a task that belongs to the group it is given."""
+    """Writes its feeds from start() on, with tasks that belong to the group it is given."""
 
     def __init__(
         self,
@@ -67,58 +80,85 @@ class SierraSimulator:
         *,
         clock: Clock,
         tasks: OwnedTasks,
+        others: Sequence[SimulatorSettings] = (),
         on_problem: Callable[[str], None] | None = None,
         on_records: Callable[[str, Records], None] | None = None,
         open_feed: Callable[[SimulatorSettings, int], Output] = open_output,
+        dtc: DtcFaults | None = None,
     ) -> None:
-        """`on_problem` is told why nothing can be written, and the empty text once it can.
+        """`others` are further symbols. `on_problem` is told why nothing can be written, and the empty text once it can.
 
-        `on_records` is given the symbol and the records of each write once they are in the file.
+        `on_records` is given the symbol and the records of each write once they are in the file. `dtc` is what can go
+        wrong with a DTC server; None where none is served.
         """
-        self._settings = settings
+        self._settings = (settings, *others)
         self._tasks = tasks
         self._on_problem = on_problem
         self._on_records = on_records
         self._clock = clock
         self._open = open_feed
-        self._output: Output | None = None
-        self._paused = False
+        self._writers: list[SymbolWriter] = []
         self._failure = ""
-        self._event_time_ns: int | None = None
-        self._wake = asyncio.Event()
         self._first_revision = self._revision = first_revision(clock)
         self._progress = asyncio.Event()
+        self._board = FaultBoard(self._writers, clock, dtc, self._tell)
 
     async def start(self) -> None:
         """Writes marker and history and goes on from there. Raises SimulatorFailed with what is wrong."""
         try:
-            self._output = self._open(self._settings, self._clock.wall_ns())
-        except (ScidError, SettingsRefused, SymbolError, InstrumentError, OSError) as error:
+            for settings in self._settings:
+                self._writers.append(self._opened(settings))
+        except (ScidError, SettingsRefused, SpeedRefused, SymbolError, InstrumentError, OSError) as error:
             self._failure = str(error)
             raise SimulatorFailed(self._failure) from error
-        self._tasks.start(self._write(self._output), "simulator writer")
+        for writer in self._writers:
+            self._tasks.start(writer.run(), f"simulator writer {writer.symbol}")
+        self._tasks.start(self._board.run(), "simulator faults")
 
     def close(self) -> None:
-        """Closes the file; the group's tasks must have ended."""
-        if self._output is not None:
-            self._output.writer.close()
+        """Closes the files; the group's tasks must have ended."""
+        for writer in self._writers:
+            writer.close()
 
     def status(self) -> SimulatorStatus:
         """What is written and how far."""
-        output, settings = self._output, self._settings
+        settings = self._settings[0]
         walking = settings.feed is FeedKind.RANDOM_WALK
+        first = self._writers[0] if self._writers else None
         return SimulatorStatus(
             settings.feed,
             self._activity(),
-            "" if output is None else str(output.symbol),
-            None if output is None else output.writer.path,
-            0 if output is None else output.writer.count,
-            None if output is None else output.feed.total,
-            self._event_time_ns,
-            0.0 if output is None else output.feed.speed,
+            "" if first is None else first.symbol,
+            None if first is None else first.path,
+            0 if first is None else first.count,
+            None if first is None else first.output.feed.total,
+            None if first is None else first.event_time_ns,
+            0.0 if first is None else first.speed,
             settings.seed if walking else None,
-            self._failure,
+            self._problem(),
+            tuple(self._board.active()),
+            tuple(_symbol_status(writer) for writer in self._writers),
+            None if walking or settings.passes == 0 else settings.passes,
+            sum(writer.left_out for writer in self._writers),
         )
+
+    # What goes wrong on purpose.
+
+    def inject(self, order: FaultOrder) -> Fault:
+        """Begins a fault. Raises FaultRefused, FaultNotPossible, FaultConflict, TooManyFaults, SimulatorFailed."""
+        self._running()
+        try:
+            return self._board.inject(order)
+        except ScidError as error:
+            raise SimulatorFailed(str(error)) from error
+
+    def faults(self) -> list[Fault]:
+        """Faults that last and the last of those that are over, the newest first."""
+        return self._board.listing()
+
+    def clear_faults(self, request_id: str) -> list[Fault]:
+        """Ends one fault, or all with the empty id. Raises FaultUnknown."""
+        return self._board.clear(request_id)
 
     @property
     def revision(self) -> int:
@@ -143,92 +183,63 @@ class SierraSimulator:
 
     def set_speed(self, speed: float) -> None:
         """Changes the speed from now on. Raises SpeedRefused, SimulatorFailed."""
-        feed = self._running_output().feed
-        if speed != feed.speed:
-            feed.set_speed(speed, self._clock.wall_ns())
-            self._changed()
+        writers = self._running()
+        if speed == writers[0].speed:
+            return
+        for writer in writers:
+            writer.set_speed(speed)
+        self._tell()
 
     def pause(self) -> None:
         """Stops writing; a second call changes nothing. Raises SimulatorFailed."""
-        self._running_output()
-        if not self._paused:
-            self._paused = True
-            self._changed()
+        writers = self._running()
+        if not writers[0].paused:
+            for writer in writers:
+                writer.pause()
+            self._tell()
 
     def resume(self) -> None:
         """Writes again after a pause; a second call changes nothing. Raises SimulatorFailed."""
-        output = self._running_output()
-        if self._paused:
-            self._paused = False
-            output.feed.resume(self._clock.wall_ns())
-            self._changed()
+        writers = self._running()
+        if writers[0].paused:
+            for writer in writers:
+                writer.resume()
+            self._tell()
 
-    def _running_output(self) -> Output:
-        if self._output is None:
+    def _opened(self, settings: SimulatorSettings) -> SymbolWriter:
+        output = self._open(settings, self._clock.wall_ns())
+        return SymbolWriter(
+            output, settings, self._clock,
+            on_written=self._tell, on_problem=self._problem_changed, on_records=self._on_records,
+        )  # fmt: skip
+
+    def _running(self) -> list[SymbolWriter]:
+        if not self._writers or self._failure:
             raise SimulatorFailed(self._failure or "the simulator has not begun")
-        return self._output
+        return self._writers
 
     def _activity(self) -> Activity:
-        if self._output is None or self._failure:
+        if not self._writers or self._problem():
             return Activity.FAILED
-        if self._output.feed.next_due_ns(self._clock.wall_ns()) is None:
+        if all(writer.ended for writer in self._writers):
             return Activity.ENDED
-        return Activity.PAUSED if self._paused else Activity.RUNNING
+        return Activity.PAUSED if self._writers[0].paused else Activity.RUNNING
 
-    def _changed(self) -> None:
-        self._wake.set()
+    def _problem(self) -> str:
+        return self._failure or next((writer.failure for writer in self._writers if writer.failure), "")
+
+    def _problem_changed(self) -> None:
         self._tell()
+        if self._on_problem is not None:
+            self._on_problem(self._problem())
 
     def _tell(self) -> None:
         self._revision += 1
         self._progress.set()
         self._progress = asyncio.Event()
 
-    async def _write(self, output: Output) -> None:
-        pending: Records | None = None
-        while True:
-            if pending is None and not self._paused:
-                pending = output.feed.due(self._clock.wall_ns())
-            if pending is not None and len(pending) and not self._append(output, pending):
-                await self._sleep(RETRY_S)
-                continue
-            pending = None
-            await self._sleep(self._wait_s(output))
 
-    def _append(self, output: Output, records: Records) -> bool:
-        try:
-            output.writer.append(records)
-        except ScidError as error:
-            self._fail(str(error))
-            return False
-        self._fail("")
-        if self._on_records is not None:
-            self._on_records(str(output.symbol), records)
-        columns = tick_columns(records[-1:], 1)
-        if columns.flags[0] & HAS_TIME:
-            self._event_time_ns = int(columns.time_ns[0])
-        self._tell()
-        return True
-
-    def _fail(self, failure: str) -> None:
-        if failure != self._failure:
-            self._failure = failure
-            self._tell()
-            if self._on_problem is not None:
-                self._on_problem(failure)
-
-    def _wait_s(self, output: Output) -> float:
-        now_ns = self._clock.wall_ns()
-        due_ns = None if self._paused else output.feed.next_due_ns(now_ns)
-        return LONGEST_WAIT_S if due_ns is None else min(LONGEST_WAIT_S, max(0, due_ns - now_ns) / 1e9)
-
-    async def _sleep(self, seconds: float) -> None:
-        if seconds <= 0:
-            await asyncio.sleep(0)
-            return
-        self._wake.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+def _symbol_status(writer: SymbolWriter) -> SymbolStatus:
+    return SymbolStatus(
+        writer.symbol, writer.path, writer.count, writer.event_time_ns, writer.depth_path, writer.depth_count
+    )

@@ -9,7 +9,7 @@ from typing import Any
 from minhos_api.sierra.v1 import sierra_simulator_service_pb2 as pb2
 from minhos_api.sierra.v1 import sierra_simulator_service_pb2_grpc as pb2_grpc
 from minhos_mesh.sierra_simulator.service import SierraSimulator
-from minhos_mesh.sierra_simulator.translate import state_to_proto
+from minhos_mesh.sierra_simulator.translate import fault_from_proto, fault_to_proto, state_to_proto
 
 HEARTBEAT_S = 2.0
 """Longest silence of WatchReplay, as its contract says."""
@@ -44,6 +44,16 @@ class SierraSimulatorServicer(pb2_grpc.SierraSimulatorServiceServicer):
     async def Resume(self, _request: pb2.ResumeRequest, _context: Any) -> pb2.ResumeResponse:
         self._simulator.resume()
         return pb2.ResumeResponse(simulator=self._state())
+
+    async def InjectFault(self, request: pb2.InjectFaultRequest, _context: Any) -> pb2.InjectFaultResponse:
+        return pb2.InjectFaultResponse(fault=fault_to_proto(self._simulator.inject(fault_from_proto(request))))
+
+    async def ListFaults(self, _request: pb2.ListFaultsRequest, _context: Any) -> pb2.ListFaultsResponse:
+        return pb2.ListFaultsResponse(faults=[fault_to_proto(fault) for fault in self._simulator.faults()])
+
+    async def ClearFaults(self, request: pb2.ClearFaultsRequest, _context: Any) -> pb2.ClearFaultsResponse:
+        ended = self._simulator.clear_faults(request.request_id)
+        return pb2.ClearFaultsResponse(faults=[fault_to_proto(fault) for fault in ended])
 
     async def WatchReplay(
         self, request: pb2.WatchReplayRequest, _context: Any

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS, InstrumentSpec
 from minhos_mesh.runtime.money import E9
 from minhos_mesh.sierra_simulator.domain.feeds import FeedKind, check_rate
+from minhos_mesh.sierra_simulator.domain.gaps import Gap
 
 START_PRICES_E9: Mapping[str, int] = {
     "NQ": 23_500 * E9,
@@ -20,9 +21,6 @@ START_PRICES_E9: Mapping[str, int] = {
     "VIX": 17 * E9,
 }
 """Where a simulated market begins, by root, in 1e-9 units; invented, like all that follows from it."""
-
-MOVEMENTS: Mapping[str, float] = {"VIX": 8.0}
-"""Factor on the moves of a root; 1 for those that are not named."""
 
 DEFAULT_ROOT = "NQ"
 DAY_S = 86_400
@@ -55,6 +53,13 @@ class SimulatorSettings:
     """Recording to replay; needed by REPLAY."""
     replay_speed: float = 0.0
     """Times faster than it happened; 0 is as fast as it can be."""
+    passes: int = 1
+    """How often a recording is played; 0 is for ever."""
+    gaps: Sequence[Gap] = ()
+    """Times in which nothing is written."""
+    depth_levels: int = 0
+    """Levels of each side of the order book of a random walk; 0 writes none."""
+    keep_depth_days: int = 2
     run_id: str = ""
     """Names the run of the mesh: another run replays its recording from the beginning; a walk goes on in any run."""
     instruments: Mapping[str, InstrumentSpec] = field(default_factory=lambda: DEFAULT_INSTRUMENTS)
@@ -73,5 +78,9 @@ class SimulatorSettings:
             raise SettingsRefused(f"history_gap_s is {self.history_gap_s:g}: allowed is 0.01 to 3600")
         if not 0 <= self.replay_speed <= 1_000_000:
             raise SettingsRefused(f"replay_speed is {self.replay_speed:g}: allowed is 0 (at once) to 1000000")
+        if not 0 <= self.depth_levels <= 50:
+            raise SettingsRefused(f"depth_levels is {self.depth_levels}: allowed is 0 to 50")
+        if self.passes == 0 and self.replay_speed == 0:
+            raise SettingsRefused("loops is 0 and speed is max: a recording that is played for ever needs a speed")
         if self.feed is FeedKind.REPLAY and self.replay_file is None:
             raise SettingsRefused("feed is REPLAY and replay_file is not set: name the .scid file to replay")

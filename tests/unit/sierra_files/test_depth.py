@@ -11,14 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from minhos_mesh.sierra_files.depth import (
-    DEPTH_RECORD,
-    END_OF_BATCH,
-    DepthCommand,
-    read_depth,
-    write_depth_header,
-)
+from minhos_mesh.sierra_files.depth import read_depth, write_depth_header
 from minhos_mesh.sierra_files.depth_book import LARGEST_BOOK, BookView, DepthBook, Level
+from minhos_mesh.sierra_files.depth_layout import DEPTH_RECORD, END_OF_BATCH, DepthCommand
 from minhos_mesh.sierra_files.header import ScidError, ScidIncomplete, ScidMalformed, ScidMissing
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, RECORD, Records
 from minhos_mesh.sierra_simulator.domain.feeds import CHUNK, RandomWalkFeed, ReplayFeed, SpeedRefused
+from minhos_mesh.sierra_simulator.domain.recording import Recording
 from minhos_mesh.sierra_simulator.domain.regimes import RegimeSchedule
 from minhos_mesh.sierra_simulator.domain.walk import RandomWalk, WalkSettings, WalkState
 
@@ -100,7 +101,7 @@ def test_rate_outside_of_what_is_allowed_is_refused(rate: float) -> None:
 
 def test_replay_at_full_speed_writes_the_recording_bit_for_bit() -> None:
     source = recording(3 * CHUNK + 5)
-    feed = ReplayFeed(source, 0.0, 0, NOW_NS)
+    feed = ReplayFeed(Recording(source), 0.0, 0, NOW_NS)
     pieces = []
     while feed.next_due_ns(NOW_NS) is not None:
         pieces.append(feed.due(NOW_NS))
@@ -110,7 +111,7 @@ def test_replay_at_full_speed_writes_the_recording_bit_for_bit() -> None:
 
 
 def test_replay_at_a_speed_keeps_the_distances() -> None:
-    feed = ReplayFeed(recording(100), 10.0, 0, NOW_NS)
+    feed = ReplayFeed(Recording(recording(100)), 10.0, 0, NOW_NS)
     assert len(feed.due(NOW_NS)) == 1
     assert feed.next_due_ns(NOW_NS) == NOW_NS + SECOND // 10 + 1
     assert len(feed.due(NOW_NS + SECOND)) == 10
@@ -122,7 +123,7 @@ def test_replay_at_a_speed_keeps_the_distances() -> None:
 
 def test_replay_goes_on_at_an_index_and_ends() -> None:
     source = recording(10)
-    feed = ReplayFeed(source, 0.0, 7, NOW_NS)
+    feed = ReplayFeed(Recording(source), 0.0, 7, NOW_NS)
     assert feed.due(NOW_NS).tobytes() == source[7:].tobytes()
     assert feed.next_due_ns(NOW_NS) is None
     assert len(feed.due(NOW_NS)) == 0

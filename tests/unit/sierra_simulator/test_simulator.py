@@ -61,7 +61,8 @@ class Running:
     def advance(self, seconds: float) -> None:
         """Moves the clock and lets the writer look at it now."""
         self.clock.advance(seconds)
-        self.simulator._wake.set()
+        for writer in self.simulator._writers:
+            writer.wake()
 
     async def kill(self) -> None:
         await self.tasks.close()
@@ -339,7 +340,7 @@ async def test_full_disk_is_a_problem_until_it_is_over(
             raise ScidError("No space left on device")
         append(writer, records)
 
-    monkeypatch.setattr("minhos_mesh.sierra_simulator.service.RETRY_S", 0.005)
+    monkeypatch.setattr("minhos_mesh.sierra_simulator.symbol_writer.RETRY_S", 0.005)
     monkeypatch.setattr(ScidWriter, "append", refusing)
     source = tmp_path / "MNQU21-CME.scid"
     fail[0] = False

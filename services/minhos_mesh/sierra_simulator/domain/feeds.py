@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, Records, empty_records
+from minhos_mesh.sierra_files.layout import Records, empty_records
+from minhos_mesh.sierra_simulator.domain.recording import Recording
 from minhos_mesh.sierra_simulator.domain.walk import RandomWalk, WalkBlock, WalkState
 
 CHUNK = 4096
@@ -61,6 +62,9 @@ class Feed(Protocol):
 
     def resume(self, now_ns: int) -> None:
         """Goes on from now after a pause, without making up for it."""
+
+    def seek(self, index: int, now_ns: int) -> None:
+        """Goes on behind the first `index` records of the file, where it is a recording; a random walk knows no way back."""
 
 
 def check_rate(ticks_per_s: float) -> None:
@@ -121,6 +125,9 @@ class RandomWalkFeed:
         now_us = max(now_ns // 1000, state.time_us)
         self._start(WalkState(now_us, state.stamp_us, state.mid_ticks, state.block))
 
+    def seek(self, index: int, now_ns: int) -> None:
+        """Changes nothing: what was written is gone."""
+
     def _start(self, state: WalkState) -> None:
         self._before = state
         self._block: WalkBlock = self._walk.draw(state, 1e6 / self._speed)
@@ -132,7 +139,7 @@ class ReplayFeed:
 
     kind = FeedKind.REPLAY
 
-    def __init__(self, recording: Records, speed: float, start_index: int, now_ns: int) -> None:
+    def __init__(self, recording: Recording, speed: float, start_index: int, now_ns: int) -> None:
         """Replays from an index on; `speed` 0 is as fast as it can be. Raises SpeedRefused."""
         self._recording = recording
         self._index = start_index
@@ -146,37 +153,44 @@ class ReplayFeed:
 
     @property
     def total(self) -> int | None:
-        """Records of the recording."""
-        return len(self._recording)
+        """Records of all passes of the recording; None when they never end."""
+        return self._recording.total
 
     def due(self, now_ns: int) -> Records:
-        """Records whose time has come, at most CHUNK."""
-        until = min(self._index + CHUNK, len(self._recording))
-        found = self._recording[self._index : until]
+        """Records whose time has come, at most CHUNK and of one pass; a new pass begins at once."""
+        found = self._recording.read(self._index, CHUNK)
         if self._speed > 0:
             limit_us = self._event_zero_us + (now_ns - self._wall_zero_ns) / 1000 * self._speed
             found = found[: int(np.searchsorted(found["time_us"], limit_us, side="right"))]
         self._index += len(found)
-        return np.array(found)
+        if len(found) and self._recording.begins_pass(self._index):
+            self.resume(now_ns)
+        return found
 
     def next_due_ns(self, now_ns: int) -> int | None:
         """When the next record's time comes; now when there is no pace."""
-        if self._index >= len(self._recording):
+        if self.total is not None and self._index >= self.total:
             return None
         if self._speed <= 0:
             return now_ns
-        ahead_us = int(self._recording["time_us"][self._index]) - self._event_zero_us
+        ahead_us = self._recording.time_us(self._index) - self._event_zero_us
         return self._wall_zero_ns + int(ahead_us * 1000 / self._speed) + 1
 
     def set_speed(self, speed: float, now_ns: int) -> None:
         """Changes the speed from the next record on. Raises SpeedRefused."""
         if not 0 <= speed <= 1_000_000:
             raise SpeedRefused(speed, "a replay", "0 (as fast as it can be) to 1000000")
+        if speed == 0 and self.total is None:
+            raise SpeedRefused(speed, "a recording that is played for ever", "more than 0 to 1000000")
         self._speed = speed
         self.resume(now_ns)
 
     def resume(self, now_ns: int) -> None:
         """Goes on from now with the next record."""
         self._wall_zero_ns = now_ns
-        at = min(self._index, len(self._recording) - 1)
-        self._event_zero_us = int(self._recording["time_us"][at]) if at >= 0 else EPOCH_SHIFT_US
+        self._event_zero_us = self._recording.time_us(self._index)
+
+    def seek(self, index: int, now_ns: int) -> None:
+        """Goes on behind the first `index` records."""
+        self._index = index
+        self.resume(now_ns)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, MARK_FIRST, MARK_LAST, RECORD, Records
+from minhos_mesh.sierra_simulator.domain.market_path import MarketPath
+from minhos_mesh.sierra_simulator.domain.products import USUAL, Product
 from minhos_mesh.sierra_simulator.domain.regimes import MINUTE_US, REGIMES, RegimeSchedule
 from minhos_mesh.sierra_simulator.domain.stamps import stamp_like_sierra
 
@@ -15,14 +18,11 @@ BLOCK_EVENTS = 256
 
 _SPLIT_PROBABILITY = 0.03
 _MOST_PARTS = 11
-_MOST_CONTRACTS = 250
 _PULL_PER_MINUTE = 0.002
 
-_DRIFT = np.array([regime.drift_bp for regime in REGIMES]) * 1e-4
-_SIGMA = np.array([regime.sigma_bp for regime in REGIMES]) * 1e-4
 _WIDE = np.array([regime.wide for regime in REGIMES])
 _HEAVY = np.array([regime.heavy for regime in REGIMES])
-_BUY_BIAS = 0.5 + 0.12 * np.sign(_DRIFT)
+_BUY_BIAS = 0.12 * np.sign([regime.drift_bp for regime in REGIMES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,10 @@ class WalkSettings:
     """Price step of the instrument in 1e-9 units."""
     anchor_price_e9: int
     """Price to which the market is weakly pulled over hours, in 1e-9 units."""
-    movement: float = 1.0
-    """Factor on all moves; 1 is an index future."""
+    product: Product = USUAL
+    """How it trades."""
+    name: str = ""
+    """Tells products of one seed apart, in what is their own: times and sizes of trades."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +81,33 @@ class RandomWalk:
         """`stream` tells several walks of one seed apart, for example those before and after a restart."""
         self._settings = settings
         self._schedule = schedule
+        self._path = MarketPath(settings.seed, settings.product.market, schedule)
         self._stream = stream
+        self._name = zlib.crc32(settings.name.encode())
         self._anchor_ticks = settings.anchor_price_e9 / settings.tick_e9
+
+    @property
+    def product(self) -> Product:
+        """How it trades."""
+        return self._settings.product
 
     def draw(self, state: WalkState, mean_gap_us: float, events: int = BLOCK_EVENTS) -> WalkBlock:
         """The next trades after a state, `mean_gap_us` microseconds apart on average."""
-        random = np.random.default_rng((self._settings.seed, self._stream, 1, state.block))
+        random = np.random.default_rng((self._settings.seed, self._stream, 1, state.block, self._name))
+        product = self._settings.product
         gaps = random.exponential(mean_gap_us, events)
         times = state.time_us + np.cumsum(gaps).astype(np.int64)
         kinds = self._schedule.at(times)
-        mids = self._mids(random, state, gaps / MINUTE_US, kinds)
+        mids = self._mids(state, times)
+        if not product.quoted:
+            return self._values(state, times, mids)
         parts = np.where(
             random.random(events) < _SPLIT_PROBABILITY,
             1 + np.minimum(random.geometric(0.5, events), _MOST_PARTS - 1),
             1,
         )
-        spread = 1 + np.where(random.random(events) < _WIDE[kinds], random.integers(1, 3, events), 0)
-        buys = random.random(events) < _BUY_BIAS[kinds]
+        spread = 1 + np.where(random.random(events) < _WIDE[kinds] * product.wide, random.integers(1, 3, events), 0)
+        buys = random.random(events) < 0.5 + _BUY_BIAS[kinds] * np.sign(product.movement)
         bid = np.maximum(np.floor(mids - (spread - 1) / 2).astype(np.int64), 1)
         sizes = self._sizes(random, np.repeat(kinds, parts))
         stamps = stamp_like_sierra(np.repeat(times, parts), state.stamp_us)
@@ -104,20 +116,28 @@ class RandomWalk:
         end = WalkState(int(times[-1]), int(stamps[-1]), float(mids[-1]), state.block + 1)
         return WalkBlock(records, np.repeat(times, parts), np.repeat(mids, parts), end)
 
-    def _mids(
-        self, random: np.random.Generator, state: WalkState, minutes: NDArray[np.float64], kinds: NDArray[np.intp]
-    ) -> NDArray[np.float64]:
-        pull = -_PULL_PER_MINUTE * np.log(state.mid_ticks / self._anchor_ticks)
-        drift = (_DRIFT[kinds] * self._settings.movement + pull) * minutes
-        noise = _SIGMA[kinds] * self._settings.movement * np.sqrt(minutes) * random.standard_normal(len(minutes))
-        mids: NDArray[np.float64] = state.mid_ticks * np.exp(np.cumsum(drift + noise))
+    def _mids(self, state: WalkState, times_us: NDArray[np.int64]) -> NDArray[np.float64]:
+        pull = -_PULL_PER_MINUTE * np.log(state.mid_ticks / self._anchor_ticks) / MINUTE_US
+        moves = self._settings.product.movement * self._path.moves(state.time_us, times_us)
+        mids: NDArray[np.float64] = state.mid_ticks * np.exp(moves + pull * (times_us - state.time_us))
         return mids
 
+    def _values(self, state: WalkState, times_us: NDArray[np.int64], mids: NDArray[np.float64]) -> WalkBlock:
+        """Values of an index: the price alone."""
+        stamps = stamp_like_sierra(times_us, state.stamp_us)
+        records = np.zeros(len(times_us), RECORD)
+        records["time_us"] = stamps + EPOCH_SHIFT_US
+        records["close"] = np.maximum(np.rint(mids).astype(np.int64), 1) * self._settings.tick_e9 / 1e9
+        records["num_trades"] = 1
+        end = WalkState(int(times_us[-1]), int(stamps[-1]), float(mids[-1]), state.block + 1)
+        return WalkBlock(records, times_us, mids, end)
+
     def _sizes(self, random: np.random.Generator, kinds: NDArray[np.intp]) -> NDArray[np.int64]:
-        small = random.geometric(0.6, len(kinds))
-        large = random.geometric(0.08, len(kinds))
+        product = self._settings.product
+        small = random.geometric(product.small, len(kinds))
+        large = random.geometric(product.large, len(kinds))
         drawn = np.where(random.random(len(kinds)) < _HEAVY[kinds], large, small)
-        sizes: NDArray[np.int64] = np.minimum(drawn, _MOST_CONTRACTS)
+        sizes: NDArray[np.int64] = np.minimum(drawn, product.most)
         return sizes
 
     def _records(
