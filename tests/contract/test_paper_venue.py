@@ -82,6 +82,9 @@ class PaperHarness:
         await self._stack.aclose()
         self._stack = contextlib.AsyncExitStack()
 
+    async def quiet(self) -> None:
+        """All is told when a call has returned."""
+
     async def kill(self) -> None:
         await self.stop()
         await self.start()

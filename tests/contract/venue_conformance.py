@@ -23,7 +23,7 @@ _ids = itertools.count(1)
 
 
 class Venue(Protocol):
-    """A venue under test with a market that the test moves; prices are ticks from `P`."""
+    """A venue under test with a market that the test moves; prices are ticks from `P`. Nobody else trades there."""
 
     symbol: str
 
@@ -36,6 +36,9 @@ class Venue(Protocol):
 
     async def trade(self, price: int, size: int) -> None:
         """Let others trade."""
+
+    async def quiet(self) -> None:
+        """Return once everything that orders have led to so far is told; a server behind the venue takes its time."""
 
     async def kill(self) -> None:
         """End the venue as a crash would and start it again on the same store."""
@@ -73,7 +76,8 @@ async def submit(
         client_order_id=client_id or new_id(), terms=what, provenance=provenance_pb2.PROVENANCE_SIMULATED, **rest
     )
     answer: pb.SubmitOrderResponse = await venue.stub.SubmitOrder(request)
-    return answer.order
+    await venue.quiet()
+    return await order(venue, answer.order.client_order_id)
 
 
 async def order(venue: Venue, client_id: str) -> pb.VenueOrder:

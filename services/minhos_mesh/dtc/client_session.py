@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from minhos_mesh.dtc.enums import (
     PROTOCOL_TYPE,
     PROTOCOL_VERSION,
+    SIMULATOR_NAME,
     Encoding,
     HistoryRejectReason,
     LogonFlag,
@@ -69,6 +70,11 @@ class Permissions:
     cancel_replace: bool
     one_history_per_connection: bool
     resubscribe: bool
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the server says that it is a simulator: nothing of it can count as LIVE."""
+        return self.server_name.startswith(SIMULATOR_NAME)
 
     def refused(self) -> tuple[str, ...]:
         """What is not permitted, a sentence each."""

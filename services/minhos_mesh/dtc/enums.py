@@ -7,6 +7,8 @@ from typing import Final
 
 PROTOCOL_VERSION: Final = 8
 PROTOCOL_TYPE: Final = "DTC"
+SIMULATOR_NAME: Final = "MinhOS Sierra Simulator"
+"""How the name of a simulated server begins, by which it is told from a real one."""
 
 
 class Encoding(IntEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from minhos_mesh.dtc.enums import PROTOCOL_TYPE, PROTOCOL_VERSION, Encoding, LogonStatus
+from minhos_mesh.dtc.enums import PROTOCOL_TYPE, PROTOCOL_VERSION, SIMULATOR_NAME, Encoding, LogonStatus
 from minhos_mesh.dtc.message import Message, make
 from minhos_mesh.dtc.session import (
     Action,
@@ -37,7 +37,7 @@ LONGEST_HEARTBEAT_S = 3600
 class ServerSettings:
     """What a server offers."""
 
-    name: str = "MinhOS Sierra Simulator"
+    name: str = SIMULATOR_NAME
     text: str = ""
     """What the answer to a logon says, for example the service behind it."""
     encoding: Encoding | None = None

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from minhos_mesh.registry.plan import Need, ServiceSpec
-from minhos_mesh.runtime import catalogue
+from minhos_mesh.runtime import catalogue, roles
 from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.contracts import ROOT_PACKAGE, all_contracts
 
@@ -31,15 +31,14 @@ SERVES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 def planned_services(config: MeshConfig) -> tuple[str, ...]:
     """The services that this configuration asks for: those of the program, then programs of its own."""
-    ours = tuple(name for name in catalogue.service_names() if name != "sierra_simulator" or config.feed.kind != "none")
-    return (*ours, *(name for name, section in sorted(config.services.items()) if section.command))
+    return (*roles.running(config), *(name for name, section in sorted(config.services.items()) if section.command))
 
 
 def specs_of(services: tuple[str, ...], config: MeshConfig | None = None) -> tuple[ServiceSpec, ...]:
     """What the plan must know of these services: read from their contracts, or from the configuration where a program of
     its own is started, whose contracts are known only when it attaches.
     """
-    return tuple(_spec(name) if name in SERVES else _configured(name, config) for name in services)
+    return tuple(_spec(name, config) if name in SERVES else _configured(name, config) for name in services)
 
 
 def _configured(service: str, config: MeshConfig | None) -> ServiceSpec:
@@ -47,8 +46,9 @@ def _configured(service: str, config: MeshConfig | None) -> ServiceSpec:
     return ServiceSpec(service, frozenset((EVERYWHERE,)), tuple(Need(EVERYWHERE, provider=name) for name in needs))
 
 
-def _spec(service: str) -> ServiceSpec:
-    contracts = [f"{ROOT_PACKAGE}{name}" for name in SERVES[service]]
+def _spec(service: str, config: MeshConfig | None) -> ServiceSpec:
+    serves = SERVES[service] if service == catalogue.REGISTRY else roles.contracts_of(service, config)
+    contracts = [f"{ROOT_PACKAGE}{name}" for name in serves]
     needs: dict[str, Need] = {}
     for contract in contracts:
         for need in all_contracts()[contract].needs:

@@ -16,9 +16,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from minhos_mesh.runtime.catalogue import service_names
 from minhos_mesh.runtime.config_sections import (
     BrainSection,
+    DtcSection,
     EngineSection,
     EventBusSection,
-    FeedSection,
     LogSection,
     MarketDataSection,
     MeshSection,
@@ -29,6 +29,7 @@ from minhos_mesh.runtime.config_sections import (
     Section,
     SierraClientSection,
 )
+from minhos_mesh.runtime.feed_sections import BridgeSection, FeedSection
 from minhos_mesh.runtime.instruments import (
     DEFAULT_INSTRUMENTS,
     InstrumentError,
@@ -39,7 +40,7 @@ from minhos_mesh.runtime.instruments import (
 from minhos_mesh.runtime.service_settings import ServiceSection, check_services
 from minhos_mesh.runtime.symbols import Symbol, SymbolError, current_contract, parse_symbol, symbol_of_file
 
-_LISTS: Final = ("symbols", "endpoints", "peers", "servers", "record")
+_LISTS: Final = ("symbols", "endpoints", "peers", "servers", "record", "market_data", "roots")
 """Keys that hold several values, separated by commas in the environment."""
 ENVIRONMENT_PREFIX: Final = "MINHOS_"
 """`MINHOS_RISK__MAX_POSITION=3` is the key `max_position` of the table `[risk]`."""
@@ -60,6 +61,10 @@ class MeshConfig(Section):
     """Table `[market_data]`."""
     sierra_client: SierraClientSection = SierraClientSection()
     """Table `[sierra_client]`."""
+    dtc: DtcSection = DtcSection()
+    """Table `[dtc]`."""
+    bridge: BridgeSection = BridgeSection()
+    """Table `[bridge]`."""
     paper_venue: PaperVenueSection = PaperVenueSection()
     """Table `[paper_venue]`."""
     risk: RiskSection = RiskSection()
@@ -106,6 +111,33 @@ class MeshConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _venue_can_be_reached(self) -> MeshConfig:
+        if self.engine.venue == "sierra_client":
+            if self.feed.kind == "replay" or self.replay():
+                raise ValueError('engine.venue is "sierra_client": a replay is traded at "paper_venue" only')
+            if self.dtc.port is None and not self.feed.dtc_port:
+                raise ValueError(
+                    'dtc.port is missing: engine.venue = "sierra_client" needs the port of a DTC server, mostly 11099'
+                )
+        unknown = [text for text in self.dtc.market_data if text not in self.market_data.symbols]
+        if unknown:
+            raise ValueError(f"dtc.market_data names {unknown[0]!r}: allowed are those of market_data.symbols")
+        return self
+
+    @model_validator(mode="after")
+    def _bridge_is_one_source(self) -> MeshConfig:
+        bridge = self.bridge
+        unknown = [text for text in bridge.symbols if text not in self.market_data.symbols]
+        if bridge.address is None or (not unknown and (bridge.symbols or self.feed.kind == "none")):
+            return self
+        if unknown:
+            raise ValueError(f"bridge.symbols names {unknown[0]!r}: allowed are those of market_data.symbols")
+        raise ValueError(
+            f'feed.kind is "{self.feed.kind}" and bridge.symbols is empty: name the symbols that come from the bridge,'
+            ' or set feed.kind = "none"'
+        )
+
     def specs(self) -> Mapping[str, InstrumentSpec]:
         """Known instruments with the configured ones laid over them, by root."""
         return with_configured(self.instruments) if self.instruments else DEFAULT_INSTRUMENTS
@@ -113,6 +145,10 @@ class MeshConfig(Section):
     def symbols(self) -> tuple[str, ...]:
         """Canonical symbols of this mesh; set by `resolved`."""
         return self.market_data.symbols
+
+    def bridge_symbols(self) -> tuple[str, ...]:
+        """Canonical symbols whose prices come from the legacy bridge."""
+        return () if self.bridge.address is None else self.bridge.symbols or self.symbols()
 
     def primary(self) -> str:
         """Symbol that is meant when a request names none."""
@@ -129,26 +165,34 @@ class MeshConfig(Section):
     def resolved(self, today: datetime) -> MeshConfig:
         """The same with everything fixed that depends on the day of the start: symbols and provenance. Raises ConfigError."""
         market, sierra = self.market_data, self.sierra_client
-        symbols = market.symbols or (self._feed_symbol(today),)
+        symbols = market.symbols or self._feed_symbols(today)
         if self.feed.kind == "replay":
             sierra = sierra.model_copy(update={"provenance": "REPLAY"})
+        dtc = self.dtc
+        if dtc.port is None and self.engine.venue == "sierra_client":  # the simulator's account is this mesh's alone
+            dtc = dtc.model_copy(update={"port": self.feed.dtc_port, "account_is_ours": True})
         return self.model_copy(
-            update={"market_data": market.model_copy(update={"symbols": symbols}), "sierra_client": sierra}
+            update={"market_data": market.model_copy(update={"symbols": symbols}), "sierra_client": sierra, "dtc": dtc}
         )
 
-    def _feed_symbol(self, today: datetime) -> str:
+    def _feed_symbols(self, today: datetime) -> tuple[str, ...]:
         try:
             if self.feed.kind == "replay" and self.feed.file is not None:
-                return str(symbol_of_file(self.feed.file.name))
-            spec = self.specs().get(self.feed.root)
-            if spec is None:
-                raise ConfigError(
-                    f"feed.root is {self.feed.root!r}: allowed are {', '.join(sorted(self.specs()))}"
-                    " and what [instruments] adds"
-                )
-            return str(current_contract(self.feed.root, spec.exchange, today.astimezone(UTC).date()))
+                return (str(symbol_of_file(self.feed.file.name)),)
+            return tuple(self._walk_symbol(root, today) for root in self.feed.products())
         except (SymbolError, ValueError) as error:
             raise ConfigError(f"no symbol can be told from the feed: {error}") from None
+
+    def _walk_symbol(self, root: str, today: datetime) -> str:
+        spec = self.specs().get(root)
+        if spec is None:
+            key = "feed.roots names" if self.feed.roots else "feed.root is"
+            raise ConfigError(
+                f"{key} {root!r}: allowed are {', '.join(sorted(self.specs()))} and what [instruments] adds"
+            )
+        if not spec.tradeable:
+            return str(Symbol(spec.root, spec.exchange))
+        return str(current_contract(root, spec.exchange, today.astimezone(UTC).date()))
 
 
 def _symbol(text: str, specs: Mapping[str, InstrumentSpec]) -> Symbol:
@@ -192,13 +236,14 @@ def load_saved(path: Path) -> MeshConfig:
         raise ConfigError(f"{path}: cannot be read as the configuration of a mesh: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: cannot be read as the configuration of a mesh: it is no JSON object")
-    for section, key in (("paper_venue", "commission"), ("paper_venue", "initial_cash"), *_RISK_MONEY):
+    for section, key in (*_MONEY, *_RISK_MONEY):
         table = values.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), int):
             table[key] = _as_decimal(table[key])
     return _validated(values, str(path))
 
 
+_MONEY: Final = (("paper_venue", "commission"), ("paper_venue", "initial_cash"), ("dtc", "commission"))
 _RISK_MONEY: Final = (("risk", "max_exposure"), ("risk", "max_daily_loss"), ("risk", "max_drawdown"))
 
 

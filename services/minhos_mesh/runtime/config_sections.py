@@ -52,7 +52,8 @@ class MeshSection(Section):
         return value
 
 
-def _addresses(values: tuple[str, ...], example: str) -> tuple[str, ...]:
+def addresses(values: tuple[str, ...], example: str) -> tuple[str, ...]:
+    """Checks addresses. Raises ValueError."""
     for value in values:
         host, _, port = value.rpartition(":")
         if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 65_536:
@@ -60,37 +61,6 @@ def _addresses(values: tuple[str, ...], example: str) -> tuple[str, ...]:
     if len(set(values)) != len(values):
         raise ValueError(f"each address may stand once, seen {', '.join(values)}")
     return values
-
-
-class FeedSection(Section):
-    """What the simulator writes."""
-
-    kind: Literal["simulated", "replay", "none"] = "simulated"
-    """`simulated` is a random walk, `replay` a recording, `none` leaves the folder to a real Sierra Chart."""
-    root: str = "NQ"
-    """Product of the random walk; its current contract is taken on the day of the start."""
-    file: Path | None = None
-    """The `.scid` recording of a replay."""
-    speed: float | Literal["max"] = 1.0
-    """How many times faster than it happened a recording is replayed."""
-    ticks_per_second: float = Field(10.0, gt=0, le=10_000)
-    """Rate of the random walk."""
-    seed: int = Field(20_260_101, ge=0)
-    """Seed of the random walk; the same seed and start give the same ticks."""
-    history_hours: float = Field(24.0, ge=0, le=240)
-    """History that a random walk writes before it begins."""
-    dtc_port: int | None = Field(None, ge=0, le=65_535)
-    """Port on loopback on which the simulator serves DTC as Sierra Chart does; 0 takes a free one, unset serves none."""
-    dtc_refused_exchanges: tuple[str, ...] = ()
-    """Exchanges whose data it refuses over DTC, as the real server refuses that of CME; orders are taken all the same."""
-
-    @model_validator(mode="after")
-    def _replay_has_file(self) -> FeedSection:
-        if self.kind == "replay" and self.file is None:
-            raise ValueError("file is missing: a replay needs the path of a .scid file")
-        if isinstance(self.speed, float) and self.speed <= 0:
-            raise ValueError(f"speed is {self.speed}: allowed is a number above 0, or max")
-        return self
 
 
 class MarketDataSection(Section):
@@ -117,10 +87,62 @@ class SierraClientSection(Section):
     """Folder of the `.scid` files; the simulator's own when unset."""
     provenance: Literal["LIVE", "DELAYED", "REPLAY", "SIMULATED"] = "SIMULATED"
     """What the files are declared to be; LIVE is refused beside a simulator's marker."""
-    poll_s: float = Field(0.25, gt=0, le=60)
+    poll_s: float = Field(0.01, gt=0, le=60)
     """How often the size of a file is looked at where its mount tells no changes."""
+    inotify: bool = True
+    """Whether changes are listened for; false looks every `poll_s`, for a mount that tells only some of them."""
     history_hours: float = Field(48.0, ge=0)
     """How far back a file is read when it is seen first; a replay is always read whole."""
+
+
+class DtcSection(Section):
+    """The DTC server of Sierra Chart: where it is and what is traded there."""
+
+    host: str = "127.0.0.1"
+    """Where Sierra Chart runs; its server takes other machines only when it is told to."""
+    port: int | None = Field(None, ge=1, le=65_535)
+    """Port of its DTC Protocol Server, mostly 11099; unset connects to none. The simulator's own where that is the venue."""
+    encoding: Literal["json", "binary", "binary_variable"] = "json"
+    """How messages are to be written; a server that answers with another of them is followed."""
+    ask_encoding: bool = True
+    """False for a server that is set to one encoding, which it then expects from the first byte."""
+    username: str = ""
+    """Name of the Sierra Chart account where the server asks for one."""
+    password_file: Path | None = None
+    """File whose first line is the password; read at each start and kept nowhere."""
+    trade_account: str = ""
+    """Account that is traded; may be left out where the server has only one."""
+    account_is_ours: bool = False
+    """True when nobody else trades on the account, so that fills of an order that was never answered can be told to be its own."""
+    account_is_simulated: bool = False
+    """Declares that no money is behind the account; believed only of one whose name begins with Sim, as those of Sierra Chart's simulation do."""
+    heartbeat_s: int = Field(10, ge=5, le=60)
+    """Seconds between heartbeats; a server that is silent for twice as long is given up."""
+    symbol: str = "{contract}-{exchange}"
+    """How the data service of Sierra Chart writes a symbol, for example `{contract}_FUT_{exchange}`."""
+    market_data: tuple[str, ...] = ()
+    """Canonical symbols whose ticks are asked for over DTC; their files are read where the server refuses."""
+    commission: E9 = Field(0, ge=0)
+    """Commission per contract, which a DTC server does not tell."""
+
+    @field_validator("symbol")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        try:
+            first, second = (value.format(contract=name, exchange="CME") for name in ("NQZ26", "ESZ26"))
+        except (LookupError, ValueError):
+            first = second = ""
+        if first == second or len(first) > 63:
+            raise ValueError(f"allowed is a text with {{contract}} and {{exchange}} in it, seen {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _simulated_is_named(self) -> DtcSection:
+        if self.account_is_simulated and not self.trade_account.startswith("Sim"):
+            raise ValueError(
+                f"account_is_simulated needs a trade_account whose name begins with Sim, seen {self.trade_account!r}"
+            )
+        return self
 
 
 class PaperVenueSection(Section):
@@ -193,6 +215,8 @@ class BrainSection(Section):
 class EngineSection(Section):
     """How the trading engine acts."""
 
+    venue: Literal["paper_venue", "sierra_client"] = "paper_venue"
+    """Who executes orders: the paper venue, or sierra_client at the DTC server of `[dtc]`. One of them runs as the venue."""
     mode: Literal["auto", "MANUAL", "SEMI_AUTO", "FULL_AUTO"] = "auto"
     """Mode at the first start; `auto` is FULL_AUTO on the paper venue with data that is not LIVE, else MANUAL."""
     auto_threshold: float = Field(0.75, ge=0.5, le=1)
@@ -236,7 +260,7 @@ class EventBusSection(Section):
     @field_validator("servers")
     @classmethod
     def _servers(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        return _addresses(values, "127.0.0.1:4222")
+        return addresses(values, "127.0.0.1:4222")
 
     @model_validator(mode="after")
     def _jetstream_has_servers(self) -> EventBusSection:
@@ -307,7 +331,7 @@ class RegistrySection(Section):
     @field_validator("endpoints", "peers")
     @classmethod
     def _reachable(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        return _addresses(values, "127.0.0.1:2379")
+        return addresses(values, "127.0.0.1:2379")
 
     @model_validator(mode="after")
     def _etcd_has_endpoints(self) -> RegistrySection:

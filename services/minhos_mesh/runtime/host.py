@@ -27,12 +27,13 @@ from minhos_api.registry.v1 import registry_service_pb2
 from minhos_mesh.runtime import config as configuration
 from minhos_mesh.runtime import log
 from minhos_mesh.runtime.attach import AttachRefused, Identity, Lease, SelfView
-from minhos_mesh.runtime.catalogue import REGISTRY, bootstrap_module, entry, has_one_owner, service_names
+from minhos_mesh.runtime.catalogue import REGISTRY, bootstrap_module, has_one_owner, service_names
 from minhos_mesh.runtime.clients import Clients, bootstrap_xds
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.contracts import ROOT_PACKAGE
 from minhos_mesh.runtime.fencing import FencedOut, newest_token
 from minhos_mesh.runtime.paths import MeshPaths, registry_address, registry_peers
+from minhos_mesh.runtime.roles import contracts_of
 from minhos_mesh.runtime.server import BindError, ContractViolation, MeshServer
 from minhos_mesh.runtime.service_control import ServiceControlServicer
 from minhos_mesh.runtime.tasks import OwnedTasks
@@ -142,7 +143,7 @@ class _Host:
         """Takes the lease before anything is opened that only one process may have open."""
         context = self._context
         control = ServiceControlServicer(context, self._ask_to_drain)
-        promised = [f"{ROOT_PACKAGE}{name}" for name in entry(context.service).serves]
+        promised = [f"{ROOT_PACKAGE}{name}" for name in contracts_of(context.service, context.config)]
         server = MeshServer([control], promised=promised, bind=context.config.mesh.bind)
         await self._bind(server, control)
         stack.push_async_callback(server.stop, 0)

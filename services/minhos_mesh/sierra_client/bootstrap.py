@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
+from minhos_mesh.runtime.errors import ErrorTable
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.storage import Database, Durability
+from minhos_mesh.sierra_client.bridge_source import BridgeSource
+from minhos_mesh.sierra_client.bridge_translate import bridge_settings
 from minhos_mesh.sierra_client.domain import Provenance
 from minhos_mesh.sierra_client.ingest import CONTRACT, GrpcIngest
 from minhos_mesh.sierra_client.service import ClientSettings, SierraClient
@@ -27,30 +30,59 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
         readers=1,
         guard=context.fence(),
     )
-    async with database:
+    async with database, AsyncExitStack() as stack:
+        store, ingest = SourceStore(database), GrpcIngest(context.clients.channel(CONTRACT))
+        bridge = bridge_settings(context.config, context.paths)
+        dtc = None
+        servicers: list[object] = []
+        errors: ErrorTable = {}
+        if context.config.dtc.port is not None:
+            # Imported here: a process without a DTC server needs none of it in its memory.
+            from minhos_mesh.sierra_client.venue.servicer import ERRORS, VenueServicer
+            from minhos_mesh.sierra_client.venue.wiring import dtc_source
+
+            def file_price_of(symbol: str) -> int | None:
+                return client.last_price_e9(symbol)
+
+            made = dtc_source(context, store=store, ingest=ingest, file_price_of=file_price_of)
+            dtc = await stack.enter_async_context(made)
+            if dtc.trades:
+                servicers, errors = [VenueServicer(dtc.venue)], ERRORS
         client = SierraClient(
             settings_of(context.config, context.paths),
-            store=SourceStore(database),
-            ingest=GrpcIngest(context.clients.channel(CONTRACT)),
+            store=store,
+            ingest=ingest,
             clock=context.clock,
             tasks=context.tasks,
             on_problems=lambda problems: _hold(context.conditions, problems),
+            bridge=None
+            if bridge is None
+            else BridgeSource(bridge, store=store, ingest=ingest, clock=context.clock, tasks=context.tasks),
+            dtc=dtc,
         )
-        try:
-            yield ServiceParts(servicers=[SierraClientServicer(client)], start=client.start)
-        finally:
-            client.close()
+        stack.callback(client.close)
+
+        async def drain() -> None:
+            if dtc is not None:
+                dtc.venue.close()
+
+        yield ServiceParts(
+            servicers=[SierraClientServicer(client), *servicers], errors=errors, start=client.start, drain=drain
+        )
 
 
 def settings_of(config: MeshConfig, paths: MeshPaths) -> ClientSettings:
     """What the configuration says about the client."""
     section = config.sierra_client
+    elsewhere = {*config.bridge_symbols(), *(config.dtc.market_data if config.dtc.port is not None else ())}
     return ClientSettings(
         folder=(section.folder or paths.sierra_dir).expanduser(),
-        symbols=config.symbols(),
+        symbols=tuple(symbol for symbol in config.symbols() if symbol not in elsewhere),
+        follow_all=not elsewhere,
         provenance=Provenance[section.provenance],
         history_hours=section.history_hours,
         poll_s=section.poll_s,
+        use_inotify=section.inotify,
         instruments=config.specs(),
     )
 

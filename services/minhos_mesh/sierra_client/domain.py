@@ -83,6 +83,12 @@ def check_provenance(declared: Provenance, marker: str | None) -> None:
         )
 
 
+def check_live(declared: Provenance, refused: str) -> None:
+    """Refuses LIVE for a reason that the connection to the DTC server gives. Raises ProvenanceRefused."""
+    if refused and declared is Provenance.LIVE:
+        raise ProvenanceRefused(f"provenance LIVE is declared, and cannot be believed: {refused}")
+
+
 def backoff_s(attempt: int, randomness: random.Random, *, first_s: float = 0.05, longest_s: float = 5.0) -> float:
     """Seconds to wait before attempt number `attempt` (from 1): doubling with full jitter between half and whole."""
     whole = min(longest_s, first_s * 2.0 ** min(attempt - 1, 16))

@@ -115,8 +115,10 @@ class DtcConnection:
         """Whether an order would be sent now."""
         return self.status.state is DtcState.READY
 
-    async def submit(self, order: TrackedOrder) -> None:
-        """Writes an order down and sends it. Raises NotReady, ValueError for an id used before, JournalFailed.
+    async def submit(self, order: TrackedOrder, last_look: Callable[[], None] = lambda: None) -> None:
+        """Writes an order down and sends it. Raises NotReady, ValueError for an id used before, and what the journal raises.
+
+        `last_look` is called when it is the order's turn; what it raises is raised here, and nothing was written.
 
         When this returns the order is on its way; what became of it comes as updates. One order waits for the answer
         to the one before it, so that at most one is without an answer when the connection breaks.
@@ -125,6 +127,7 @@ class DtcConnection:
             await self._answered()
             link = self._ready_link()
             encode(requests.submit(order), link.session.encoding)
+            last_look()
             self.ledger.placed(order)
             await self._journal.save(self.ledger.take_changed())
             if self._link is not link:
@@ -171,6 +174,15 @@ class DtcConnection:
             requests.replace(order, quantity=quantity, limit_price_e9=limit_price_e9, stop_price_e9=stop_price_e9)
         )
 
+    def look_again(self, why: str) -> None:
+        """Has orders and positions compared with what the server lists, soon; nothing happens without a connection."""
+        link = self._link
+        if link is None or not self.ready():
+            return
+        self._doubt(link, why)
+        if link.waits is not None:
+            link.waits.reschedule(asyncio.get_running_loop().time() + DOUBT_S)
+
     async def run(self) -> None:
         """Connects, serves, and connects again for ever; cancel it to stop, which logs off.
 
@@ -203,7 +215,7 @@ class DtcConnection:
             text = f"{self.status.address} cannot be reached: {str(error) or 'no answer'}"
             return Close(CloseReason.OTHER_SIDE_SILENT, text), False
         step = client_session.begin(settings.session, self._clock.monotonic())
-        market = MarketData(settings.market_data, lambda symbol: self._market(symbol).scale)
+        market = MarketData(settings.market_data, lambda symbol: self.market_of(symbol).scale)
         link = Link(step.session, MessageStream(step.session.encoding), writer, market)
         self._link = link
         self.status = replace(self.status, connects=self.status.connects + 1, refusals=(), not_permitted={})
@@ -211,7 +223,9 @@ class DtcConnection:
         try:
             self._do(link, step)
             await self._serve(link, reader)
-        except (ConnectionError, FramingLost, SettlingFailed) as error:
+        except SettlingFailed as failed:
+            link.close = link.close or Close(CloseReason.PROTOCOL_BROKEN, str(failed))
+        except (ConnectionError, FramingLost) as error:
             link.close = link.close or Close(CloseReason.PROTOCOL_BROKEN, f"the connection broke: {error}")
         except asyncio.CancelledError:
             with suppress(ConnectionError):
@@ -229,11 +243,13 @@ class DtcConnection:
         while link.close is None:
             deadline = link.deadline(self._clock.monotonic())
             try:
-                async with asyncio.timeout(deadline):
+                async with asyncio.timeout(deadline) as link.waits:
                     data = await reader.read(READ_SIZE)
             except TimeoutError:
                 self._on_time(link)
                 continue
+            finally:
+                link.waits = None
             if not data:
                 return
             link.session = heard(link.session, self._clock.monotonic())
@@ -246,7 +262,11 @@ class DtcConnection:
         told: list[VenueUpdate] = []
         try:
             while link.close is None and (message := link.stream.read()) is not None:
-                told += self._take(link, message)
+                for update in self._take(link, message):
+                    told.append(update)
+                    if update.kind is UpdateKind.FILLED and update.fill is not None:
+                        self._watcher.on_booked(update.fill)
+                self._tell_settled(link)
         finally:
             await self._tell(told)
         if link.stream.counts.malformed > link.malformed:
@@ -282,7 +302,7 @@ class DtcConnection:
         if message.layout is not ORDER_UPDATE or message.flag("NoOrders"):
             return ()
         try:
-            report = order_report(message, self._market)
+            report = order_report(message, self.market_of)
         except ValueUnreadable as problem:
             ours = self.ledger.knows(message.text("ServerOrderID"), message.text("ClientOrderID"))
             if ours or message.text("Symbol") in self.settings.ticks_e9:
@@ -325,7 +345,7 @@ class DtcConnection:
         if batch.refused is not None:
             self._doubt(link, f"the server does not list the fills of an order: {batch.refused}")
         try:
-            return self.ledger.listed_fills([historical_fill(each, self._market) for each in batch.messages])
+            return self.ledger.listed_fills([historical_fill(each, self.market_of) for each in batch.messages])
         except ValueUnreadable as problem:
             self._doubt(link, f"a fill could not be read: {problem}")
             return ()
@@ -349,12 +369,24 @@ class DtcConnection:
         link.settle_by = self._clock.monotonic() + DEADLINE_S
         link.send_all(link.settling.begin())
 
+    def _tell_settled(self, link: Link) -> None:
+        """Tells what is held once the fills of the same list were told."""
+        positions, link.listed = link.listed, None
+        permissions = self.status.permissions
+        if positions is not None and permissions is not None:
+            self._watcher.on_settled(permissions, self.status.account, positions, self.balance)
+
     def _settled(self, link: Link, settling: Settling) -> tuple[VenueUpdate, ...]:
         self._next_id = settling.next_id
         self._definitions |= settling.definitions
-        listing = settling.listing(self._market)
+        granted = self.status.permissions
+        refused = "" if granted is None else self._watcher.accepts(granted, settling.account)
+        if refused:
+            raise SettlingFailed(refused)
+        listing = settling.listing(self.market_of)
         told = self.ledger.reconcile(listing, settling.concerned)
         self.balance = settling.balance() or self.balance
+        link.listed = settling.positions(self.market_of)
         link.settling = None
         now = self._clock.monotonic()
         unknown = any(order.state in {OrderState.UNKNOWN, OrderState.SUBMITTED} for order in self.ledger.alive())
@@ -421,7 +453,8 @@ class DtcConnection:
             self._say(DtcState.SETTLING, f"logged on to {granted.server_name}, orders are being compared")
             self._begin_settling(link, None)
 
-    def _market(self, symbol: str) -> Market:
+    def market_of(self, symbol: str) -> Market:
+        """What is known of a symbol of the server. Raises ValueUnreadable for one that is not traded here."""
         tick_e9, known = self.settings.ticks_e9.get(symbol), self._definitions.get(symbol)
         if tick_e9 is None:
             raise ValueUnreadable("Symbol", symbol, f"one of {sorted(self.settings.ticks_e9)}")

@@ -9,6 +9,7 @@ from typing import Final
 
 from minhos_mesh.dtc.batches import Batch
 from minhos_mesh.dtc.message import Message
+from minhos_mesh.dtc.reports import PositionReport
 from minhos_mesh.dtc.session import Close, Session, next_deadline
 from minhos_mesh.dtc.stream import MessageStream, encode
 from minhos_mesh.sierra_client.dtc_market import MarketData
@@ -36,6 +37,10 @@ class Link:
     """When to ask for the fills of an order, by our id."""
     fills: list[Batch] = field(default_factory=list)
     """Answers about single orders that are waited for."""
+    waits: asyncio.Timeout | None = None
+    """The wait for bytes of the server; None while there are some."""
+    listed: tuple[PositionReport, ...] | None = None
+    """Positions that were listed and are to be told next."""
     close: Close | None = None
     """Why it ended; None while it has not."""
     was_ready: bool = False

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from minhos_mesh.dtc.client_session import Permissions
 from minhos_mesh.dtc.market_updates import MarketUpdate
 from minhos_mesh.dtc.message import Message
 from minhos_mesh.dtc.order_state import TrackedOrder, VenueUpdate
+from minhos_mesh.dtc.reports import BalanceReport, FillReport, PositionReport
 from minhos_mesh.sierra_client.dtc_status import DtcStatus
 
 
@@ -24,6 +26,21 @@ class Journal(Protocol):
 
 class Watcher(Protocol):
     """Who hears what happens."""
+
+    def accepts(self, permissions: Permissions, account: str) -> str:
+        """Why orders must not be compared with what this server lists for this account, for people; empty when they may."""
+
+    def on_settled(
+        self,
+        permissions: Permissions,
+        account: str,
+        positions: Sequence[PositionReport],
+        balance: BalanceReport | None,
+    ) -> None:
+        """Orders were compared with what the server lists, and these are the positions of the same list."""
+
+    def on_booked(self, fill: FillReport) -> None:
+        """An execution of an order of ours was booked, and is not written down yet; in the order of the server's words."""
 
     def on_update(self, update: VenueUpdate) -> None:
         """An order of ours changed; it is written down."""

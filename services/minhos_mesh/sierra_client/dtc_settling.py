@@ -15,6 +15,7 @@ from minhos_mesh.dtc.reports import (
     BalanceReport,
     Definition,
     MarketOf,
+    PositionReport,
     balance_report,
     definition,
     historical_fill,
@@ -126,10 +127,8 @@ class Settling:
         Its open orders must have been given to the ledger as they came.
         """
         positions: dict[str, int] = {}
-        for message in self._batches[POSITION_UPDATE].messages:
-            found = self._read(message, lambda each: position_report(each, market_of))
-            if found is not None and found.quantity:
-                positions[found.symbol] = positions.get(found.symbol, 0) + found.quantity
+        for found in self.positions(market_of):
+            positions[found.symbol] = positions.get(found.symbol, 0) + found.quantity
         orders = (
             self._read(m, lambda each: order_report(each, market_of)) for m in self._batches[ORDER_UPDATE].messages
         )
@@ -147,6 +146,12 @@ class Settling:
             account_is_ours=self._account_is_ours,
             reported=True,
         )
+
+    def positions(self, market_of: MarketOf) -> tuple[PositionReport, ...]:
+        """Positions that the server has listed, without flat ones."""
+        messages = self._batches[POSITION_UPDATE].messages
+        found = (self._read(message, lambda each: position_report(each, market_of)) for message in messages)
+        return tuple(position for position in found if position is not None and position.quantity)
 
     def balance(self) -> BalanceReport | None:
         """The balance of the account, None when the server tells none."""

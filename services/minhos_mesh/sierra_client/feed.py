@@ -16,6 +16,7 @@ from minhos_mesh.sierra_client.domain import (
     Provenance,
     ProvenanceRefused,
     backoff_s,
+    check_live,
     check_provenance,
     may_be_rewritten,
     reads_whole_file,
@@ -28,7 +29,7 @@ from minhos_mesh.sierra_files.header import ScidError, ScidIncomplete, ScidMissi
 from minhos_mesh.sierra_files.layout import MARKER_NAME, Records
 from minhos_mesh.sierra_files.marker import read_marker
 from minhos_mesh.sierra_files.reader import ScidFile
-from minhos_mesh.sierra_files.ticks import HAS_TIME, tick_columns
+from minhos_mesh.sierra_files.ticks import HAS_PRICE, HAS_TIME, tick_columns
 
 CHUNK = 4096
 """Most records in one batch."""
@@ -51,6 +52,13 @@ class FeedSettings:
     provenance: Provenance
     history_ns: int
     """How much history is read of a real source that is seen for the first time."""
+    place: str = ""
+    """What tells the source from a file of the same name elsewhere; empty for those that Sierra Chart writes."""
+
+    @property
+    def source(self) -> str:
+        """Name of the source for people and logs."""
+        return f"sierra_client:{self.place}/{self.path.name}" if self.place else f"sierra_client:{self.path.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,12 @@ class FileFeed:
         clock: Clock,
         randomness: random.Random,
         on_change: Callable[[], None],
+        live_refused: Callable[[], str] = lambda: "",
     ) -> None:
+        """`live_refused` says why what is read here cannot count as LIVE, empty when it can."""
+        self._live_refused = live_refused
+        self.last_price_e9: int | None = None
+        """The newest price that was sent; None before the first."""
         self._settings = settings
         self._store = store
         self._ingest = ingest
@@ -126,6 +139,7 @@ class FileFeed:
         settings = self._settings
         marker = read_marker(settings.path.parent)
         check_provenance(settings.provenance, None if marker is None else MARKER_NAME)
+        check_live(settings.provenance, self._live_refused())
         with ScidFile(settings.path) as file:
             expected = None if marker is None else marker.records_expected.get(settings.path.name)
             tail = ScidTail(file, hold_last_bar=may_be_rewritten(settings.provenance))
@@ -143,7 +157,7 @@ class FileFeed:
     async def _serve(self, tail: ScidTail, generation: Generation) -> tuple[bool, str, bool]:
         """Sends until the way breaks: whether it was refused, why, and whether it had been open."""
         settings = self._settings
-        opening = Opening(f"sierra_client:{settings.path.name}", settings.symbol, settings.provenance, generation.epoch)
+        opening = Opening(settings.source, settings.symbol, settings.provenance, generation.epoch)
         served = False
         try:
             async with self._ingest.connect(opening, self._wakeup.poke) as link:
@@ -187,6 +201,8 @@ class FileFeed:
         await link.send(columns, first_position, None if replayed else self._clock.wall_ns())
         status = self._status
         timed = bool(columns.flags[-1] & HAS_TIME)
+        if columns.flags[-1] & HAS_PRICE:
+            self.last_price_e9 = int(columns.price_e9[-1])
         self._status = replace(
             status,
             records_read=first_position + len(records) - 1,

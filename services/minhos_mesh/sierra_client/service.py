@@ -14,7 +14,10 @@ from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS, InstrumentError
 from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
 from minhos_mesh.runtime.tasks import OwnedTasks
 from minhos_mesh.runtime.watch import first_revision
+from minhos_mesh.sierra_client.bridge_source import BridgeSource
+from minhos_mesh.sierra_client.bridge_status import BridgeStatus
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
+from minhos_mesh.sierra_client.dtc_view import DtcPart, DtcView
 from minhos_mesh.sierra_client.feed import FeedSettings, FeedStatus, FileFeed
 from minhos_mesh.sierra_client.ports import IngestPort
 from minhos_mesh.sierra_client.store import SourceStore
@@ -22,6 +25,8 @@ from minhos_mesh.sierra_client.wakeups import DEFAULT_POLL_S, FolderWakeups
 from minhos_mesh.sierra_files.layout import SUFFIX
 
 HOUR_NS = 3_600_000_000_000
+NO_DTC = "it needs a logon to the DTC server of the Sierra Chart that writes the files, and [dtc] names none"
+"""Why nothing counts as LIVE where no DTC server is configured."""
 
 _PROBLEMS = {
     FeedState.WAITING_FOR_FILE: "FILE_MISSING",
@@ -37,6 +42,8 @@ class ClientSettings:
     folder: Path
     symbols: Sequence[str] = ()
     """Names of the files to follow, without .scid; empty follows every .scid file of the folder as it appears."""
+    follow_all: bool = True
+    """False when there are no files to follow, since all symbols come from elsewhere."""
     provenance: Provenance = Provenance.SIMULATED
     history_hours: float = 48.0
     """History that is read of a LIVE or DELAYED file when it is seen for the first time."""
@@ -52,6 +59,8 @@ class ClientStatus:
 
     folder: Path
     feeds: tuple[FeedStatus, ...]
+    bridge: BridgeStatus | None = None
+    dtc: DtcView | None = None
 
     @property
     def ingest_connected(self) -> bool:
@@ -72,11 +81,20 @@ class SierraClient:
         tasks: OwnedTasks,
         randomness: random.Random | None = None,
         on_problems: Callable[[Mapping[str, str]], None] | None = None,
+        bridge: BridgeSource | None = None,
+        dtc: DtcPart | None = None,
     ) -> None:
         """`on_problems` is told, after every change, what keeps ticks from flowing, by a code."""
         self.settings = settings
         self._tasks = tasks
         self._on_problems = on_problems
+        self._bridge = bridge
+        if bridge is not None:
+            bridge.on_change = self._notify
+        self._dtc = dtc
+        if dtc is not None:
+            dtc.on_change = self._notify
+            dtc.fall_back = self._follow
         self._store = store
         self._ingest = ingest
         self._clock = clock
@@ -93,22 +111,40 @@ class SierraClient:
         self._wakeups.start()
         for symbol in self.settings.symbols:
             self._follow(symbol)
-        if not self.settings.symbols:
+        if not self.settings.symbols and self.settings.follow_all:
             self._tasks.start(self._discover(), "discover")
+        if self._bridge is not None:
+            await self._bridge.start()
+        if self._dtc is not None:
+            self._dtc.start()
 
     def close(self) -> None:
         """Stops listening to the folder; the group's tasks must have ended."""
         self._wakeups.close()
+        if self._bridge is not None:
+            self._bridge.close()
 
     def status(self) -> ClientStatus:
         """What is followed and how far, in alphabetical order of symbol."""
         feeds = [*self._refused.values(), *(feed.status for feed in self._feeds.values())]
-        return ClientStatus(self.settings.folder, tuple(sorted(feeds, key=lambda feed: (feed.symbol, feed.file))))
+        bridge = None
+        if self._bridge is not None:
+            feeds += self._bridge.feeds()
+            bridge = self._bridge.status
+        if self._dtc is not None:
+            feeds += self._dtc.feeds()
+        ordered = tuple(sorted(feeds, key=lambda feed: (feed.symbol, feed.file)))
+        return ClientStatus(self.settings.folder, ordered, bridge, None if self._dtc is None else self._dtc.view())
 
     @property
     def revision(self) -> int:
         """Counts the changes of state, from a number that no earlier life of the service has reached."""
         return self._revision
+
+    def last_price_e9(self, symbol: str) -> int | None:
+        """The newest price of a canonical symbol that was read of its file; None before the first."""
+        found = (feed.last_price_e9 for feed in self._feeds.values() if feed.status.symbol == symbol)
+        return next(found, None)
 
     def check_revision(self, after: int) -> None:
         """Raises MeshError OUT_OF_RANGE for a revision that this life of the service has not told."""
@@ -133,7 +169,9 @@ class SierraClient:
 
     def problems(self) -> dict[str, str]:
         """What keeps ticks from flowing, a sentence by code; empty when all is well."""
-        found: dict[str, str] = {}
+        found: dict[str, str] = {} if self._bridge is None else self._bridge.problems()
+        if self._dtc is not None:
+            found |= self._dtc.problems()
         for feed in self.status().feeds:
             code = _PROBLEMS.get(feed.state)
             if code is not None:
@@ -182,6 +220,7 @@ class SierraClient:
             clock=self._clock,
             randomness=self._random,
             on_change=self._notify,
+            live_refused=lambda: NO_DTC if self._dtc is None else self._dtc.live_refused(str(symbol)),
         )
         self._feeds[name] = feed
         self._tasks.start(feed.run(), f"feed {name}")

@@ -8,7 +8,9 @@ from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
 from minhos_mesh.runtime.ticks import encode_wire, in_field
+from minhos_mesh.sierra_client.bridge_translate import bridge_to_proto
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
+from minhos_mesh.sierra_client.dtc_translate import dtc_to_proto
 from minhos_mesh.sierra_client.feed import FeedStatus
 from minhos_mesh.sierra_client.listing import DataFile
 from minhos_mesh.sierra_client.ports import Opening
@@ -66,6 +68,8 @@ def status_to_proto(status: ClientStatus) -> pb2.SierraStatus:
         folder=str(status.folder),
         feeds=[_feed_to_proto(feed) for feed in status.feeds],
         ingest_connected=status.ingest_connected,
+        bridge=bridge_to_proto(status.bridge),
+        dtc=dtc_to_proto(status.dtc),
     )
 
 

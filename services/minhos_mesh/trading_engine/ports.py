@@ -114,6 +114,8 @@ class VenueNews:
 
     revision: int
     snapshot: tuple[VenueView, ...] | None = None
+    unknown: tuple[str, ...] = ()
+    """Orders of which the venue does not know what became of them; beside a snapshot, or alone."""
     order: VenueView | None = None
     fill: Fill | None = None
     progress: VenueProgress | None = None

@@ -170,17 +170,17 @@ class RemoteVenue:
             answer = await self._ask(self._stub.SubmitOrder, request)
         except VenueKnowsNothing as error:  # it does not know the symbol
             raise VenueRefused(str(error)) from None
-        return view_from_proto(answer.order)
+        return _known(answer.order)
 
     async def cancel(self, order_id: str) -> VenueView:
         """Cancel an order. Raises VenueRefused, VenueKnowsNothing."""
         request = venue_pb2.CancelOrderRequest(client_order_id=order_id)
-        return view_from_proto((await self._ask(self._stub.CancelOrder, request)).order)
+        return _known((await self._ask(self._stub.CancelOrder, request)).order)
 
     async def cancel_all(self) -> Sequence[VenueView]:
         """Cancel everything that works."""
         answer = await self._query(self._stub.CancelAll, venue_pb2.CancelAllRequest())
-        return [view_from_proto(order) for order in answer.orders]
+        return _all_known(answer.orders)
 
     async def replace(self, order: Order, request_id: str) -> VenueView:
         """Send the terms that an order is PENDING_REPLACE for. Raises VenueRefused, VenueKnowsNothing, VenueConflict."""
@@ -191,17 +191,17 @@ class RemoteVenue:
             limit_price_e9=order.replace_limit_price_e9,
             stop_price_e9=order.replace_stop_price_e9,
         )
-        return view_from_proto((await self._ask(self._stub.ReplaceOrder, request)).order)
+        return _known((await self._ask(self._stub.ReplaceOrder, request)).order)
 
     async def get(self, order_id: str) -> VenueView:
-        """Ask how an order stands. Raises VenueKnowsNothing."""
+        """Ask how an order stands. Raises VenueKnowsNothing; VenueUnavailable while the venue does not know itself."""
         request = venue_pb2.GetOrderRequest(client_order_id=order_id)
-        return view_from_proto((await self._query(self._stub.GetOrder, request)).order)
+        return _known((await self._query(self._stub.GetOrder, request)).order)
 
     async def open_orders(self) -> tuple[Sequence[VenueView], int]:
-        """List what works, with the revision that the view is of."""
+        """List what works for certain, with the revision that the view is of."""
         answer = await self._query(self._stub.ListOpenOrders, venue_pb2.ListOpenOrdersRequest())
-        return [view_from_proto(order) for order in answer.orders], answer.revision
+        return _all_known(answer.orders), answer.revision
 
     async def fills(self, *, order_id: str | None = None, after_fill_id: str | None = None) -> AsyncGenerator[Fill]:
         """List fills, the oldest first, of one order or behind a fill."""
@@ -287,11 +287,29 @@ def view_from_proto(order: venue_pb2.VenueOrder) -> VenueView:
     )
 
 
+def _known(order: venue_pb2.VenueOrder) -> VenueView:
+    """The same; raises VenueUnavailable when the venue does not know how the order stands."""
+    if order.state == venue_pb2.VENUE_ORDER_STATE_UNKNOWN:
+        raise VenueUnavailable(f"it does not know what became of order {order.client_order_id}: {order.reason_message}")
+    return view_from_proto(order)
+
+
+def _all_known(orders: Sequence[venue_pb2.VenueOrder]) -> list[VenueView]:
+    return [view_from_proto(order) for order in orders if order.state != venue_pb2.VENUE_ORDER_STATE_UNKNOWN]
+
+
 def _news_from_proto(message: venue_pb2.WatchOrdersResponse) -> VenueNews:
     kind = message.WhichOneof("update")
     if kind == "snapshot":
-        views = tuple(view_from_proto(order) for order in message.snapshot.orders)
-        return VenueNews(revision=message.revision, snapshot=views)
+        views = tuple(_all_known(message.snapshot.orders))
+        unknown = tuple(
+            order.client_order_id
+            for order in message.snapshot.orders
+            if order.state == venue_pb2.VENUE_ORDER_STATE_UNKNOWN
+        )
+        return VenueNews(revision=message.revision, snapshot=views, unknown=unknown)
+    if kind == "order" and message.order.state == venue_pb2.VENUE_ORDER_STATE_UNKNOWN:
+        return VenueNews(revision=message.revision, unknown=(message.order.client_order_id,))
     if kind == "order":
         return VenueNews(revision=message.revision, order=view_from_proto(message.order))
     if kind == "fill":

@@ -37,6 +37,8 @@ from minhos_mesh.trading_engine.signal_desk import SignalDesk, asked_for, eviden
 from minhos_mesh.trading_engine.store import Answered, Changes, Store, decode_control, encode_control
 
 _LOG: Final = get_logger("trading_engine.service")
+PAPER: Final = "paper"
+"""Name of the paper venue."""
 DEFAULT_ACTOR: Final = "default"
 """Who set a mode that nobody has chosen yet."""
 _PROVENANCE_S: Final = 1.0
@@ -329,7 +331,8 @@ class TradingEngine:
         control = self.ledger.control
         if control.mode_actor not in ("", DEFAULT_ACTOR) or control.emergency is not None:
             return
-        mode = configured or rules.default_mode(not info.live, declared)
+        invented = info.name == PAPER or {*info.provenance.values()} <= {Provenance.SIMULATED, Provenance.REPLAY}
+        mode = configured or rules.default_mode(invented and not info.live, declared)
         if info.live and declared is not Provenance.LIVE:
             mode = TradingMode.MANUAL
         if mode is not control.mode or not control.mode_actor:

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minhos_mesh.dtc.client_session import ClientSettings
+from minhos_mesh.dtc.client_session import ClientSettings, Permissions
 from minhos_mesh.dtc.enums import BuySell, Encoding, LogonFlag, OrderType, TimeInForce
 from minhos_mesh.dtc.ledger import OrderLedger
 from minhos_mesh.dtc.market_updates import MarketUpdate, QuoteUpdate, TradeUpdate
 from minhos_mesh.dtc.message import Message, make
 from minhos_mesh.dtc.order_state import OrderState, TrackedOrder, UpdateKind, VenueUpdate
+from minhos_mesh.dtc.reports import BalanceReport, FillReport, PositionReport
 from minhos_mesh.dtc.requests import subscribe
 from minhos_mesh.dtc.server_session import ServerSettings
 from minhos_mesh.dtc.stream import MessageStream, encode
@@ -76,6 +77,23 @@ class Watcher:
     reasons: list[str] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     market: list[MarketUpdate] = field(default_factory=list)
+    booked: list[str] = field(default_factory=list)
+    listed: list[dict[str, int]] = field(default_factory=list)
+
+    def accepts(self, permissions: Permissions, account: str) -> str:
+        return "" if permissions.simulated else f"{account} is at another server"
+
+    def on_settled(
+        self,
+        permissions: Permissions,
+        account: str,
+        positions: Sequence[PositionReport],
+        balance: BalanceReport | None,
+    ) -> None:
+        self.listed.append({position.symbol: position.quantity for position in positions})
+
+    def on_booked(self, fill: FillReport) -> None:
+        self.booked.append(fill.execution_id)
 
     def on_update(self, update: VenueUpdate) -> None:
         assert update.order.client_order_id in self.journal.orders
@@ -282,6 +300,17 @@ async def test_wrong_password_waits_long_and_says_so(tmp_path: Path) -> None:
             await until(lambda: made.status.state is DtcState.WAITING)
             assert "Username or password is not right" in made.status.reason
             assert "60.0 s" in made.status.reason
+
+
+async def test_server_that_is_not_the_one_that_has_the_orders_is_settled_with_never(tmp_path: Path) -> None:
+    async with serving(tmp_path, DtcServerSettings(session=ServerSettings(name="SierraChart"))) as server:
+        made, _ = connection(server.port, known=[order("old")])
+        async with running(made):
+            await until(lambda: made.status.state is DtcState.WAITING)
+            assert "Sim1 is at another server" in made.status.reason
+            assert [known.state for known in made.ledger.all()] == [OrderState.UNKNOWN]
+            with pytest.raises(NotReady):
+                await made.submit(order("m"))
 
 
 async def test_server_with_several_accounts_needs_one_named(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from minhos_mesh.registry.domain.health import (
     suggested_action,
 )
 from minhos_mesh.registry.domain.history import find_changes
+from minhos_mesh.sierra_client import bridge_status, dtc_view
 from minhos_mesh.sierra_client import service as sierra_client
 
 OK = InstanceFacts("a-1", serving=Serving.SERVING, ever_ready=True)
@@ -191,7 +192,8 @@ def conditions_of(source: ast.Module) -> set[str]:
     return found
 
 
-CODES = sorted(set().union(*map(conditions_of, SOURCES)) | set(vars(sierra_client)["_PROBLEMS"].values()))
+OF_SIERRA = {*vars(sierra_client)["_PROBLEMS"].values(), *bridge_status.PROBLEMS.values(), *dtc_view.PROBLEMS}
+CODES = sorted(set().union(*map(conditions_of, SOURCES)) | OF_SIERRA)
 
 
 def test_the_conditions_of_all_services_were_found() -> None:

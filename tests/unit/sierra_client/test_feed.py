@@ -13,6 +13,7 @@ import pytest
 from minhos_mesh.runtime.clock import SystemClock
 from minhos_mesh.runtime.tasks import OwnedTasks
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
+from minhos_mesh.sierra_client.dtc_view import DtcView
 from minhos_mesh.sierra_client.feed import CHUNK, WINDOW
 from minhos_mesh.sierra_client.ports import IngestLost, IngestRefused
 from minhos_mesh.sierra_client.service import ClientSettings, SierraClient
@@ -37,12 +38,44 @@ def times(records: Records) -> list[int]:
     return [int(time) for time in tick_columns(records, 250_000_000).time_ns]
 
 
+class LoggedOn:
+    """A connection to a DTC server, as far as files are concerned."""
+
+    def __init__(self) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self.fall_back: Callable[[str], None] = lambda _: None
+        self.refused = ""
+
+    def start(self) -> None:
+        self.on_change()
+
+    def close(self) -> None:
+        self.refused = "closed"
+
+    def feeds(self) -> list[FeedStatus]:
+        return []
+
+    def problems(self) -> dict[str, str]:
+        return {}
+
+    def view(self) -> DtcView:
+        return DtcView(
+            address="127.0.0.1:11099", state="READY", reason="", since_ns=0, encoding="JSON", server="SierraChart",
+            account="A1", simulated=False, trading_permitted=True, connects=1, settled=1, unknown_orders=0, data=(),
+            unknown_symbols=(), live_refused=self.refused,
+        )  # fmt: skip
+
+    def live_refused(self, symbol: str) -> str:
+        return f"{symbol}: {self.refused}" if self.refused else ""
+
+
 class Running:
     """A client that can be killed and started again over the same store and folder."""
 
     def __init__(self, settings: ClientSettings, store: SourceStore, market: FakeMarketData) -> None:
         self.settings, self._store, self._market = settings, store, market
         self.problems: dict[str, str] = {}
+        self.dtc: LoggedOn | None = LoggedOn()
 
     async def start(self) -> None:
         self.tasks = OwnedTasks()
@@ -54,6 +87,7 @@ class Running:
             tasks=self.tasks,
             randomness=random.Random(1),
             on_problems=lambda problems: setattr(self, "problems", dict(problems)),
+            dtc=self.dtc,
         )
         await self.client.start()
 
@@ -243,6 +277,26 @@ async def test_live_is_refused_beside_the_simulators_marker(
     await eventually(lambda: running.feed.state is FeedState.ERROR)
     assert f"provenance LIVE is declared, and {MARKER_NAME}" in running.feed.reason
     assert market.openings == []
+
+
+async def test_live_waits_for_a_logon_to_the_server_that_is_no_simulator(
+    running: Running, path: Path, market: FakeMarketData, made: Made, eventually: Eventually
+) -> None:
+    await running.stop()
+    running.settings, running.dtc = replace(running.settings, provenance=Provenance.LIVE), None
+    ScidWriter.create(path, made(3)).close()
+    await running.start()
+    await eventually(lambda: running.feed.state is FeedState.ERROR)
+    assert "needs a logon to the DTC server" in running.feed.reason
+    await running.stop()
+    running.dtc = LoggedOn()
+    running.dtc.refused = "the DTC server is a simulator"
+    await running.start()
+    await eventually(lambda: f"{SYMBOL}: the DTC server is a simulator" in running.feed.reason)
+    assert market.openings == []
+    running.dtc.refused = ""
+    await eventually(lambda: running.feed.state is FeedState.TAILING)
+    assert market.openings[0].provenance is Provenance.LIVE
 
 
 async def test_live_file_is_read_from_recent_history_and_again_from_the_same_base(

@@ -1,0 +1,1 @@
+"""Offers a DTC server as a venue of the mesh."""
