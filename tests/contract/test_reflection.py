@@ -66,7 +66,7 @@ async def test_nobody_there_is_said_at_once() -> None:
     began = time.monotonic()
     with pytest.raises(NotReflected, match="127.0.0.1:1 cannot be asked for its contracts: UNAVAILABLE"):
         await served_contracts("127.0.0.1:1")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 async def test_a_server_without_reflection_is_said() -> None:

@@ -17,6 +17,8 @@ from tests.waiting import alive, until
 from minhos_mesh.runtime.keeper_client import keeper_state
 
 FIRST_CALL = Path(__file__).with_name("first_call_child.py")
+COMMAND_ENDS_S = 25
+"""A command that waits for nobody has ended by then on any machine; one that waits for the registry would not have."""
 SETTINGS = {"MINHOS_REGISTRY__LIVENESS_DEADLINE_S": "4", "MINHOS_REGISTRY__STOP_DEADLINE_S": "1"}
 
 pytestmark = pytest.mark.timeout(150)
@@ -101,7 +103,7 @@ def assert_asked_directly(mesh: Mesh, engine: str, command: str, answer: str) ->
     assert done.code == 0, done.said
     assert answer in done.out
     assert f"trading_engine is asked at its last known address, {engine}" in done.err
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < COMMAND_ENDS_S
 
 
 def test_without_keeper_and_registry_each_command_says_what_is_wrong_and_what_to_do(mesh: Mesh) -> None:
@@ -112,7 +114,7 @@ def test_without_keeper_and_registry_each_command_says_what_is_wrong_and_what_to
     for command in ("stop", "restart", "start"):
         began = time.monotonic()
         mesh.run(command, "ai_brain").refused("no keeper answers", "`minhos up`")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < COMMAND_ENDS_S
     engine = mesh.addresses()["trading_engine"]
     frozen = freeze(mesh)
     told = ("the registry does not answer; the services serve on, and `minhos up` brings it back",)

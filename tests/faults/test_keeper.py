@@ -303,7 +303,7 @@ def test_shutdown_ends_everything_and_the_registry_last(mesh: Mesh) -> None:
     assert len(pids) == 6
     began = time.monotonic()
     mesh.client.shutdown(deadline_s=0.5)
-    assert 0.5 <= time.monotonic() - began < 5
+    assert 0.5 <= time.monotonic() - began < 20
     assert not [pid for pid in pids + grandchildren if alive(pid)]
     assert mesh.keepers[0].wait(DEADLINE_S) == 0
     exits = [line for line in _journal(mesh) if line["event"] == "exited"]

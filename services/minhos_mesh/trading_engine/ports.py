@@ -177,8 +177,8 @@ class Venue(Protocol):
 class Market(Protocol):
     """Where prices come from."""
 
-    async def quote(self, symbol: str) -> Evidence | None:
-        """Ask for the last values; None before the first tick. Raises MarketDataUnavailable."""
+    async def quote(self, symbol: str, *, within_s: float) -> Evidence | None:
+        """Ask for the last values; None before the first tick. Raises MarketDataUnavailable, after `within_s` at the latest."""
         ...
 
 

@@ -77,8 +77,6 @@ _REFUSALS: Final = frozenset(
     }
 )
 """Answers that say for certain that the venue has changed nothing."""
-QUOTE_S: Final = 0.4
-"""How long a price is waited for; less than the deadline of those who ask the engine."""
 WATCH_SILENCE_S: Final = 6.0
 """Three heartbeats of WatchOrders."""
 
@@ -132,10 +130,10 @@ class RemoteMarket:
     def __init__(self, stub: Any) -> None:
         self._stub = stub
 
-    async def quote(self, symbol: str) -> Evidence | None:
+    async def quote(self, symbol: str, *, within_s: float) -> Evidence | None:
         """Ask for the last values; None before the first tick. Raises MarketDataUnavailable, UnknownSymbol."""
         try:
-            answer = await self._stub.GetMarketData(market_pb2.GetMarketDataRequest(symbol=symbol), timeout=QUOTE_S)
+            answer = await self._stub.GetMarketData(market_pb2.GetMarketDataRequest(symbol=symbol), timeout=within_s)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise UnknownSymbol(symbol, ()) from None

@@ -41,6 +41,11 @@ PAPER: Final = "paper"
 """Name of the paper venue."""
 DEFAULT_ACTOR: Final = "default"
 """Who set a mode that nobody has chosen yet."""
+_PRICE_S: Final = 1.2
+"""How long an order waits for the price that it is judged by: longer than market data takes to be handed over on a busy machine, and
+leaves the rest of the deadline of PlaceOrder to risk manager and venue."""
+_SHOWN_PRICE_S: Final = 0.4
+"""How long a view of positions waits for a price; less than the deadline of those who ask for it, and it can do without."""
 _PROVENANCE_S: Final = 1.0
 """How long it is taken as known where the data of a symbol comes from."""
 
@@ -244,13 +249,13 @@ class TradingEngine:
         if position.quantity == 0:
             return None
         try:
-            quote = await self._market.quote(position.symbol)
+            quote = await self._market.quote(position.symbol, within_s=_SHOWN_PRICE_S)
         except MarketDataUnavailable:
             return None
         return None if quote is None else quote.reference_e9
 
     async def _evidence(self, symbol: str) -> Evidence:
-        quote = await self._market.quote(symbol)
+        quote = await self._market.quote(symbol, within_s=_PRICE_S)
         if quote is None:
             raise MarketDataUnavailable(f"there is no price of {symbol} yet", symbol=symbol)
         if quote.provenance is Provenance.REPLAY:

@@ -203,7 +203,7 @@ async def test_a_hostile_descriptor_set_is_refused_and_everybody_else_lives_on(
     assert text in told.message
     assert len(told.message) < 1_500
     assert (await other.beat()).HasField("beat")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
 
 
 async def test_many_hostile_sets_leave_no_memory_behind(processes: Any, new_registry: Any, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from minhos_mesh.runtime.contracts import whole_set
 
 Files = descriptor_pb2.FileDescriptorSet
 Field = descriptor_pb2.FieldDescriptorProto
-REACH_S = 2.0
+REACH_S = 10.0
 """No set may take longer than this, whatever it holds; most take milliseconds."""
 
 
