@@ -227,6 +227,7 @@ def start_of_reset(request: pb.ResetConsumerRequest) -> Start:
         beginning=kind == "beginning",
         after_sequence=request.after_sequence if kind == "after_sequence" else None,
         time_ns=instant_ns(request.time) if kind == "time" else None,
+        field="after_sequence",
     )
 
 

@@ -19,10 +19,19 @@ INBOX_SCHEMA: Final = """
 """Migration script for the database of a service that has an inbox."""
 
 _PRUNE_EVERY: Final = 1_000
+_FORGET: Final = """
+    DELETE FROM inbox WHERE consumer = :consumer AND sequence <= (
+        SELECT sequence FROM inbox WHERE consumer = :consumer ORDER BY sequence DESC LIMIT 1 OFFSET :keep)
+"""
+"""By how many there are and not by their sequences: between two events of a consumer may lie any number of others."""
 
 
 class Inbox:
-    """The ids that one consumer has handled; those of the newest `keep` sequences are remembered."""
+    """The ids that one consumer has handled, of its newest `keep` events and of a thousand more at the most.
+
+    An event comes again within minutes of being handled, and meanwhile a consumer takes far fewer than `keep` others. What
+    is older is handled anew only when a person has the consumer go on from so far back.
+    """
 
     def __init__(self, consumer: str, *, keep: int = 100_000) -> None:
         self._consumer = consumer
@@ -36,8 +45,7 @@ class Inbox:
         """
         row = (self._consumer, event.event_id, event.sequence)
         is_new = connection.execute("INSERT OR IGNORE INTO inbox VALUES (?, ?, ?)", row).rowcount == 1
-        self._taken += 1
         if self._taken % _PRUNE_EVERY == 0:
-            oldest = event.sequence - self._keep
-            connection.execute("DELETE FROM inbox WHERE consumer = ? AND sequence < ?", (self._consumer, oldest))
+            connection.execute(_FORGET, {"consumer": self._consumer, "keep": self._keep})
+        self._taken += 1
         return is_new

@@ -270,7 +270,7 @@ class Database:
         except Exception as error:  # noqa: BLE001 - handed to every caller of the group
             _roll_back(connection)
             explained = _explain(self.path, error)
-            return [_Outcome(job, error=explained) for job in jobs]
+            return [_Outcome(job, error=of_ones_own(explained)) for job in jobs]
         self.counters.commits += 1
         self.counters.largest_group = max(self.counters.largest_group, len(jobs))
         return outcomes
@@ -420,6 +420,16 @@ def _explain(path: Path, error: Exception) -> Exception:
 def _explain_own(path: Path, error: Exception) -> Exception:
     """As `_explain`, but leaves constraint errors to the caller, who knows what they mean."""
     return error if isinstance(error, sqlite3.IntegrityError) else _explain(path, error)
+
+
+def of_ones_own(error: Exception) -> Exception:
+    """The same error once more, for one of several who are to be told of it: where an error was raised is kept with it, and
+    whoever raises one that others raise too shows, keeps and empties what was called by them.
+    """
+    made = type(error).__new__(type(error), *error.args)
+    made.__dict__.update(error.__dict__)
+    made.__cause__ = error.__cause__
+    return made
 
 
 def _settle(outcome: _Outcome) -> None:

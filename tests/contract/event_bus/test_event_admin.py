@@ -177,6 +177,24 @@ async def test_a_requeued_letter_is_delivered_after_a_restart(stub: Any, admin: 
     again.call.cancel()
 
 
+async def test_an_event_with_all_its_metadata_taken_goes_out_with_another_payload(stub: Any, admin: Any) -> None:
+    made = event("NQ")
+    made.metadata.update({str(number): "" for number in range(32)})
+    await publish(stub, made)
+    reader = RawReader(stub, durable("c", max_attempts=1, start_at_beginning=True))
+    await reader.open()
+    await reader.events(1)
+    await reader.send(nack=bus_pb.SubscribeNack(sequence=1, error="no"))
+    await letters(admin, 1)
+    payload = any_pb2.Any()
+    payload.Pack(ServiceStarted(service="mended", instance_id="x-1"))
+    await admin.RequeueDeadLetters(requeue(numbers=[1], payload=payload))
+    (item,) = await reader.events(1)
+    assert item.event.payload == payload
+    assert item.event.metadata == made.metadata
+    reader.call.cancel()
+
+
 async def test_a_letter_goes_out_with_another_payload_and_says_who_gave_it(stub: Any, admin: Any) -> None:
     reader = await give_up(stub, "NQ")
     await letters(admin, 1)
@@ -332,6 +350,7 @@ async def test_a_reset_consumer_goes_on_from_there_with_its_members(stub: Any, a
     assert await reader.sequences(1) == [5]
     told = await refused(admin.ResetConsumer(reset("far", after_sequence=99)))
     assert (told.code.name, told.reason) == ("OUT_OF_RANGE", "ERROR_REASON_POSITION_LOST")
+    assert told.message == "after_sequence is 99: the journal holds 1 to 5"
     answer = await admin.ResetConsumer(reset("time", time=Timestamp(seconds=1)))
     assert await reader.sequences(5) == [1, 2, 3, 4, 5]
     answer = await admin.ResetConsumer(reset("again", beginning=True))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -156,13 +155,27 @@ async def test_the_inbox_forgets_a_write_that_failed(database: Database) -> None
     assert await database.write(lambda c: inbox.take(c, one)) is True
 
 
-async def test_the_inbox_forgets_what_is_old(database: Database) -> None:
-    inbox = Inbox("c", keep=100)
+def take_many(inbox: Inbox, sequences: Iterable[int]) -> Callable[[Connection], None]:
+    def run(connection: Connection) -> None:
+        for sequence in sequences:
+            assert inbox.take(connection, event_pb2.Event(event_id=str(sequence), sequence=sequence))
 
-    def take_many(connection: Connection) -> None:
-        for sequence in range(1, 2001):
-            inbox.take(connection, event_pb2.Event(event_id=str(uuid.uuid4()), sequence=sequence))
+    return run
 
-    await database.write(take_many)
-    (oldest,) = await database.read(lambda c: c.execute("SELECT min(sequence) FROM inbox").fetchone())
-    assert oldest == 1900
+
+async def held(database: Database) -> list[int]:
+    return await database.read(lambda c: [s for (s,) in c.execute("SELECT sequence FROM inbox ORDER BY sequence")])
+
+
+async def test_the_inbox_forgets_what_is_old_by_how_many_came_since(database: Database) -> None:
+    await database.write(take_many(Inbox("c", keep=100), range(0, 2_000_000, 1_000)))
+    found = await held(database)
+    assert found == [number * 1_000 for number in range(2_000 - len(found), 2_000)]
+    assert 100 <= len(found) <= 1_100
+
+
+async def test_the_inbox_of_many_short_lives_does_not_grow(database: Database) -> None:
+    for life in range(20):
+        await database.write(take_many(Inbox("c", keep=100), range(life * 50, life * 50 + 50)))
+    assert len(await held(database)) <= 150
+    assert not await database.write(lambda c: Inbox("c", keep=100).take(c, event_pb2.Event(event_id="990")))

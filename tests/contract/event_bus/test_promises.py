@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import grpc
@@ -13,7 +14,9 @@ from tests.contract.event_bus.speaking import RawReader, code_and_reason, durabl
 from minhos_api.events.v1 import event_admin_service_pb2 as admin_pb
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
+from minhos_mesh.event_bus.engines import sqlite_journal
 from minhos_mesh.runtime.errors import read
+from minhos_mesh.runtime.storage import StorageFull
 
 Bus = Any
 """See conftest."""
@@ -216,3 +219,48 @@ async def test_fields_of_a_payload_that_this_program_does_not_know_reach_the_rea
     (item,) = await reader.events(1)
     assert item.event.payload.value == newer.payload.value
     reader.call.cancel()
+
+
+@pytest.mark.parametrize(
+    ("message", "seen"),
+    [(pb.SubscribeRequest(credit=pb.SubscribeCredit(count=1)), "credit"), (None, "nothing")],
+)
+async def test_a_reader_that_does_not_open_first_is_told_what_it_said(
+    stub: Any, message: pb.SubscribeRequest | None, seen: str
+) -> None:
+    call = stub.Subscribe()
+    if message is not None:
+        await call.write(message)
+    else:
+        await call.done_writing()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    told = read(caught.value)
+    assert (told.code.name, told.metadata["field"], told.metadata["seen"]) == ("INVALID_ARGUMENT", "message", seen)
+    assert f"message is {seen!r}: allowed is open as the first one" in told.message
+
+
+async def test_a_disk_that_refuses_ends_every_stream_with_its_reason_and_nothing_else(
+    stub: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageFull("the disk is full")
+
+    async def refused(call: Any) -> str:
+        await call.write(pb.PublishStreamRequest(batch_id=1, events=[event("s")]))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        return read(caught.value).reason
+
+    for _ in range(5):
+        calls = [stub.PublishStream() for _ in range(10)]
+        for call in calls:
+            await call.read()
+        with monkeypatch.context() as broken:
+            broken.setattr(sqlite_journal, "_insert", full)
+            assert set(await asyncio.gather(*map(refused, calls))) == {"ERROR_REASON_STORE_FULL"}
+        del calls, call
+        gc.collect()
+        await asyncio.sleep(0)
+    await stub.Publish(pb.PublishRequest(events=[event("s")]))
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []

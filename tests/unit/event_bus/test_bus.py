@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.waiting import eventually
 
+from minhos_mesh.event_bus import consumers
 from minhos_mesh.event_bus.domain.errors import ConsumerConflict, PositionLost
 from minhos_mesh.event_bus.domain.latest import Gap
 from minhos_mesh.event_bus.domain.patterns import ALL, selection
@@ -308,3 +310,56 @@ async def test_pages_go_on_while_the_journal_forgets_and_give_nothing_twice(
         seen += [event.sequence for event in page]
     assert seen == sorted(set(seen), reverse=not ascending)
     assert set(range(15, 31)) <= set(seen)
+
+
+@pytest.mark.parametrize("policy", [KEEP, LATEST])
+async def test_a_reader_whose_credit_is_used_up_is_left_alone_until_it_has_more(
+    bus: EventBus, make_event: MakeEvent, policy: SlowReaderPolicy
+) -> None:
+    reader = await bus.open_ephemeral(ALL, BEGINNING, 1, policy)
+    await bus.publish([make_event()])
+    assert await got(reader, 1) == [1]
+    (stuck,) = bus.readers
+    waiting = asyncio.create_task(reader.next_output(60))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        await bus.publish([make_event()])
+    assert not stuck.wakeup.is_set()
+    assert not waiting.done()
+    reader.grant(10)
+    output = await asyncio.wait_for(waiting, 5)
+    assert output is not None
+    assert [each.event.sequence for each in output.events] == ([2, 3, 4] if policy is KEEP else [4])
+
+
+async def test_a_durable_reader_that_is_stuck_sets_no_timer_for_each_event(
+    bus: EventBus, make_event: MakeEvent
+) -> None:
+    reader = await bus.open_durable(ALL, BEGINNING, 1, Durable("c", "one"))
+    await bus.publish([make_event()])
+    await got(reader, 1)
+    timer = bus.consumers["c"]._timer
+    assert timer is not None
+    for _ in range(3):
+        await bus.publish([make_event()])
+    assert bus.consumers["c"]._timer is timer
+
+
+async def test_what_is_acknowledged_while_that_is_written_is_written_soon_behind_it(
+    bus: EventBus, make_event: MakeEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "RETRY_DELAY_S", 600)
+    reader = await bus.open_durable(ALL, BEGINNING, 10, Durable("c", "one"))
+    await bus.publish([make_event(), make_event()])
+    assert await got(reader, 2) == [1, 2]
+    reader.ack([1])
+    writing = asyncio.create_task(bus.memory.flush())
+    await asyncio.sleep(0)
+    reader.ack([2])
+    await writing
+
+    async def is_written() -> bool:
+        (state,) = await bus.engine.load_consumers()
+        return not state.unsettled
+
+    await eventually(is_written, "the second acknowledgement is on disk")

@@ -124,3 +124,14 @@ async def test_damage_is_said_as_a_condition(
         with pytest.raises(StorageCorrupt, match="event 1"):
             await engine.read(0, ALL, 10)
     assert "event 1 does not have the bytes that were stored" in conditions.held()[DAMAGED]
+
+
+async def test_a_refusal_that_several_streams_are_told_is_each_ones_own(
+    small: WatchedDatabase, clock: ManualClock, make_event: MakeEvent
+) -> None:
+    engine = SqliteEngine(small, clock)
+    found = await asyncio.gather(
+        *(engine.append([make_event(envelope=LARGE)]) for _ in range(3)), return_exceptions=True
+    )
+    assert len({id(error) for error in found}) == 3
+    assert {(type(error), str(error)) for error in found} == {(StorageFull, str(found[0]))}

@@ -39,7 +39,7 @@ from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.fault_points import reached
 from minhos_mesh.runtime.fencing import FencedOut
-from minhos_mesh.runtime.storage import Connection, Database, StorageClosed, StorageCorrupt, StorageError
+from minhos_mesh.runtime.storage import Connection, Database, StorageClosed, StorageCorrupt, StorageError, of_ones_own
 
 _LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -442,7 +442,7 @@ class JetstreamEngine(SqliteEngine):
     @staticmethod
     def _refuse(calls: Sequence[_Call], error: Exception) -> None:
         for call in calls:
-            call.told(error)
+            call.told(of_ones_own(error))
 
 
 def _appended_fact(events: Sequence[NewEvent], done: journal.Committed) -> record.Appended | None:

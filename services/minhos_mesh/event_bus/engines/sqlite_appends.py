@@ -21,7 +21,7 @@ from minhos_mesh.event_bus.engines.interface import Told
 from minhos_mesh.event_bus.engines.sqlite_journal import SameContent
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.fault_points import reached
-from minhos_mesh.runtime.storage import Connection, Database, StorageError
+from minhos_mesh.runtime.storage import Connection, Database, StorageError, of_ones_own
 
 T = TypeVar("T")
 
@@ -134,7 +134,7 @@ class Appends:
             for other in self._rounds:
                 other.is_late = True
         for waiting in refused:
-            waiting.told(error)
+            waiting.told(of_ones_own(error))
 
 
 def settle(future: asyncio.Future[T], outcome: T | Exception) -> None:
