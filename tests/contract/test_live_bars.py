@@ -20,6 +20,7 @@ from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
 from minhos_api.market.v1.history_service_pb2_grpc import HistoryServiceStub
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
 from minhos_mesh.market_data import bootstrap
+from minhos_mesh.runtime import market
 from minhos_mesh.runtime.bar_spans import parse_span
 from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.clients import Clients
@@ -55,6 +56,12 @@ RING = 1_024
 SIMULATED, DELAYED = 4, 2
 
 
+@pytest.fixture(autouse=True)
+def no_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of these tests stands still, so the stream gives no sign of life while it is silent."""
+    monkeypatch.setattr(market, "SILENCE_S", 60.0)
+
+
 def ticks_of(count: int, apart_ns: int) -> TickArray:
     """Trades and quotes up to about now, some of them while the exchange is closed."""
     ticks, places = new_ticks(count), np.arange(count)
@@ -79,7 +86,7 @@ class Served:
         read = ingest_pb2.IngestTicksResponse.FromString
         call: Any = self.clients.channel(INGEST).stream_stream(f"/{INGEST}/IngestTicks", bytes_or_message, read)()
         opened = ingest_pb2.IngestOpen(source="walk", symbol=NQ, provenance=self.provenance, epoch=epoch)  # type: ignore[arg-type] # the number of an enum
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             await call.write(ingest_pb2.IngestTicksRequest(open=opened))
             at = (await call.read()).opened.through_position
             for begin in range(at, len(ticks), 97):
@@ -145,7 +152,7 @@ def as_recorded(bar: Bar) -> tuple[object, ...]:
 async def bars_until(reading: MarketSubscription, last: tuple[object, ...]) -> list[tuple[object, ...]]:
     """Closed bars up to the one that GetBars tells as the last closed one."""
     found: list[tuple[object, ...]] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         async for update in reading:
             assert not isinstance(update, Gap | EpochChanged)
             if isinstance(update, Snapshot):
@@ -158,7 +165,7 @@ async def bars_until(reading: MarketSubscription, last: tuple[object, ...]) -> l
 
 
 async def snapshot_of(reading: MarketSubscription) -> Snapshot:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(40):
         first = await anext(reading)
     assert isinstance(first, Snapshot)
     return first
@@ -223,7 +230,7 @@ async def test_who_resumes_gets_the_bars_that_closed_meanwhile_and_no_other(tmp_
     async with served(tmp_path) as mesh:
         await mesh.feed(whole[:300])
         async with mesh.read("5t") as reading:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 await anext(reading)
             await mesh.feed(whole)
             async with mesh.read("5t", resume=Position(7, 500)) as resumed:
@@ -237,7 +244,7 @@ async def test_ticks_that_are_nowhere_are_no_bars_and_it_is_said_why(tmp_path: P
         await mesh.feed(ticks_of(3_000, 7 * SECOND_NS))
         async with mesh.read("1d") as reading:
             with pytest.raises(SubscriptionRefused) as refused:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(40):
                     await anext(reading)
     assert refused.value.reason == "ERROR_REASON_HISTORY_NOT_HELD"
 

@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from minhos_mesh.cli import show as terminal
 from minhos_mesh.cli.failure import CommandFailed, fail
+from minhos_mesh.cli.narrow import fitting
 from minhos_mesh.history.asking import days_held
 from minhos_mesh.history.daily import DailyHeld, ImportedDays, import_daily, read_held
 from minhos_mesh.history.domain.series import PROVENANCES, HistoryError, Series
@@ -60,13 +63,19 @@ def places_of(paths: MeshPaths) -> HistoryPlaces:
 
 @contextlib.contextmanager
 def told_plainly() -> Iterator[None]:
-    """What is expected to go wrong ends the command with one sentence."""
+    """What is expected to go wrong, and Ctrl-C, ends the command with one sentence."""
     try:
         yield
     except (CommandFailed, HistoryError, ScidError, SymbolError, InstrumentError, ConfigError) as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}")
+        fail(f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror or error}")
+    except KeyboardInterrupt:
+        typer.echo(
+            "minhos: interrupted: every file is whole, and the same command does the rest",
+            err=True,
+        )
+        raise typer.Exit(130) from None
 
 
 @contextlib.contextmanager
@@ -76,10 +85,19 @@ def progress(what: str, *, as_json: bool) -> Iterator[Step]:
     if as_json or not console.is_terminal:
         yield lambda _done, _all: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, whole: bar.update(task, completed=done, total=whole)
+    named = TextColumn("{task.description}", table_column=Column(ratio=2, no_wrap=True, overflow="ellipsis"))
+    bar = BarColumn(None, table_column=Column(ratio=3, min_width=6))
+    with Progress(named, bar, TaskProgressColumn(), TimeRemainingColumn(), console=console, transient=True) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, whole: shown.update(task, completed=done, total=whole)
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str], leave_out: Sequence[str]
+) -> None:
+    """A table; of `leave_out` as many columns are gone as a narrow terminal makes necessary."""
+    names, lines = fitting(columns, rows, terminal.out.width, leave_out)
+    terminal.out.print(terminal.table(names, lines, right=right))
 
 
 def provenance_of(text: str | None, allowed: Sequence[str] = PROVENANCES) -> str | None:
@@ -113,7 +131,7 @@ def import_files(
         return
     columns = ("FILE", "SYMBOL", "PROVENANCE", "RECORDS", "NEW", "KNOWN", "REFUSED")
     rows = [(file.path.name, file.series.symbol, file.series.provenance, *_counts(each)) for file, each in done]
-    terminal.out.print(terminal.table(columns, rows, right=("RECORDS", "NEW", "KNOWN")))
+    print_table(columns, rows, right=("RECORDS", "NEW", "KNOWN"), leave_out=("KNOWN", "FILE", "PROVENANCE", "RECORDS"))
     for file, each in done:
         for line in _remarks(each):
             terminal.out.print(f"{file.path.name}: {line}", soft_wrap=True)
@@ -201,7 +219,12 @@ def show(paths: MeshPaths, symbol: str | None, provenance: str | None, *, by_day
         for key, line in lines.items()
     ]  # fmt: skip
     if table:
-        terminal.out.print(terminal.table(columns, table, right=("DAYS", "TICKS", "FILES")))
+        print_table(
+            columns,
+            table,
+            right=("DAYS", "TICKS", "FILES"),
+            leave_out=("FILES", "FROM (UTC)", "PROVENANCE", "TO (UTC)"),
+        )
     if daily:
         _print_daily(daily)
 
@@ -224,7 +247,7 @@ def _print_daily(daily: Sequence[tuple[Series, DailyHeld]]) -> None:
          _size(held.size_bytes))
         for series, held in daily
     ]  # fmt: skip
-    terminal.out.print(terminal.table(columns, rows, right=("DAILY BARS", "FILE")))
+    print_table(columns, rows, right=("DAILY BARS", "FILE"), leave_out=("FILE", "PROVENANCE", "FROM"))
 
 
 def check(paths: MeshPaths, symbol: str | None, provenance: str | None, *, as_json: bool) -> None:
@@ -257,7 +280,9 @@ def _print_verified(found: Sequence[Verified]) -> None:
         )
         for each in found
     ]  # fmt: skip
-    terminal.out.print(terminal.table(columns, rows, right=("FILES", "TICKS", "GAPS", "PROBLEMS")))
+    print_table(
+        columns, rows, right=("FILES", "TICKS", "GAPS", "PROBLEMS"), leave_out=("FILES", "PROVENANCE", "TICKS", "GAPS")
+    )
     for each in found:
         said = [*each.problems, *(
             f"{each.series}: sequences {gap.first_sequence} to {gap.last_sequence} of epoch {gap.epoch} were never recorded"

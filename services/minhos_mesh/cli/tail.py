@@ -90,11 +90,15 @@ async def _market(link: Link) -> AsyncIterator[tuple[Message, str]]:
             yield answer.quote, quote_line(answer.quote)
 
 
+def _size(quote: quote_pb2.Quote) -> str:
+    return str(quote.last_size) if quote.HasField("last_size") else "-"
+
+
 def quote_line(quote: quote_pb2.Quote) -> str:
     """Last values for people."""
     return (
         f"{show.clock(quote.event_time)}  {quote.symbol:<12} last {show.money(show.optional(quote, 'last_price_e9')):>12}"
-        f" x {quote.last_size:<4} bid {show.money(show.optional(quote, 'bid_e9')):>12}"
+        f" x {_size(quote):<4} bid {show.money(show.optional(quote, 'bid_e9')):>12}"
         f" ask {show.money(show.optional(quote, 'ask_e9')):>12}  #{quote.sequence}  {show.enum_name(quote, 'provenance')}"
     )
 

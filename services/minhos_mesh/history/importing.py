@@ -76,6 +76,7 @@ def _by_day(pieces: Iterator[Rows]) -> Iterator[tuple[int, Rows]]:
 
 def _pieces(file: ScidFile, count: int, progress: Progress) -> Iterator[Records]:
     taken = 0
+    progress(taken, count)
     while taken < count:
         records = file.read(taken, min(STEP, count - taken))
         if not len(records):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from minhos_mesh.history.domain.ranges import Ranges
 from minhos_mesh.history.domain.rows import Digest, Rows, former_digest, joined
 from minhos_mesh.history.domain.series import HistoryError, Series
 from minhos_mesh.history.journal import runs_of
-from minhos_mesh.history.parquet import FORMER, DayFile, is_as_written
+from minhos_mesh.history.parquet import FORMER, DayFile, is_as_written, read_info
 from minhos_mesh.history.places import HistoryPlaces
 from minhos_mesh.runtime.trading_sessions import DAY_NS, utc_day
 
@@ -44,7 +45,7 @@ class Verified:
 def verify(
     places: HistoryPlaces, series: Series, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Verified:
-    """Reads every file of a series and checks it, a row group at a time."""
+    """Reads every file of a series and checks it, a row group at a time; `progress` is told ticks read and ticks there are."""
     found = Verified(series)
     held: dict[int, Ranges] = {}
     for run in runs_of(places, series):
@@ -54,21 +55,22 @@ def verify(
             for rows in run.pieces(number):
                 check.add(rows)
         found.problems += [f"{run.path}: {problem}" for problem in check.problems()]
-    days = places.days(series)
-    for done, day in enumerate(days, 1):
+    days, done = places.days(series), 0
+    whole = sum(_rows_of(places.day(series, day)) for day in days)
+    for day in days:
         path = places.day(series, day)
         try:
             with DayFile(path) as file:
                 check = _Check(held, day)
                 for rows in file.rows():
                     check.add(rows)
+                    progress(done + check.count, whole)
                 found.problems += [f"{path}: {problem}" for problem in check.problems()]
                 found.problems += _damage(file, series, check)
         except (HistoryError, FileNotFoundError) as error:
             found.problems.append(str(error))
             continue
-        finally:
-            progress(done, len(days))
+        done += check.count
         found.files += 1
         found.ticks += check.count
     _verify_daily(places, series, found)
@@ -76,6 +78,14 @@ def verify(
         bounds = list(ranges)
         found.gaps += [Gap(epoch, *missing) for missing in ranges.missing(bounds[0][0], bounds[-1][1])]
     return found
+
+
+def _rows_of(path: Path) -> int:
+    """Rows that a file says it has; 0 when it says nothing."""
+    try:
+        return read_info(path).rows
+    except (HistoryError, FileNotFoundError):
+        return 0
 
 
 def _verify_daily(places: HistoryPlaces, series: Series, found: Verified) -> None:

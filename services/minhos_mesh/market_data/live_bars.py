@@ -29,9 +29,9 @@ STEP_TICKS: Final = 16_384
 """So many ticks are taken before others get their turn."""
 ATTEMPTS: Final = 5
 FIRST_NS: Final = 946_684_800 * NS
-"""Sessions are known from the year 2000 on."""
-AHEAD_NS: Final = 400 * 86_400 * NS
-"""And so far ahead of the time at which they are asked for."""
+"""Sessions of a replay, and of a source that has not said anything yet, are known from the year 2000 on."""
+AROUND_NS: Final = 400 * 86_400 * NS
+"""Sessions of all others are known so long before their newest tick, and all so far ahead of the present."""
 
 
 class BarsNotKnown(LookupError):
@@ -49,7 +49,8 @@ class LiveBars:
     clock: Clock
     recorder: Recorder | None = None
     workers: HistoryWorkers | None = None
-    _calendars: dict[str, Sessions] = field(default_factory=dict)
+    _calendars: dict[str, tuple[int, Sessions]] = field(default_factory=dict)
+    """By exchange, with the time from which on the sessions are known."""
 
     @asynccontextmanager
     async def ready(self, feeds: Sequence[SymbolFeed], key: BarKey) -> AsyncIterator[Mapping[str, Exception]]:
@@ -126,15 +127,17 @@ class LiveBars:
         if key.rule == NEVER_CLOSED or not by_rule or feed.exchange is not None:
             return
         exchange = parse_symbol(feed.symbol).exchange
-        if exchange not in self._calendars:
-            self._calendars[exchange] = await self._calendar(exchange)
-        feed.exchange = self._calendars[exchange]
-
-    async def _calendar(self, exchange: str) -> Sessions:
         if calendar_of(exchange) is None:
-            return ALWAYS_OPEN
-        last_ns = self.clock.wall_ns() + AHEAD_NS
-        told = (await self._ask("calendar", exchange=exchange, first_ns=FIRST_NS, last_ns=last_ns))[0]["sessions"]
+            feed.exchange = ALWAYS_OPEN
+            return
+        now_ns, told_once = self.clock.wall_ns(), feed.provenance in {Provenance.LIVE, Provenance.DELAYED}
+        first_ns = min(now_ns, feed.last.event_time_ns) - AROUND_NS if told_once and feed.sequence else FIRST_NS
+        if (known := self._calendars.get(exchange)) is None or known[0] > first_ns:
+            known = self._calendars[exchange] = first_ns, await self._calendar(exchange, first_ns, now_ns + AROUND_NS)
+        feed.exchange = known[1]
+
+    async def _calendar(self, exchange: str, first_ns: int, last_ns: int) -> Sessions:
+        told = (await self._ask("calendar", exchange=exchange, first_ns=first_ns, last_ns=last_ns))[0]["sessions"]
         return ListedSessions([Session(date.fromisoformat(day), opens, closes) for day, opens, closes in told])
 
     async def _ask(self, ask: str, **question: Any) -> list[Mapping[str, Any]]:

@@ -147,6 +147,10 @@ class BarBuilder:
             rows = RECORD.iter_unpack(ticks.tobytes())
             each = [self.add_one(row, first_sequence + index, epoch) for index, row in enumerate(rows)]
             return [bar for bars in each for bar in bars]
+        held = self._held
+        if held is not None and self._by_time and ticks["event_time_ns"][-1] < self._ends_ns:
+            held.take(_one_piece(ticks, held, first_sequence, epoch))
+            return []
         closed: list[Bar] = []
         places = self.sessions.places(ticks["event_time_ns"])
         cuts = (np.flatnonzero(places[1:] != places[:-1]) + 1).tolist()
@@ -291,6 +295,24 @@ class BarBuilder:
 def _sizes(ticks: TickArray) -> Ints:
     sized = (ticks["kind"] == _TRADE) & ((ticks["flags"] & _SIZE) != 0)
     return np.where(sized, ticks["size"], 0).astype(np.int64)
+
+
+def _one_piece(ticks: TickArray, held: _Held, first_sequence: int, epoch: int) -> _Held:
+    """What ticks hold that all belong to the span of `held`, which is how they usually come."""
+    kinds, sides, last = ticks["kind"], ticks["side"], first_sequence + len(ticks) - 1
+    if not (kinds == _TRADE).all():
+        (piece,) = _pieces(ticks, np.zeros(1, np.int64), first_sequence, epoch)
+        piece.end_ns = held.end_ns
+        return piece
+    prices, sizes = np.ascontiguousarray(ticks["price_e9"]), np.ascontiguousarray(ticks["size"])
+    sized = (ticks["flags"] & _SIZE) != 0
+    if not sized.all():
+        sizes = np.where(sized, sizes, 0)
+    return _Held(
+        0, held.end_ns, first_sequence, last, int(prices[0]), int(prices.max()), int(prices.min()), int(prices[-1]),
+        int(sizes.sum(dtype=np.int64)), int(sizes[sides == _SELL].sum(dtype=np.int64)),
+        int(sizes[sides == _BUY].sum(dtype=np.int64)), len(ticks), first_sequence, last, epoch, epoch,
+    )  # fmt: skip
 
 
 def _pieces(ticks: TickArray, begins: Ints, first_sequence: int, epoch: int) -> list[_Held]:

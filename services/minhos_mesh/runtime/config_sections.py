@@ -129,7 +129,7 @@ class DtcSection(Section):
     @classmethod
     def _pattern(cls, value: str) -> str:
         try:
-            first, second = (value.format(contract=name, exchange="CME") for name in ("NQZ26", "ESZ26"))
+            first, second = (value.format(contract=name, exchange="CME") for name in ("ONE", "OTHER"))
         except (LookupError, ValueError):
             first = second = ""
         if first == second or len(first) > 63:
