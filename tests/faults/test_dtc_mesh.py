@@ -23,6 +23,8 @@ from minhos_api.registry.v1 import registry_service_pb2 as registry_pb
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as sierra_pb
 from minhos_api.sierra.v1.sierra_client_service_pb2_grpc import SierraClientServiceStub
+from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb
+from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineServiceStub
 from minhos_api.venue.v1 import venue_service_pb2 as venue_pb
 from minhos_api.venue.v1.venue_service_pb2_grpc import VenueServiceStub
 
@@ -80,7 +82,7 @@ def kill(mesh: Mesh, *services: str) -> None:
         if not healthy(mesh):
             return False
         now = mesh.pids()
-        return all(now[service] != before[service] for service in services)
+        return all(now.get(service, before[service]) != before[service] for service in services)
 
     until(back, f"{', '.join(services)} back and all HEALTHY", BACK_S)
 
@@ -98,15 +100,16 @@ def test_the_venue_is_the_dtc_server_and_the_engine_needs_it(mesh: Mesh) -> None
 
 def test_orders_are_filled_at_the_server_and_change_the_position(mesh: Mesh) -> None:
     assert mesh.json("mode")["venue"] == "sierra"
-    for side, held in (("buy", 2), ("sell", 0)):
+    engine, venue = mesh.stub(TradingEngineServiceStub), mesh.stub(VenueServiceStub)
+    for side, wanted in (("buy", 2), ("sell", 0)):
         mesh.ok("order", "place", side, "2")
 
-        def position(wanted: int = held) -> bool:
-            held_there = mesh.stub(VenueServiceStub).ListPositions(venue_pb.ListPositionsRequest()).positions
-            found = sum(int(each["quantity"]) for each in mesh.json("positions")["positions"])
-            return found == sum(each.quantity for each in held_there) == wanted
+        def held(wanted: int = wanted) -> bool:
+            ours = engine.GetPositions(engine_pb.GetPositionsRequest()).positions
+            theirs = venue.ListPositions(venue_pb.ListPositionsRequest()).positions
+            return [sum(p.quantity for p in held) for held in (ours, theirs)] == [wanted, wanted]
 
-        until(position, f"engine and server hold {held}")
+        until(held, f"engine and server hold {wanted}")
 
 
 @pytest.mark.parametrize(

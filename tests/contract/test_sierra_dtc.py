@@ -1,0 +1,237 @@
+"""The Sierra client over a DTC server: whose data comes which way, what may count as LIVE, and what is told of all that."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from grpclib.client import Channel
+from tests.contract.test_sierra_client import SYMBOL, Mesh, config
+from tests.waiting import eventually
+
+from minhos_api.market.v1 import provenance_pb2, tick_pb2
+from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
+from minhos_dataclasses.sierra import v1 as dataclasses
+from minhos_mesh.dtc.server_session import ServerSettings
+from minhos_mesh.matching import Quote, Side, Trade
+from minhos_mesh.runtime.clock import SystemClock
+from minhos_mesh.runtime.config import ConfigError
+from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, RECORD
+from minhos_mesh.sierra_files.marker import Marker, write_marker
+from minhos_mesh.sierra_files.writer import ScidWriter
+from minhos_mesh.sierra_simulator.dtc_exchange import SimulatedExchange
+from minhos_mesh.sierra_simulator.dtc_server import DtcServer
+from minhos_mesh.sierra_simulator.dtc_settings import DtcServerSettings
+
+P, TICK = 23_500_000_000_000, 250_000_000
+REAL = ServerSettings(name="SierraChart", text="Service=test")
+
+
+class Server:
+    """A DTC server that the test makes trades at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clock = folder, SystemClock()
+        self.dtc: DtcServer
+
+    async def start(self, settings: DtcServerSettings | None = None, port: int = 0) -> None:
+        exchange = SimulatedExchange(replace(settings or DtcServerSettings(), port=port), [SYMBOL])
+        self.dtc = DtcServer(exchange, clock=self.clock, folder=self.folder)
+        await self.dtc.start()
+
+    def trade(self, price: int, size: int) -> None:
+        now = self.clock.wall_ns()
+        quote = Quote(time_ns=now, bid_e9=P + (price - 1) * TICK, ask_e9=P + price * TICK, bid_size=4, ask_size=4)
+        self.dtc.show(SYMBOL, quote, Trade(time_ns=now, price_e9=P + price * TICK, size=size, aggressor=Side.BUY))
+
+    def config(self, *, data: bool = True, client: dict[str, Any] | None = None, **dtc: Any) -> Any:
+        asked = {"market_data": [SYMBOL]} if data else {}
+        sections: dict[str, Any] = {"dtc": {"port": self.dtc.port, **asked, **dtc}}
+        if client is not None:
+            sections["sierra_client"] = {"poll_s": 0.01, **client}
+        return config(**sections)
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    found = Mesh(tmp_path)
+    await found.start_market()
+    yield found
+    await found.stop_client()
+    await found.stop_market()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    made = Server(tmp_path)
+    yield made
+    with contextlib.suppress(AttributeError):
+        await made.dtc.close()
+
+
+def write_file(mesh: Mesh, count: int = 3) -> None:
+    records = np.zeros(count, RECORD)
+    records["time_us"] = EPOCH_SHIFT_US + time.time_ns() // 1000 + np.arange(count)
+    records["close"] = 23_500.25
+    records["num_trades"] = records["total_volume"] = records["ask_volume"] = 1
+    ScidWriter.create(mesh.file, records).close()
+
+
+async def status_of(mesh: Mesh) -> pb2.SierraStatus:
+    answer = await mesh.stub.GetStatus(pb2.GetStatusRequest())
+    assert isinstance(answer.status, pb2.SierraStatus)
+    return answer.status
+
+
+async def reaches(mesh: Mesh, state: int) -> pb2.SierraDtcStatus:
+    async def there() -> bool:
+        return (await status_of(mesh)).dtc.state == state
+
+    await eventually(there, f"the connection is {pb2.SierraDtcState.Name(pb2.SierraDtcState.ValueType(state))}")
+    return (await status_of(mesh)).dtc
+
+
+async def test_market_data_that_the_server_grants_comes_as_ticks_and_goes_on_after_a_restart(
+    mesh: Mesh, server: Server
+) -> None:
+    await server.start()
+    write_file(mesh)
+    await mesh.start_client(server.config())
+    await reaches(mesh, pb2.SIERRA_DTC_STATE_READY)
+
+    async def granted() -> bool:
+        (data,) = (await status_of(mesh)).dtc.market_data
+        return data.state == pb2.SIERRA_DTC_DATA_STATE_GRANTED
+
+    await eventually(granted, "the snapshot shows that data is granted")
+    server.trade(1, 3)
+    server.trade(2, 1)
+    await eventually(lambda: len(mesh.market.newest) == 2, "two ticks")
+    first, second = mesh.market.newest
+    assert (first.price_e9, first.bid_e9, first.ask_e9, first.size) == (P + TICK, P, P + TICK, 3)
+    assert (first.kind, first.side) == (tick_pb2.TICK_KIND_TRADE, tick_pb2.TRADE_SIDE_BUY)
+    assert first.event_time_ns < second.event_time_ns <= time.time_ns()
+    (opened,) = mesh.market.opens
+    assert opened.source == f"sierra_client:dtc/{SYMBOL}.scid"
+    (data,) = (await status_of(mesh)).dtc.market_data
+    assert (data.symbol, data.state, data.ticks) == (SYMBOL, pb2.SIERRA_DTC_DATA_STATE_GRANTED, 2)
+    await mesh.stop_client()
+    await mesh.start_client(server.config())
+    await reaches(mesh, pb2.SIERRA_DTC_STATE_READY)
+    server.trade(3, 1)
+    await eventually(lambda: len(mesh.market.newest) == 3, "the tick after the restart")
+    assert len(mesh.market.taken) == 1, "it is the same generation"
+
+
+@pytest.mark.parametrize("way", ["symbol", "logon"])
+async def test_data_that_is_not_permitted_is_a_state_with_the_servers_words_and_comes_from_the_file(
+    mesh: Mesh, server: Server, way: str
+) -> None:
+    refused = frozenset({"CME"}) if way == "symbol" else frozenset[str]()
+    await server.start(
+        DtcServerSettings(refused_exchanges=refused, session=ServerSettings(market_data=way == "symbol"))
+    )
+    write_file(mesh)
+    await mesh.start_client(server.config())
+    await eventually(lambda: len(mesh.market.newest) == 3, "the records of the file")
+    status = await status_of(mesh)
+    (data,) = status.dtc.market_data
+    assert data.state == pb2.SIERRA_DTC_DATA_STATE_NOT_PERMITTED
+    assert "permitted" in data.reason or "grants no market data" in data.reason
+    assert [feed.state for feed in status.feeds] == [pb2.SIERRA_FEED_STATE_TAILING]
+    held = mesh.context.conditions.held()
+    assert list(held) == ["DTC_DATA_NOT_PERMITTED"]
+    assert SYMBOL in held["DTC_DATA_NOT_PERMITTED"]
+    server.trade(1, 1)
+    server.dtc.cut_all()
+    await reaches(mesh, pb2.SIERRA_DTC_STATE_READY)
+    assert len({opened.source for opened in mesh.market.opens}) == 1, "asked once, and not in a loop"
+
+
+async def test_live_is_believed_once_the_server_that_is_no_simulator_has_let_us_in(mesh: Mesh, server: Server) -> None:
+    await server.start(DtcServerSettings(session=REAL))
+    port = server.dtc.port
+    await server.dtc.close()
+    write_file(mesh)
+    await mesh.start_client(config(dtc={"port": port}, sierra_client={"poll_s": 0.01, "provenance": "LIVE"}))
+    await eventually(lambda: "FEED_ERROR" in mesh.context.conditions.held(), "LIVE waits")
+    assert "LIVE needs a logon" in (await status_of(mesh)).dtc.live_refused
+    assert mesh.market.opens == []
+    await server.start(DtcServerSettings(session=REAL), port)
+    await eventually(lambda: len(mesh.market.newest) == 3, "the records of the file")
+    assert mesh.market.opens[0].provenance == provenance_pb2.PROVENANCE_LIVE
+    assert (await status_of(mesh)).dtc.live_refused == ""
+    assert mesh.context.conditions.held() == {}
+
+
+@pytest.mark.parametrize("why", ["simulator", "marker", "symbol"])
+async def test_live_is_never_believed_of_a_simulator_or_of_a_server_that_does_not_know_the_symbol(
+    mesh: Mesh, server: Server, why: str
+) -> None:
+    await server.start(DtcServerSettings(session=ServerSettings() if why == "simulator" else REAL))
+    if why == "marker":
+        write_marker(mesh.paths.sierra_dir, Marker())
+    write_file(mesh)
+    dtc = {"symbol": "{contract}X-{exchange}"} if why == "symbol" else {}
+    await mesh.start_client(server.config(data=False, client={"provenance": "LIVE"}, **dtc))
+    await reaches(mesh, pb2.SIERRA_DTC_STATE_READY)
+    await eventually(lambda: "FEED_ERROR" in mesh.context.conditions.held(), "LIVE is refused")
+    words = {"simulator": "is a simulator", "marker": "marks the folder", "symbol": "does not know"}
+    await eventually(lambda: words[why] in mesh.context.conditions.held()["FEED_ERROR"], "in words")
+    assert mesh.market.opens == []
+
+
+async def test_status_tells_the_connection_and_both_stubs_agree(mesh: Mesh, server: Server) -> None:
+    await server.start()
+    await mesh.start_client(server.config(data=False, encoding="binary"))
+    dtc = await reaches(mesh, pb2.SIERRA_DTC_STATE_READY)
+    assert (dtc.address, dtc.encoding, dtc.account) == (f"127.0.0.1:{server.dtc.port}", "BINARY", "Sim1")
+    assert (dtc.simulated, dtc.trading_permitted, dtc.connects, dtc.settled) == (True, True, 1, 1)
+    assert (dtc.reason, dtc.unknown_orders, list(dtc.unknown_symbols)) == ("", 0, [])
+    host, _, number = mesh.server.address.rpartition(":")
+    async with Channel(host, int(number)) as channel:
+        other = await dataclasses.SierraClientServiceStub(channel).get_status(dataclasses.GetStatusRequest())
+    assert pb2.SierraStatus.FromString(bytes(other.status)).dtc == dtc
+    await server.dtc.close()
+    away = await reaches(mesh, pb2.SIERRA_DTC_STATE_WAITING)
+    assert "the next attempt" in away.reason
+    assert "DTC_AWAY" in mesh.context.conditions.held()
+
+
+async def test_connection_without_a_venue_serves_no_orders_and_misses_no_permission_to_trade(
+    mesh: Mesh, server: Server
+) -> None:
+    await server.start(DtcServerSettings(session=ServerSettings(trading=False)))
+    write_file(mesh)
+    await mesh.start_client(server.config(data=False))
+    dtc = await reaches(mesh, pb2.SIERRA_DTC_STATE_NOT_PERMITTED)
+    assert "Allow Trading" in dtc.reason
+    await eventually(lambda: mesh.context.conditions.held() == {}, "that is no fault")
+    assert not [name for name in mesh.server.contracts if "VenueService" in name]
+
+
+async def test_venue_that_may_not_trade_says_what_to_tick(mesh: Mesh, server: Server) -> None:
+    await server.start(DtcServerSettings(session=ServerSettings(trading=False)))
+    write_file(mesh)
+    sections = {"dtc": {"port": server.dtc.port}, "engine": {"venue": "sierra_client"}}
+    await mesh.start_client(config(**sections))
+    await eventually(lambda: "DTC_TRADING_REFUSED" in mesh.context.conditions.held(), "the refusal")
+    assert [name for name in mesh.server.contracts if "VenueService" in name]
+
+
+async def test_password_file_that_is_not_there_is_named(mesh: Mesh, server: Server, tmp_path: Path) -> None:
+    await server.start(DtcServerSettings(session=ServerSettings(username="me", password="secret")))
+    with pytest.raises(ConfigError, match=r"dtc\.password_file is .*nowhere"):
+        await mesh.start_client(server.config(password_file=str(tmp_path / "nowhere")))
+    await mesh.stop_client()
+    (tmp_path / "password").write_text("secret\n")
+    given = server.config(username="me", password_file=str(tmp_path / "password"))
+    assert "secret" not in given.model_dump_json()
+    await mesh.start_client(given)
+    await reaches(mesh, pb2.SIERRA_DTC_STATE_READY)
