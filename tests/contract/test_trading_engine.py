@@ -304,6 +304,28 @@ async def test_a_lost_answer_is_asked_for_and_the_order_is_not_doubled(peers: Pe
     assert (len(peers.venue.orders), await held(engine)) == (1, 1)
 
 
+async def test_an_order_of_which_the_venue_itself_knows_nothing_is_asked_for_until_it_does_and_never_sent_again(
+    peers: Peers, engine: Stubs
+) -> None:
+    peers.venue.on_submit = "doubt"
+    order = await place(engine)
+    await reaches(engine, order.order_id, UNKNOWN)
+    peers.venue.fill(order.order_id)
+    await reaches(engine, order.order_id, FILLED)
+    working = await place(engine, "r-2")
+    await reaches(engine, working.order_id, UNKNOWN)
+    known = peers.venue.orders[working.order_id]
+    known.state = venue_pb2.VENUE_ORDER_STATE_WORKING
+    peers.venue.tell(known)
+    await reaches(engine, working.order_id, WORKING)
+    known.state = venue_pb2.VENUE_ORDER_STATE_UNKNOWN
+    peers.venue.tell(known)
+    known.state = venue_pb2.VENUE_ORDER_STATE_WORKING
+    peers.venue.fill(working.order_id, tell=False)
+    await reaches(engine, working.order_id, FILLED)
+    assert (len(peers.venue.submissions), await held(engine)) == (2, 2)
+
+
 async def test_an_order_that_never_arrived_is_sent_again_under_the_same_id(peers: Peers, engine: Stubs) -> None:
     peers.venue.on_submit = "swallow"
     order = await place(engine)

@@ -120,10 +120,10 @@ class FakeMarket(market_grpc.MarketDataProviderServiceServicer):
 
 
 class FakeVenue(venue_grpc.VenueServiceServicer):
-    """A venue in memory. `on_submit` says what happens to an order: fill, rest, reject, refuse, lose, swallow or late.
+    """A venue in memory. `on_submit` says what happens to an order: fill, rest, reject, refuse, lose, swallow, late or doubt.
 
     lose: it is taken and the answer never comes; swallow: it is never taken and the answer never comes; late: it is
-    taken once `let_in` is set.
+    taken once `let_in` is set; doubt: the venue itself does not know what became of it.
     """
 
     def __init__(self) -> None:
@@ -153,6 +153,8 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
         if self.on_submit == "refuse":
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "closed for the day")
         state = _V.VENUE_ORDER_STATE_REJECTED if self.on_submit == "reject" else _V.VENUE_ORDER_STATE_WORKING
+        if self.on_submit == "doubt":
+            state = _V.VENUE_ORDER_STATE_UNKNOWN
         order = venue_pb2.VenueOrder(
             client_order_id=request.client_order_id,
             venue_order_id=f"v-{len(self.orders) + 1}",

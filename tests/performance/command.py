@@ -23,7 +23,7 @@ from rich.table import Table
 from tests.performance.mesh_run import MeshFailed
 from tests.performance.results import Benchmark, Metric, Settings
 
-NAMES: Final = ("startup", "path", "orders", "registry", "bus", "scid")
+NAMES: Final = ("startup", "path", "orders", "registry", "bus", "scid", "market")
 """One module of this folder each."""
 _VERSIONS: Final = ("minhos-mesh", "grpcio", "protobuf", "numpy", "uvloop")
 

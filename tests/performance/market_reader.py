@@ -29,7 +29,6 @@ async def mesh_stream(address: str, symbols: list[str]) -> Take:
     from tests.performance.registry_process import own_channel
 
     from minhos_mesh.runtime.market import (
-        CONTRACT,
         Gap,
         MarketKind,
         MarketSubscription,
@@ -64,7 +63,8 @@ async def raw_stream(address: str, _symbols: list[str]) -> Take:
     from tests.performance.registry_process import own_channel
 
     channel = grpc.aio.insecure_channel(address, options=own_channel())
-    call: Any = channel.unary_stream("/raw.Ticks/Read")(b"")
+    opened: Any = channel.unary_stream("/raw.Ticks/Read")
+    call = opened(b"")
     await call.read()
 
     async def take(taken: Taken, count: int) -> None:

@@ -79,9 +79,7 @@ class Scene:
         prepared = await self.sender.ask(do="prepare", count=count)
         places = 1 if timed else self.places
         total = count * places
-        reading = [
-            asyncio.create_task(reader.ask(SETTLE_S, count=total, timed=timed)) for reader in self.readers
-        ]
+        reading = [asyncio.create_task(reader.ask(SETTLE_S, count=total, timed=timed)) for reader in self.readers]
         await asyncio.sleep(0.1)
         before = self._cpu()
         try:
@@ -105,7 +103,7 @@ class Scene:
         lap.cpu_s_per_million = sum(used) / total * 1e6
         served = used[1 : 1 + len(self.between)] or used[:1]
         lap.served_cpu_s_per_million = sum(served) / total * 1e6
-        lap.ticks_per_message = total / max(1, max(each["messages"] for each in told))
+        lap.ticks_per_message = total / max(1, *(each["messages"] for each in told))
         if told[0]["waits_us"]:
             lap.p50_us, lap.p99_us = (max(each["waits_us"][index] for each in told) for index in (0, 1))
         if told[0]["hops_us"]:

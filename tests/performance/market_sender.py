@@ -159,7 +159,7 @@ def batches_of(ticks: TickArray, batch: int, places: int) -> list[tuple[int, Tic
 
 
 async def _flood(sender: Sender, ticks: TickArray, batch: int, places: int) -> None:
-    ticks["event_time_ns"] = time.time_ns()
+    ticks["event_time_ns"] = ticks["receive_time_ns"] = time.time_ns()
     batches = batches_of(ticks, batch, places)
     began = time.perf_counter_ns()
     await sender.flood(batches)

@@ -11,6 +11,8 @@ import numpy as np
 
 from minhos_mesh.runtime.tick_layout import TICK, TICK_BYTES, WIRE, Tick, TickArray, new_ticks
 
+__all__ = ["BATCH", "STEP_E9", "TICK_BYTES", "TWO", "Taken", "made", "stamp", "sums", "symbols"]
+
 BATCH: Final = 4_096
 """Most ticks of one message, everywhere: as many as market data itself puts into one."""
 STEP_E9: Final = 250_000_000

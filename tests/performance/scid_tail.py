@@ -28,7 +28,7 @@ from minhos_mesh.sierra_files.writer import ScidWriter
 
 SYMBOL: Final = "NQZ26-CME"
 RATES: Final = (500, 2_000)
-ROUND_S: Final = 10.0
+ROUND_S: Final = 8.0
 LATE_S: Final = 20.0
 REACH_MS: Final = 20.0
 INGEST: Final = "minhos_api.market.v1.MarketDataIngestService"

@@ -18,8 +18,8 @@ from minhos_api.market.v1 import provenance_pb2
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.config import load
 from minhos_mesh.runtime.paths import MeshPaths
-from minhos_mesh.runtime.tick_layout import TickArray
-from minhos_mesh.runtime.ticks import bytes_or_message, encode_batch, in_field
+from minhos_mesh.runtime.tick_layout import TICK, TickArray, ticks_from
+from minhos_mesh.runtime.ticks import batch_in_field, bytes_or_message
 from minhos_mesh.sierra_files.layout import SUFFIX
 from minhos_mesh.sierra_files.writer import ScidWriter
 
@@ -41,7 +41,8 @@ class TickSource:
     async def send(self, ticks: TickArray) -> int:
         """Sends ticks that follow each other; gives the sequence before the first."""
         before = self.sent
-        message = in_field(1, encode_batch(self.symbol, int(SIMULATED), self.epoch, before + 1, ticks))
+        wire = ticks.tobytes() if ticks.dtype == TICK else ticks_from(ticks).tobytes()
+        message = batch_in_field(1, self.symbol, int(SIMULATED), self.epoch, before + 1, wire)
         self.sent += len(ticks)
         await self.call.write(message)
         return before

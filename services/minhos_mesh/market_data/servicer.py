@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -158,6 +159,7 @@ async def _hear_source(requests: AsyncIterator[translate.IngestMessage], session
     async for request in requests:
         if isinstance(request, TickBatchView):
             await session.take(request)
+            await asyncio.sleep(0)  # readers are written to before gRPC is asked for the next message
         elif isinstance(request, MalformedBatch):
             raise MessageRefused("batch", f"malformed ({request})", "a TickBatch with as many ticks as tick_count says")
         elif request.HasField("open"):

@@ -42,8 +42,9 @@ from minhos_mesh.runtime.bar_spans import MINUTE, BarSpan, Measure
 from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, batch_in_field, message_or_batch
 
-BATCHES_KEPT = 16
-"""Encoded batches that are kept for readers that want the same range."""
+KEPT_BYTES = 5_000_000
+KEPT_MESSAGES = 4_096
+"""Encoded messages that are kept for readers that want the same: of large batches some, of one tick those of many symbols."""
 
 K = TypeVar("K")
 _TICKS = pb2.SubscribeMarketDataResponse.TICKS_FIELD_NUMBER
@@ -218,6 +219,7 @@ class _Newest(Generic[K]):
 
     def __init__(self) -> None:
         self._kept: OrderedDict[K, bytes] = OrderedDict()
+        self._bytes = 0
 
     def get(self, key: K) -> bytes | None:
         """What was kept under a key."""
@@ -226,8 +228,9 @@ class _Newest(Generic[K]):
     def put(self, key: K, value: bytes) -> bytes:
         """Keeps a message; the oldest gives way."""
         self._kept[key] = value
-        if len(self._kept) > BATCHES_KEPT:
-            self._kept.popitem(last=False)
+        self._bytes += len(value)
+        while self._bytes > KEPT_BYTES or len(self._kept) > KEPT_MESSAGES:
+            self._bytes -= len(self._kept.popitem(last=False)[1])
         return value
 
 
@@ -276,9 +279,9 @@ class StreamEncoder:
         made = self._batches.get(key)
         if made is None:
             self.batches_encoded += 1
-            wire = feed.ring.wire(ticks.first, ticks.last)
+            parts = feed.ring.parts(ticks.first, ticks.last)
             provenance = int(feed.provenance or 0)
-            made = batch_in_field(_TICKS, feed.symbol, provenance, ticks.epoch, ticks.first, wire)
+            made = batch_in_field(_TICKS, feed.symbol, provenance, ticks.epoch, ticks.first, *parts)
             self._batches.put(key, made)
         self._last_key, self._last_batch = key, made
         return made

@@ -91,6 +91,8 @@ class SierraClientSection(Section):
     """How often the size of a file is looked at where its mount tells no changes."""
     inotify: bool = True
     """Whether changes are listened for; false looks every `poll_s`, for a mount that tells only some of them."""
+    depth: bool = True
+    """Whether order books are read of `.depth` files, where there are any; never in a replay."""
     history_hours: float = Field(48.0, ge=0)
     """How far back a file is read when it is seen first; a replay is always read whole."""
 

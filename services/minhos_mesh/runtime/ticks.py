@@ -157,14 +157,16 @@ def encode_wire(symbol: str, provenance: int, epoch: int, first_sequence: int, w
     return _head(symbol, provenance, epoch) + position + wire
 
 
-def batch_in_field(number: int, symbol: str, provenance: int, epoch: int, first_sequence: int, wire: bytes) -> bytes:
-    """A message whose one field `number` (1 to 15) is the batch that `encode_wire` would give."""
-    head, size = _head(symbol, provenance, epoch), len(wire)
+def batch_in_field(
+    number: int, symbol: str, provenance: int, epoch: int, first_sequence: int, *wire: bytes | memoryview
+) -> bytes:
+    """A message whose one field `number` (1 to 15) is the batch that `encode_wire` would give; its ticks are copied once."""
+    head, size = _head(symbol, provenance, epoch), sum(map(len, wire))
     position = _POSITION.pack(_SEQUENCE_TAG, first_sequence, _COUNT_TAG, size // TICK_BYTES)
     length = len(head) + _POSITION.size + size
     if length < 128:
-        return _TAG_AND_LENGTH.pack((number << 3) | 2, length) + head + position + wire
-    return in_field(number, head + position + wire)
+        return b"".join((_TAG_AND_LENGTH.pack((number << 3) | 2, length), head, position, *wire))
+    return b"".join((_tag_and_length(number, length), head, position, *wire))
 
 
 def encode_batch(symbol: str, provenance: int, epoch: int, first_sequence: int, ticks: TickArray) -> bytes:
@@ -177,12 +179,16 @@ def encode_batch(symbol: str, provenance: int, epoch: int, first_sequence: int, 
 
 def in_field(number: int, payload: bytes) -> bytes:
     """A message whose one field `number` (1 to 15) is the encoded message `payload`."""
-    length, size = bytearray(), len(payload)
+    return _tag_and_length(number, len(payload)) + payload
+
+
+def _tag_and_length(number: int, size: int) -> bytes:
+    told = bytearray(((number << 3) | 2,))
     while size > 127:
-        length.append(size & 127 | 128)
+        told.append(size & 127 | 128)
         size >>= 7
-    length.append(size)
-    return bytes(((number << 3) | 2,)) + length + payload
+    told.append(size)
+    return bytes(told)
 
 
 def decode_batch(data: bytes, start: int = 0) -> TickBatchView:

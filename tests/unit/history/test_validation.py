@@ -109,3 +109,33 @@ def test_judging_a_batch_at_once_equals_judging_one_by_one(rows: list[dict[str, 
     masks = [everything if verdict.accepted is None else verdict.accepted for verdict in (at_once, one_by_one)]
     assert masks[0].tolist() == masks[1].tolist()
     assert len(ticks) == int(masks[0].sum()) + sum(at_once.rejected.values())
+
+
+STEP = RULES.tick_e9
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "event_time_ns": st.integers(NOW - 2, NOW + 4),
+                "price_e9": st.sampled_from([STEP, STEP + 1, 0]),
+                "bid_e9": st.sampled_from([STEP, 401 * STEP, 402 * STEP]),
+                "size": st.just(0),
+                "flags": st.sampled_from([3, 14, 15]),
+                "kind": st.just(2),
+            },
+        ),
+        min_size=3,
+        max_size=12,
+    )
+)
+def test_a_batch_is_judged_as_its_ticks_one_by_one_whether_plain_or_not(rows: list[dict[str, int]]) -> None:
+    ticks, newest, accepted = _ticks(*rows), NOW, []
+    for index in range(len(rows)):
+        one = judge(ticks[index : index + 1], newest, RULES, NOW + 10_000)
+        accepted.append(one.accepted is None)
+        newest = int(ticks["event_time_ns"][index]) if accepted[-1] else newest
+    whole = judge(ticks, NOW, RULES, NOW + 10_000)
+    assert ([True] * len(rows) if whole.accepted is None else whole.accepted.tolist()) == accepted

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from minhos_api.market.v1 import provenance_pb2 as minhos__api_dot_market_dot_v1_dot_provenance__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n minhos_api/market/v1/depth.proto\x12\x14minhos_api.market.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%minhos_api/market/v1/provenance.proto\"\xac\x03\n\x05\x44\x65pth\x12\x35\n\x06symbol\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x06symbol\x12>\n\x04\x62ids\x18\x02 \x03(\x0b\x32 .minhos_api.market.v1.DepthLevelB\x08\xbaH\x05\x92\x01\x02\x10\nR\x04\x62ids\x12>\n\x04\x61sks\x18\x03 \x03(\x0b\x32 .minhos_api.market.v1.DepthLevelB\x08\xbaH\x05\x92\x01\x02\x10\nR\x04\x61sks\x12\x39\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12=\n\x0creceive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0breceiveTime\x12\x1a\n\x08sequence\x18\x06 \x01(\x04R\x08sequence\x12\x14\n\x05\x65poch\x18\x07 \x01(\x04R\x05\x65poch\x12@\n\nprovenance\x18\x08 \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceR\nprovenance\"q\n\nDepthLevel\x12\x19\n\x08price_e9\x18\x01 \x01(\x03R\x07priceE9\x12\x12\n\x04size\x18\x02 \x01(\x03R\x04size\x12$\n\x0border_count\x18\x03 \x01(\x05H\x00R\norderCount\x88\x01\x01\x42\x0e\n\x0c_order_countb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n minhos_api/market/v1/depth.proto\x12\x14minhos_api.market.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%minhos_api/market/v1/provenance.proto\"\xb8\x03\n\x05\x44\x65pth\x12\x35\n\x06symbol\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,32}$R\x06symbol\x12>\n\x04\x62ids\x18\x02 \x03(\x0b\x32 .minhos_api.market.v1.DepthLevelB\x08\xbaH\x05\x92\x01\x02\x10\nR\x04\x62ids\x12>\n\x04\x61sks\x18\x03 \x03(\x0b\x32 .minhos_api.market.v1.DepthLevelB\x08\xbaH\x05\x92\x01\x02\x10\nR\x04\x61sks\x12\x39\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\teventTime\x12=\n\x0creceive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0breceiveTime\x12\x1a\n\x08sequence\x18\x06 \x01(\x04R\x08sequence\x12\x14\n\x05\x65poch\x18\x07 \x01(\x04R\x05\x65poch\x12L\n\nprovenance\x18\x08 \x01(\x0e\x32 .minhos_api.market.v1.ProvenanceB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\nprovenance\"q\n\nDepthLevel\x12\x19\n\x08price_e9\x18\x01 \x01(\x03R\x07priceE9\x12\x12\n\x04size\x18\x02 \x01(\x03R\x04size\x12$\n\x0border_count\x18\x03 \x01(\x05H\x00R\norderCount\x88\x01\x01\x42\x0e\n\x0c_order_countb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,8 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPTH'].fields_by_name['bids']._serialized_options = b'\272H\005\222\001\002\020\n'
   _globals['_DEPTH'].fields_by_name['asks']._loaded_options = None
   _globals['_DEPTH'].fields_by_name['asks']._serialized_options = b'\272H\005\222\001\002\020\n'
+  _globals['_DEPTH'].fields_by_name['provenance']._loaded_options = None
+  _globals['_DEPTH'].fields_by_name['provenance']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_DEPTH']._serialized_start=160
-  _globals['_DEPTH']._serialized_end=588
-  _globals['_DEPTHLEVEL']._serialized_start=590
-  _globals['_DEPTHLEVEL']._serialized_end=703
+  _globals['_DEPTH']._serialized_end=600
+  _globals['_DEPTHLEVEL']._serialized_start=602
+  _globals['_DEPTHLEVEL']._serialized_end=715
 # @@protoc_insertion_point(module_scope)

@@ -277,6 +277,7 @@ class SierraStatus(_message.Message):
     INGEST_CONNECTED_FIELD_NUMBER: _builtins.int
     BRIDGE_FIELD_NUMBER: _builtins.int
     DTC_FIELD_NUMBER: _builtins.int
+    BOOKS_FIELD_NUMBER: _builtins.int
     folder: _builtins.str
     """Folder that is read."""
     ingest_connected: _builtins.bool
@@ -293,6 +294,10 @@ class SierraStatus(_message.Message):
     def dtc(self) -> Global___SierraDtcStatus:
         """The connection to the DTC server; unset where none is configured."""
 
+    @_builtins.property
+    def books(self) -> _containers.RepeatedCompositeFieldContainer[Global___SierraDepthStatus]:
+        """One for each symbol whose order book is followed, in alphabetical order of symbol; none where files are replayed."""
+
     def __init__(
         self,
         *,
@@ -301,10 +306,11 @@ class SierraStatus(_message.Message):
         ingest_connected: _builtins.bool = ...,
         bridge: Global___SierraBridgeStatus | None = ...,
         dtc: Global___SierraDtcStatus | None = ...,
+        books: _abc.Iterable[Global___SierraDepthStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "dtc", b"dtc"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "dtc", b"dtc", "feeds", b"feeds", "folder", b"folder", "ingest_connected", b"ingest_connected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["books", b"books", "bridge", b"bridge", "dtc", b"dtc", "feeds", b"feeds", "folder", b"folder", "ingest_connected", b"ingest_connected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,6 +435,54 @@ class SierraDtcMarketData(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SierraDtcMarketData: _TypeAlias = SierraDtcMarketData  # noqa: Y015
+
+@_typing.final
+class SierraDepthStatus(_message.Message):
+    """Status of the order book of one symbol, which is read from the newest of its `.depth` files."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    BOOKS_READ_FIELD_NUMBER: _builtins.int
+    BOOKS_SENT_FIELD_NUMBER: _builtins.int
+    COMMANDS_REFUSED_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """Canonical symbol."""
+    file: _builtins.str
+    """Name of the file; empty while there is none."""
+    reason: _builtins.str
+    """Why no book is sent, in one sentence; empty while they are."""
+    books_read: _builtins.int
+    """Books read, each the end of a batch of commands."""
+    books_sent: _builtins.int
+    """Books sent to market data; of several that were read meanwhile it gets the newest."""
+    commands_refused: _builtins.int
+    """Commands that are none, or whose price is none."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When the newest book was so at its source."""
+
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        file: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        books_read: _builtins.int = ...,
+        books_sent: _builtins.int = ...,
+        commands_refused: _builtins.int = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["books_read", b"books_read", "books_sent", b"books_sent", "commands_refused", b"commands_refused", "event_time", b"event_time", "file", b"file", "reason", b"reason", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SierraDepthStatus: _TypeAlias = SierraDepthStatus  # noqa: Y015
 
 @_typing.final
 class SierraFeedStatus(_message.Message):

@@ -278,6 +278,11 @@ class SierraStatus(betterproto.Message):
     dtc: "SierraDtcStatus" = betterproto.message_field(11)
     """The connection to the DTC server; unset where none is configured."""
 
+    books: List["SierraDepthStatus"] = betterproto.message_field(12)
+    """
+    One for each symbol whose order book is followed, in alphabetical order of symbol; none where files are replayed.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class SierraDtcStatus(betterproto.Message):
@@ -350,6 +355,36 @@ class SierraDtcMarketData(betterproto.Message):
 
     ticks: int = betterproto.int64_field(4)
     """Ticks that came over the present connection."""
+
+
+@dataclass(eq=False, repr=False)
+class SierraDepthStatus(betterproto.Message):
+    """
+    Status of the order book of one symbol, which is read from the newest of its `.depth` files.
+    """
+
+    symbol: str = betterproto.string_field(1)
+    """Canonical symbol."""
+
+    file: str = betterproto.string_field(2)
+    """Name of the file; empty while there is none."""
+
+    reason: str = betterproto.string_field(3)
+    """Why no book is sent, in one sentence; empty while they are."""
+
+    books_read: int = betterproto.int64_field(4)
+    """Books read, each the end of a batch of commands."""
+
+    books_sent: int = betterproto.int64_field(5)
+    """
+    Books sent to market data; of several that were read meanwhile it gets the newest.
+    """
+
+    commands_refused: int = betterproto.int64_field(6)
+    """Commands that are none, or whose price is none."""
+
+    event_time: datetime = betterproto.message_field(7)
+    """When the newest book was so at its source."""
 
 
 @dataclass(eq=False, repr=False)

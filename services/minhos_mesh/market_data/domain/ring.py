@@ -55,6 +55,13 @@ class TickRing:
             raise IndexError(f"sequences {first}..{last} are not held: held are {self.oldest}..{self.newest}")
         return (first - 1) % self.capacity, (last - 1) % self.capacity + 1
 
+    def parts(self, first: int, last: int) -> tuple[memoryview, ...]:
+        """The same as `wire` without a copy, in one or two parts; what is held when they are read is what counts."""
+        start, stop = self._places(first, last)
+        if start < stop:
+            return (self._memory[start * TICK_BYTES : stop * TICK_BYTES],)
+        return (self._memory[start * TICK_BYTES :], self._memory[: stop * TICK_BYTES])
+
     def wire(self, first: int, last: int) -> bytes:
         """The ticks of a range of sequences as they stand in a batch; IndexError when it is not held whole."""
         start, stop = self._places(first, last)
