@@ -24,7 +24,7 @@ from minhos_api.venue.v1 import venue_service_pb2 as pb
 from minhos_mesh.sierra_client.venue.domain import dtc_id_of
 from minhos_mesh.sierra_simulator.dtc_faults import FaultRates
 
-ORDERS = int(os.environ.get("MINHOS_DTC_ORDERS", "120"))
+ORDERS = int(os.environ.get("MINHOS_DTC_ORDERS", "80"))
 """Orders of one session; a long campaign sets 10000."""
 RATES = FaultRates(drop_connection=min(0.004, 10 / ORDERS), duplicate=0.05, late=0.05, unknown=0.05)
 AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN})

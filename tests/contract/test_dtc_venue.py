@@ -309,3 +309,29 @@ async def test_commission_of_the_configuration_is_told_with_each_fill(tmp_path: 
     assert fill.commission_e9 == 2 * 2_040_000_000
     assert (await harness.stub.GetAccount(pb.GetAccountRequest())).commission_e9 == fill.commission_e9
     await harness.close()
+
+
+async def test_order_that_waits_for_its_turn_is_never_said_to_be_unknown_and_is_not_sent_late(
+    json_venue: DtcHarness,
+) -> None:
+    await json_venue.show(0, 1, size=50)
+    json_venue.faults.rates = FaultRates(silence=1.0)
+
+    def request(name: str) -> pb.SubmitOrderRequest:
+        return pb.SubmitOrderRequest(
+            client_order_id=name, terms=terms(SYMBOL), provenance=provenance_pb2.PROVENANCE_SIMULATED
+        )
+
+    await json_venue.stub.SubmitOrder(request("silent"))
+    waiting = [asyncio.ensure_future(json_venue.stub.SubmitOrder(request(f"waits-{n}"))) for n in range(3)]
+    await asyncio.sleep(0)
+    found = await asyncio.gather(
+        *(refused(json_venue.stub.GetOrder(pb.GetOrderRequest(client_order_id=f"waits-{n}"))) for n in range(3))
+    )
+    assert {reason for _, reason in found} <= {"OUTCOME_UNKNOWN", "ORDER_UNKNOWN"}
+    assert found[2] == (grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN"), "it still waits behind the others"
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await eventually(lambda: not json_venue.core.can_send(), "the silence is noticed", 15)
+    assert [each.client_order_id for each in json_venue.server.exchange.orders.values()] == ["silent"]
+    for number in range(3):
+        assert (await refused(order(json_venue, f"waits-{number}")))[1] == "ORDER_UNKNOWN"

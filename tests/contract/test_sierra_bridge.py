@@ -123,7 +123,9 @@ async def test_a_bridge_that_is_away_is_a_condition_with_an_action_until_it_is_b
         pass
     await served.start({"address": bridge.address})
     held = served.context.conditions.held
-    await eventually(lambda: "cannot be reached" in held().get("BRIDGE_UNREACHABLE", ""), "the condition is held")
+    await eventually(
+        lambda: "cannot be reached: Connection refused" in held().get("BRIDGE_UNREACHABLE", ""), "the condition is held"
+    )
     assert (await served.bridge()).state == pb2.SIERRA_BRIDGE_STATE_DISCONNECTED
     assert {"BRIDGE_UNREACHABLE", "BRIDGE_SILENT"} <= set(ACTIONS)
     assert [feed.symbol for feed in (await served.status()).feeds] == [ES, NQ]

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from grpclib.client import Channel
 
+from minhos_api.market.v1 import depth_pb2, provenance_pb2, tick_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2_grpc as ingest_grpc
-from minhos_api.market.v1 import provenance_pb2, tick_pb2
 from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
 from minhos_api.sierra.v1.sierra_client_service_pb2_grpc import SierraClientServiceStub
@@ -28,6 +28,8 @@ from minhos_mesh.runtime.errors import MeshError, read
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.sierra_client.bootstrap import build
+from minhos_mesh.sierra_files.depth_layout import DEPTH_RECORD, DepthCommand
+from minhos_mesh.sierra_files.depth_writer import DepthWriter
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, MARK_FIRST, RECORD, Records
 from minhos_mesh.sierra_files.marker import Marker, write_marker
 from minhos_mesh.sierra_files.writer import ScidWriter
@@ -56,6 +58,7 @@ class MarketData(ingest_grpc.MarketDataIngestServiceServicer):
         self.taken: dict[int, list[tick_pb2.Tick]] = {}
         self.opens: list[ingest_pb2.IngestOpen] = []
         self.ends: list[int] = []
+        self.books: list[depth_pb2.Depth] = []
         self.refuse: MeshError | None = None
         self.break_after: int | None = None
 
@@ -76,6 +79,17 @@ class MarketData(ingest_grpc.MarketDataIngestServiceServicer):
                 if self.break_after is not None and len(self.taken[request.batch.epoch]) >= self.break_after:
                     self.break_after = None
                     await context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
+
+    async def IngestDepth(
+        self, requests: AsyncIterator[ingest_pb2.IngestDepthRequest], _context: Any
+    ) -> AsyncIterator[ingest_pb2.IngestDepthResponse]:
+        async for request in requests:
+            if request.HasField("open"):
+                yield ingest_pb2.IngestDepthResponse(opened=ingest_pb2.IngestDepthOpened())
+            else:
+                self.books.append(request.book)
+                taken = ingest_pb2.IngestDepthAck(through_sequence=request.book.sequence)
+                yield ingest_pb2.IngestDepthResponse(ack=taken)
 
     def _take(self, batch: tick_pb2.TickBatch) -> ingest_pb2.IngestTicksResponse:
         taken = self.taken[batch.epoch]
@@ -321,3 +335,28 @@ async def test_files_are_listed_in_pages(mesh: Mesh) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await mesh.stub.ListFiles(pb2.ListFilesRequest(page_token=token))
         assert read(raised.value).reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
+
+
+async def test_the_order_book_beside_the_file_is_sent_as_stock_protobuf_reads_it(mesh: Mesh) -> None:
+    rows = [(START_NS // 1000 + EPOCH_SHIFT_US, DepthCommand.CLEAR_BOOK, 0, 0, 0.0, 0, 0)]
+    for at in range(12):
+        rows.append((rows[0][0], DepthCommand.ADD_BID, 0, 2, 23_500.0 - at * 0.25, 10 + at, 0))
+        rows.append((rows[0][0], DepthCommand.ADD_ASK, int(at == 11), 0, 23_500.25 + at * 0.25, 20 + at, 0))
+    writer = DepthWriter(mesh.paths.sierra_dir, SYMBOL, keep_days=9)
+    writer.append(np.array(rows, DEPTH_RECORD))
+    writer.close()
+    ScidWriter.create(mesh.file, made(1)).close()
+    await mesh.start_client()
+    await eventually(lambda: bool(mesh.market.books))
+    book = mesh.market.books[0]
+    assert (book.symbol, book.sequence, book.provenance) == (SYMBOL, 1, provenance_pb2.PROVENANCE_SIMULATED)
+    assert [level.price_e9 for level in book.bids] == [23_500_000_000_000 - at * 250_000_000 for at in range(10)]
+    assert [level.size for level in book.asks] == [20 + at for at in range(10)]
+    assert (book.bids[0].order_count, book.asks[0].HasField("order_count")) == (2, False)
+    assert book.event_time.ToNanoseconds() == START_NS
+    assert book.receive_time.ToNanoseconds() > 0
+    async with asyncio.timeout(5):
+        while not (found := (await mesh.stub.GetStatus(pb2.GetStatusRequest())).status.books[0]).books_sent:
+            await asyncio.sleep(0.001)
+    assert (found.symbol, found.reason, found.books_read, found.commands_refused) == (SYMBOL, "", 1, 0)
+    assert found.file == f"{SYMBOL}.2026-09-21.depth"

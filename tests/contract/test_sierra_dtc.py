@@ -219,7 +219,7 @@ async def test_connection_without_a_venue_serves_no_orders_and_misses_no_permiss
 async def test_venue_that_may_not_trade_says_what_to_tick(mesh: Mesh, server: Server) -> None:
     await server.start(DtcServerSettings(session=ServerSettings(trading=False)))
     write_file(mesh)
-    sections = {"dtc": {"port": server.dtc.port}, "engine": {"venue": "sierra_client"}}
+    sections: dict[str, Any] = {"dtc": {"port": server.dtc.port}, "engine": {"venue": "sierra_client"}}
     await mesh.start_client(config(**sections))
     await eventually(lambda: "DTC_TRADING_REFUSED" in mesh.context.conditions.held(), "the refusal")
     assert [name for name in mesh.server.contracts if "VenueService" in name]

@@ -143,3 +143,54 @@ async def _step(pace: asyncio.Semaphore, through: list[int], target: int) -> Non
         while through[0] < target:
             pace.release()
             await asyncio.sleep(0.001)
+
+
+FROZEN = """
+import sys, grpc
+from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
+from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    wanted = pb2.MarketSubscription(symbols=[sys.argv[2]])
+    for answer in MarketDataProviderServiceStub(channel).StreamMarketData(pb2.StreamMarketDataRequest(subscription=wanted)):
+        print(answer.WhichOneof("message"), flush=True)
+"""
+
+
+@pytest.mark.timeout(60)
+async def test_a_reader_whose_process_is_frozen_delays_nobody() -> None:
+    through, pace = [0], asyncio.Semaphore(0)
+    accepted = int(np.count_nonzero(records()["size"]))
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'services'}:{ROOT / 'generated'}"}
+    async with process(0) as (_, port):
+        frozen = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", FROZEN, f"127.0.0.1:{port}", SYMBOL, stdout=asyncio.subprocess.PIPE, env=environment
+        )
+        clients = Clients({INGEST: f"127.0.0.1:{port}", PROVIDER: f"127.0.0.1:{port}"})
+        reading = MarketClient(clients).subscribe([SYMBOL], resume={SYMBOL: Position(0, 0)})
+        seen: list[MarketUpdate] = []
+
+        async def read() -> None:
+            async for update in reading:
+                seen.append(update)
+                if reading.positions[SYMBOL].sequence == accepted:
+                    return
+
+        try:
+            assert frozen.stdout is not None
+            async with asyncio.timeout(20):
+                while await frozen.stdout.readline() != b"snapshot\n":
+                    pass
+            reader, source = asyncio.create_task(read()), asyncio.create_task(feed(clients, through, pace))
+            await _step(pace, through, 1_000)
+            frozen.send_signal(signal.SIGSTOP)
+            await _step(pace, through, TICKS)
+            async with asyncio.timeout(30):
+                await asyncio.gather(reader, source)
+        finally:
+            frozen.kill()
+            await frozen.wait()
+            await clients.close()
+    batches = [update for update in seen if isinstance(update, TickBatchView)]
+    assert sum(map(len, batches)) == accepted
+    assert not [update for update in seen if isinstance(update, Gap | EpochChanged)]
+    assert reading.reconnects == 0

@@ -10,8 +10,19 @@ import numpy as np
 import pytest
 from tests.one_service import OneService, configured, one_service
 
+from minhos_mesh.runtime.bar_spans import BarSpan, Measure
+from minhos_mesh.runtime.bars import Bar, bars_of
 from minhos_mesh.runtime.clients import Clients
-from minhos_mesh.runtime.market import EpochChanged, Gap, MarketClient, MarketSubscription, Position
+from minhos_mesh.runtime.market import (
+    BarClosed,
+    BarsOf,
+    EpochChanged,
+    Gap,
+    MarketClient,
+    MarketKind,
+    MarketSubscription,
+    Position,
+)
 from minhos_mesh.runtime.tick_layout import TickArray
 from minhos_mesh.runtime.ticks import TickBatchView
 from minhos_mesh.sierra_files.as_ticks import as_ticks
@@ -26,6 +37,7 @@ PROVIDER = "minhos_api.market.v1.MarketDataProviderService"
 START_US = EPOCH_SHIFT_US + 1_790_000_000_000_000
 RECORDS = 12_000
 REFUSED = 9
+SPAN = BarSpan(Measure.TRADES, 50)
 TICK_E9 = 250_000_000
 COMPARED = ("event_time_ns", "price_e9", "bid_e9", "ask_e9", "size", "flags", "kind", "side")
 
@@ -87,6 +99,17 @@ class Reader:
                 return
 
 
+async def _bars(subscription: MarketSubscription, count: int) -> list[Bar]:
+    found: list[Bar] = []
+    async for update in subscription:
+        assert not isinstance(update, Gap | EpochChanged)
+        if isinstance(update, BarClosed):
+            found.append(update.bar)
+            if len(found) == count:
+                break
+    return found
+
+
 async def _through(reader: Reader, sequence: int) -> None:
     async with asyncio.timeout(40):
         while reader.through < sequence:
@@ -103,6 +126,10 @@ async def test_ticks_are_those_of_the_whole_file_whoever_is_killed_in_the_middle
         clients = Clients({PROVIDER: market.address})
         reader = Reader(MarketClient(clients).subscribe([SYMBOL], resume={SYMBOL: Position(0, 0)}))
         reading = asyncio.create_task(reader.read(len(accepted)))
+        bars = MarketClient(clients).subscribe(
+            [SYMBOL], {MarketKind.BARS}, resume={SYMBOL: Position(0, 0)}, bars=BarsOf(SPAN)
+        )
+        reading_bars = asyncio.create_task(_bars(bars, len(accepted) // SPAN.size))
         async with one_service("sierra_client", tmp_path, ways) as client:
             await grower.grow(3_000)
             await _through(reader, 1_000)
@@ -117,12 +144,17 @@ async def test_ticks_are_those_of_the_whole_file_whoever_is_killed_in_the_middle
             await grower.grow(RECORDS - grower.written)
             async with asyncio.timeout(40):
                 await reading
+                told = await reading_bars
         await clients.close()
     assert reader.broken == []
     found = np.concatenate(reader.ticks)
     expected = as_ticks(tick_columns(accepted, TICK_E9), None)
     for name in COMPARED:
         assert found[name].tolist() == expected[name].tolist(), name
+    made = [bar for bar in bars_of(expected, SPAN) if bar.closed]
+    assert [(bar.first_trade, bar.last_trade, bar.high_e9, bar.close_e9, bar.volume) for bar in told] == [
+        (bar.first_trade, bar.last_trade, bar.high_e9, bar.close_e9, bar.volume) for bar in made
+    ]
     whole = read_scid(file)
     assert whole.tobytes() == trades().tobytes()
 

@@ -13,6 +13,8 @@ from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.storage import Database, Durability
 from minhos_mesh.sierra_client.bridge_source import BridgeSource
 from minhos_mesh.sierra_client.bridge_translate import bridge_settings
+from minhos_mesh.sierra_client.depth_feed import DepthPart
+from minhos_mesh.sierra_client.depth_ingest import GrpcDepthIngest
 from minhos_mesh.sierra_client.domain import Provenance
 from minhos_mesh.sierra_client.ingest import CONTRACT, GrpcIngest
 from minhos_mesh.sierra_client.service import ClientSettings, SierraClient
@@ -59,6 +61,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
             if bridge is None
             else BridgeSource(bridge, store=store, ingest=ingest, clock=context.clock, tasks=context.tasks),
             dtc=dtc,
+            depth=depth_part(context),
         )
         stack.callback(client.close)
 
@@ -69,6 +72,21 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
         yield ServiceParts(
             servicers=[SierraClientServicer(client), *servicers], errors=errors, start=client.start, drain=drain
         )
+
+
+def depth_part(context: ServiceContext) -> DepthPart | None:
+    """What follows the order books of the files; None where they are not to be followed, or files are replayed."""
+    section = context.config.sierra_client
+    if not section.depth or context.config.replay():
+        return None
+    return DepthPart(
+        (section.folder or context.paths.sierra_dir).expanduser(),
+        Provenance[section.provenance],
+        ingest=GrpcDepthIngest(context.clients.channel(CONTRACT)),
+        clock=context.clock,
+        tasks=context.tasks,
+        use_inotify=section.inotify,
+    )
 
 
 def settings_of(config: MeshConfig, paths: MeshPaths) -> ClientSettings:

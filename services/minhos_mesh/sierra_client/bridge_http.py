@@ -6,6 +6,7 @@ Nothing but GET is ever sent; there is no way through here by which an order cou
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -145,4 +146,5 @@ async def open_bridge(address: str, open_s: float = OPEN_S) -> AsyncIterator[Bri
 
 
 def _words(error: BaseException) -> str:
-    return str(error)[:200] or type(error).__name__
+    number = getattr(getattr(error, "os_error", None), "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else str(error)[:200] or type(error).__name__

@@ -16,7 +16,7 @@ def dtc_to_proto(view: DtcView | None) -> pb2.SierraDtcStatus | None:
         address=view.address,
         state=pb2.SierraDtcState.Value(f"SIERRA_DTC_STATE_{view.state}"),
         reason=view.reason,
-        since_time=Timestamp(seconds=view.since_ns // 10**9, nanos=view.since_ns % 10**9),
+        since_time=Timestamp(seconds=view.since_ns // 10**9, nanos=view.since_ns % 10**9 // 1000 * 1000),
         encoding=view.encoding,
         server=view.server,
         account=view.account,

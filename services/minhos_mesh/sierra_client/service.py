@@ -16,6 +16,7 @@ from minhos_mesh.runtime.tasks import OwnedTasks
 from minhos_mesh.runtime.watch import first_revision
 from minhos_mesh.sierra_client.bridge_source import BridgeSource
 from minhos_mesh.sierra_client.bridge_status import BridgeStatus
+from minhos_mesh.sierra_client.depth_feed import DepthPart, DepthStatus
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
 from minhos_mesh.sierra_client.dtc_view import DtcPart, DtcView
 from minhos_mesh.sierra_client.feed import FeedSettings, FeedStatus, FileFeed
@@ -61,6 +62,7 @@ class ClientStatus:
     feeds: tuple[FeedStatus, ...]
     bridge: BridgeStatus | None = None
     dtc: DtcView | None = None
+    books: tuple[DepthStatus, ...] = ()
 
     @property
     def ingest_connected(self) -> bool:
@@ -83,11 +85,13 @@ class SierraClient:
         on_problems: Callable[[Mapping[str, str]], None] | None = None,
         bridge: BridgeSource | None = None,
         dtc: DtcPart | None = None,
+        depth: DepthPart | None = None,
     ) -> None:
         """`on_problems` is told, after every change, what keeps ticks from flowing, by a code."""
         self.settings = settings
         self._tasks = tasks
         self._on_problems = on_problems
+        self._depth = depth
         self._bridge = bridge
         if bridge is not None:
             bridge.on_change = self._notify
@@ -109,6 +113,8 @@ class SierraClient:
     async def start(self) -> None:
         """Follows the configured files, or every data file of the folder as it appears."""
         self._wakeups.start()
+        if self._depth is not None:
+            self._depth.start()
         for symbol in self.settings.symbols:
             self._follow(symbol)
         if not self.settings.symbols and self.settings.follow_all:
@@ -121,6 +127,8 @@ class SierraClient:
     def close(self) -> None:
         """Stops listening to the folder; the group's tasks must have ended."""
         self._wakeups.close()
+        if self._depth is not None:
+            self._depth.close()
         if self._bridge is not None:
             self._bridge.close()
 
@@ -134,7 +142,10 @@ class SierraClient:
         if self._dtc is not None:
             feeds += self._dtc.feeds()
         ordered = tuple(sorted(feeds, key=lambda feed: (feed.symbol, feed.file)))
-        return ClientStatus(self.settings.folder, ordered, bridge, None if self._dtc is None else self._dtc.view())
+        books = () if self._depth is None else self._depth.status()
+        return ClientStatus(
+            self.settings.folder, ordered, bridge, None if self._dtc is None else self._dtc.view(), books
+        )
 
     @property
     def revision(self) -> int:
@@ -220,11 +231,16 @@ class SierraClient:
             clock=self._clock,
             randomness=self._random,
             on_change=self._notify,
-            live_refused=lambda: NO_DTC if self._dtc is None else self._dtc.live_refused(str(symbol)),
+            live_refused=lambda: self._live_refused(str(symbol)),
         )
+        if self._depth is not None:
+            self._depth.follow(name, str(symbol), tick_e9, lambda: self._live_refused(str(symbol)))
         self._feeds[name] = feed
         self._tasks.start(feed.run(), f"feed {name}")
         self._notify()
+
+    def _live_refused(self, symbol: str) -> str:
+        return NO_DTC if self._dtc is None else self._dtc.live_refused(symbol)
 
 
 def _data_files(folder: Path) -> list[str]:

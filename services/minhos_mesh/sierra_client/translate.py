@@ -7,8 +7,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
-from minhos_mesh.runtime.ticks import encode_wire, in_field
+from minhos_mesh.runtime.ticks import batch_in_field
 from minhos_mesh.sierra_client.bridge_translate import bridge_to_proto
+from minhos_mesh.sierra_client.depth_feed import DepthStatus
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
 from minhos_mesh.sierra_client.dtc_translate import dtc_to_proto
 from minhos_mesh.sierra_client.feed import FeedStatus
@@ -41,8 +42,7 @@ def batch_request(opening: Opening, columns: TickColumns, first_position: int, r
     """An encoded IngestTicksRequest with one batch; `receive_ns` None: each tick was received at its event time."""
     ticks = as_ticks(columns, receive_ns)
     provenance = PROVENANCES[opening.provenance]
-    batch = encode_wire(opening.symbol, provenance, opening.epoch, first_position, ticks.tobytes())
-    return in_field(_BATCH_FIELD, batch)
+    return batch_in_field(_BATCH_FIELD, opening.symbol, provenance, opening.epoch, first_position, ticks.tobytes())
 
 
 def open_request(opening: Opening) -> ingest_pb2.IngestTicksRequest:
@@ -70,6 +70,7 @@ def status_to_proto(status: ClientStatus) -> pb2.SierraStatus:
         ingest_connected=status.ingest_connected,
         bridge=bridge_to_proto(status.bridge),
         dtc=dtc_to_proto(status.dtc),
+        books=[_books_to_proto(books) for books in status.books],
     )
 
 
@@ -92,6 +93,18 @@ def time_to_proto(time_ns: int | None) -> Timestamp | None:
     if time_ns is None:
         return None
     return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
+
+
+def _books_to_proto(books: DepthStatus) -> pb2.SierraDepthStatus:
+    return pb2.SierraDepthStatus(
+        symbol=books.symbol,
+        file=books.file,
+        reason=books.reason,
+        books_read=books.books_read,
+        books_sent=books.books_sent,
+        commands_refused=books.commands_refused,
+        event_time=time_to_proto(books.event_time_ns),
+    )
 
 
 def _feed_to_proto(feed: FeedStatus) -> pb2.SierraFeedStatus:

@@ -30,7 +30,7 @@ def read_depth(path: Path, *, from_index: int = 0) -> NDArray[np.void]:
     Raises ScidMissing, ScidForbidden, ScidIncomplete, ScidMalformed or ScidError with the file's name and what was seen.
     """
     with told_errors(path, "read"), path.open("rb") as file:
-        header_size = _check_header(file.read(DEPTH_HEADER_SIZE), str(path))
+        header_size = check_depth_header(file.read(DEPTH_HEADER_SIZE), str(path))
         size = os.fstat(file.fileno()).st_size
         count = max(0, (size - header_size) // DEPTH_RECORD_SIZE - from_index)
         file.seek(header_size + from_index * DEPTH_RECORD_SIZE)
@@ -44,7 +44,8 @@ def write_depth_header() -> bytes:
     return _HEADER.pack(DEPTH_MAGIC, DEPTH_HEADER_SIZE, DEPTH_RECORD_SIZE, DEPTH_VERSION) + bytes(48)
 
 
-def _check_header(data: bytes, name: str) -> int:
+def check_depth_header(data: bytes, name: str) -> int:
+    """Size of the header that these bytes begin with. Raises ScidIncomplete or ScidMalformed."""
     if len(data) < _HEADER.size:
         raise ScidIncomplete(f"{name} has {len(data)} bytes: a .depth file begins with a header of {DEPTH_HEADER_SIZE}")
     magic, header_size, record_size, version = _HEADER.unpack_from(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,10 @@ class TickColumns:
 
 def single_trades(records: Records) -> NDArray[np.bool_]:
     """True for records that hold one trade with its quote, False for bars (real open, high, low, close)."""
-    bits = open_bits(records)
+    return _single(records, open_bits(records))
+
+
+def _single(records: Records, bits: NDArray[np.uint32]) -> NDArray[np.bool_]:
     marked = (bits == _SINGLE_OPEN) | (bits == MARK_FIRST) | (bits == MARK_LAST)
     single: NDArray[np.bool_] = marked & (records["num_trades"] <= 1)
     return single
@@ -79,26 +83,40 @@ def tick_columns(records: Records, tick_e9: int) -> TickColumns:
     """
     if tick_e9 <= 0:
         raise ValueError(f"tick_e9 is {tick_e9}: allowed is 1 or more")
-    single = single_trades(records)
-    flags = np.zeros(len(records), np.uint16)
+    bits = open_bits(records)
+    single = _single(records, bits)
     price_e9, has_price, off_grid = exact_prices(records["close"], tick_e9)
     bid_e9, has_bid, _ = exact_prices(records["low"], tick_e9)
     ask_e9, has_ask, _ = exact_prices(records["high"], tick_e9)
     has_bid &= single
     has_ask &= single
     time_ns, has_time = times_ns(records["time_us"])
-    bits = open_bits(records)
-    one_sided_buy = (records["ask_volume"] > 0) & (records["bid_volume"] == 0)
-    one_sided_sell = (records["bid_volume"] > 0) & (records["ask_volume"] == 0)
-    several = ~single & (records["num_trades"] != 1)
-    for bit, where in (
-        (HAS_PRICE, has_price), (HAS_SIZE, records["total_volume"] > 0), (HAS_BID, has_bid), (HAS_ASK, has_ask),
-        (HAS_TIME, has_time), (BUY, one_sided_buy & ~several), (SELL, one_sided_sell & ~several), (UNBUNDLED_FIRST, bits == MARK_FIRST),
-        (UNBUNDLED_LAST, bits == MARK_LAST), (BAR, several), (OFF_GRID, off_grid),
-    ):  # fmt: skip
-        flags |= where.astype(np.uint16) * np.uint16(bit)
     size = records["total_volume"].astype(np.int64)
-    return TickColumns(time_ns, price_e9, np.where(has_bid, bid_e9, 0), np.where(has_ask, ask_e9, 0), size, flags)
+    bought, sold = records["ask_volume"] > 0, records["bid_volume"] > 0
+    several = ~single & (records["num_trades"] != 1)
+    one_sided = (bought != sold) & ~several
+    flags = _flags(
+        {
+            HAS_PRICE: has_price, HAS_SIZE: size > 0, HAS_BID: has_bid, HAS_ASK: has_ask, HAS_TIME: has_time,
+            BUY: one_sided & bought, SELL: one_sided & sold, UNBUNDLED_FIRST: bits == MARK_FIRST,
+            UNBUNDLED_LAST: bits == MARK_LAST, BAR: several, OFF_GRID: off_grid,
+        }
+    )  # fmt: skip
+    bid_e9 *= has_bid
+    ask_e9 *= has_ask
+    return TickColumns(time_ns, price_e9, bid_e9, ask_e9, size, flags)
+
+
+def _flags(columns: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.uint16]:
+    """The bits of each record; those of one byte are put together in bytes, which is several times faster."""
+    low, high = np.zeros((2, len(next(iter(columns.values())))), np.uint8)
+    for bit, where in columns.items():
+        half, place = (low, bit) if bit < 0x100 else (high, bit >> 8)
+        half |= where.view(np.uint8) * np.uint8(place)
+    flags = high.astype(np.uint16)
+    flags <<= np.uint16(8)
+    flags |= low
+    return flags
 
 
 def exact_prices(

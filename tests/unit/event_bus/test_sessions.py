@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
+from minhos_api.registry.v1.registry_events_pb2 import ServiceStarted
+from minhos_mesh.event_bus import sessions
 from minhos_mesh.event_bus.domain.patterns import ALL
 from minhos_mesh.event_bus.domain.records import NewEvent
 from minhos_mesh.event_bus.reports import RetentionReport, stats
 from minhos_mesh.event_bus.service import Durable, EventBus, Start
 from minhos_mesh.event_bus.sessions import BATCHES_IN_FLIGHT, PublishSession, SubscribeSession
+from minhos_mesh.runtime.event_envelope import make_event as make_pb
 
 MakeEvent = Callable[..., NewEvent]
 TURNS = 12
@@ -105,3 +108,41 @@ async def test_a_publisher_that_vanishes_with_every_place_taken_leaves_nothing_b
         for _ in range(4):
             await asyncio.sleep(0)
         await responses.aclose()  # type: ignore[attr-defined] # an async generator, promised as an iterator only
+
+
+async def test_a_publish_stream_that_is_silent_is_told_that_it_is_heard(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "HEARTBEAT_S", 0.01)
+    ended = asyncio.Event()
+
+    async def requests() -> AsyncIterator[pb.PublishStreamRequest]:
+        await ended.wait()
+        yield pb.PublishStreamRequest(batch_id=1)
+
+    answers: list[int] = []
+    async with asyncio.timeout(10):
+        async for answer in PublishSession(bus, requests()).responses():
+            answers.append(answer.batch_id)
+            if len(answers) == 4:
+                ended.set()
+    assert answers[:4] == [0, 0, 0, 0]
+    assert (answers[-1], set(answers[:-1])) == (1, {0})
+
+
+async def test_answers_come_in_the_order_of_their_batches_whatever_became_of_them(bus: EventBus) -> None:
+    def batch(number: int, **wrong: str) -> pb.PublishStreamRequest:
+        payload = ServiceStarted(service=str(number), instance_id="i")
+        event = make_pb(payload, subject="s", source=wrong.get("source", "t"), time_ns=1)
+        return pb.PublishStreamRequest(batch_id=number, events=[event])
+
+    async def requests() -> AsyncIterator[pb.PublishStreamRequest]:
+        for number in range(1, 2 * BATCHES_IN_FLIGHT + 1):
+            yield batch(number, source="") if number % 3 == 0 else batch(number)
+
+    async with asyncio.timeout(20):
+        found = [answer async for answer in PublishSession(bus, requests()).responses() if answer.batch_id]
+    assert [answer.batch_id for answer in found] == list(range(1, 2 * BATCHES_IN_FLIGHT + 1))
+    assert [bool(answer.refusals) for answer in found] == [answer.batch_id % 3 == 0 for answer in found]
+    stored = [answer.sequences[0] for answer in found if answer.sequences]
+    assert stored == list(range(1, len(stored) + 1))

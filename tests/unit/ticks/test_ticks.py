@@ -18,16 +18,19 @@ from minhos_mesh.runtime.tick_layout import (
     TickFlag,
     TickKind,
     TradeSide,
+    is_laid_out,
     new_ticks,
 )
 from minhos_mesh.runtime.ticks import (
     LayoutMismatch,
     MalformedBatch,
     TickBatchView,
+    batch_in_field,
     bytes_or_message,
     check_layout,
     decode_batch,
     encode_batch,
+    encode_wire,
     in_field,
     message_or_batch,
 )
@@ -189,3 +192,29 @@ def test_the_layout_is_that_of_the_contract() -> None:
     assert {"TICK_FLAG_" + str(flag.name): flag.value for flag in TickFlag} == {
         name: value for name, value in tick_pb2.TickFlag.items() if value
     }
+
+
+@given(count=st.sampled_from([3, 1_023, 1_024, 1_025, 2_500]), place=st.integers(0, 2_499), at=st.integers(0, 70))
+def test_a_large_batch_is_no_array_as_soon_as_one_tag_is_another(count: int, place: int, at: int) -> None:
+    ticks = new_ticks(count)
+    wire = bytearray(ticks.tobytes())
+    at += place % count * TICK_BYTES
+    wire[at] ^= 0x80
+    values = {column for name, _, kind in FIELDS if kind != "enum" for column in _columns(name)}
+    assert is_laid_out(bytes(wire), 0, count) == (at % TICK_BYTES in values)
+    assert is_laid_out(b"xyz" + ticks.tobytes(), 3, count)
+
+
+def _columns(name: str) -> range:
+    assert TICK.fields is not None
+    begin = int(TICK.fields[name][1])
+    return range(begin, begin + TICK[name].itemsize)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5_000])
+def test_a_batch_of_parts_is_the_batch_of_the_whole(count: int) -> None:
+    wire = new_ticks(count).tobytes()
+    whole = in_field(1, encode_wire("A-B", 1, 7, 3, wire))
+    cut = memoryview(wire)
+    assert batch_in_field(1, "A-B", 1, 7, 3, wire) == whole
+    assert batch_in_field(1, "A-B", 1, 7, 3, cut[:TICK_BYTES], cut[TICK_BYTES:]) == whole

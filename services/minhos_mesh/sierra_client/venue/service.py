@@ -52,6 +52,8 @@ from minhos_mesh.sierra_client.venue.views import (
 
 ANSWER_S: Final = 0.5
 """How long an order waits for the first word of the server before it is told as PENDING."""
+LATEST_S: Final = 2.0
+"""An order that has waited longer for its turn is not sent any more."""
 CHANGE_S: Final = 1.5
 """How long a cancel or a change waits for its outcome; less than the deadline of those who ask."""
 POSITIONS_S: Final = 0.5
@@ -140,8 +142,12 @@ class DtcVenue:
         return self.book.orders[asked.client_order_id]
 
     def _last_look(self, asked: Asked) -> None:
-        """Called right before an order is written down, when it is its turn. Raises OnlyReduces."""
+        """Called right before an order is written down, when it is its turn. Raises OnlyReduces, VenueNotReady."""
         terms = asked.terms
+        waited_s = (self.core.clock.wall_ns() - asked.create_ns) / 1e9
+        if waited_s > LATEST_S:
+            because = f"the order would have been sent {waited_s:.1f} s late, behind others that were not answered"
+            raise VenueNotReady(self.core.status.state.value, because)
         if asked.reduce_only and not self._reduces(terms.symbol, terms.side, terms.quantity, asked.number):
             raise OnlyReduces
         self.book.note_asked(asked)
@@ -270,14 +276,24 @@ class DtcVenue:
             raise OrderDone(client_order_id, record.state.name, f"raise it to {terms.quantity}", WOULD_GROW)
 
     async def order(self, client_order_id: str) -> OrderRecord:
-        """An order as it is on disk. Raises OrderUnknown."""
+        """An order as it is on disk. Raises OrderUnknown, and OutcomeUnknown while it waits to be sent."""
         if await self._known(client_order_id) is None:
-            raise OrderUnknown(client_order_id)
+            await self._not_under_way(client_order_id)
         await self.core.written()
         record = await self._known(client_order_id)
         if record is None:
             raise OrderUnknown(client_order_id)
         return record
+
+    async def _not_under_way(self, client_order_id: str) -> None:
+        """Returns when an order that is waiting for its turn was sent; raises when it never was, or still waits."""
+        task = self._under_way.get(client_order_id)
+        if task is not None:
+            await asyncio.wait({task}, timeout=CHANGE_S)
+            if not task.done():
+                raise OutcomeUnknown(client_order_id, "send it")
+        if client_order_id not in self.book.orders:
+            raise OrderUnknown(client_order_id)
 
     async def order_by_venue_id(self, venue_order_id: str) -> OrderRecord:
         """An order by the venue's own id. Raises OrderUnknown."""
