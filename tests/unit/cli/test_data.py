@@ -61,7 +61,7 @@ def test_daily_bars_are_imported_listed_verified_and_exported(tmp_path: Path) ->
     file = tmp_path / "NQZ24-CME.dly"
     file.write_text("Date,Open,High,Low,Close,Volume\n2024/10/03,1,2,1,1.5,7\n2024/10/04,2,3,1,2.5,9\n2024/10/05,x\n")
     shown = minhos(tmp_path, "import", file)
-    assert shown.stdout.split("\n")[1].split() == "NQZ24-CME.dly NQZ24-CME DELAYED 3 2 0 1 NO_BAR".split()
+    assert " ".join(shown.stdout.split("\n")[1].split()) == "NQZ24-CME.dly NQZ24-CME DELAYED 3 2 0 1 NO_BAR"
     assert "NQZ24-CME.dly: line 4: has 2 columns" in shown.stdout
     (again,) = told(minhos(tmp_path, "import", file, "--json"))
     assert (again["added"], again["known"], again["refused"]) == (0, 2, 1)
