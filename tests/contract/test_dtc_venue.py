@@ -29,6 +29,8 @@ from tests.waiting import eventually
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.order.v1 import order_terms_pb2 as terms_pb
 from minhos_api.venue.v1 import venue_service_pb2 as pb
+from minhos_mesh.dtc.order_state import OrderState as Tracked
+from minhos_mesh.dtc.order_state import UpdateKind, VenueUpdate
 from minhos_mesh.dtc.server_session import ServerSettings
 from minhos_mesh.sierra_client.venue.domain import dtc_id_of
 from minhos_mesh.sierra_simulator.dtc_faults import FaultRates
@@ -323,15 +325,38 @@ async def test_order_that_waits_for_its_turn_is_never_said_to_be_unknown_and_is_
         )
 
     await json_venue.stub.SubmitOrder(request("silent"))
-    waiting = [asyncio.ensure_future(json_venue.stub.SubmitOrder(request(f"waits-{n}"))) for n in range(3)]
-    await asyncio.sleep(0)
-    found = await asyncio.gather(
-        *(refused(json_venue.stub.GetOrder(pb.GetOrderRequest(client_order_id=f"waits-{n}"))) for n in range(3))
-    )
-    assert {reason for _, reason in found} <= {"OUTCOME_UNKNOWN", "ORDER_UNKNOWN"}
-    assert found[2] == (grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN"), "it still waits behind the others"
+    waiting = [asyncio.ensure_future(json_venue.stub.SubmitOrder(request(f"waits-{n}"))) for n in range(2)]
+    seen: set[tuple[grpc.StatusCode, str]] = set()
+
+    async def the_last_waits() -> bool:
+        asked = [json_venue.stub.GetOrder(pb.GetOrderRequest(client_order_id=f"waits-{n}")) for n in range(2)]
+        found = await asyncio.gather(*(refused(each) for each in asked))
+        seen.update(found)
+        return found[1] == (grpc.StatusCode.UNKNOWN, "OUTCOME_UNKNOWN")
+
+    await eventually(the_last_waits, "it waits behind the others")
+    assert {reason for _, reason in seen} <= {"OUTCOME_UNKNOWN", "ORDER_UNKNOWN"}
     await asyncio.gather(*waiting, return_exceptions=True)
-    await eventually(lambda: not json_venue.core.can_send(), "the silence is noticed", 15)
+
+    async def given_up() -> bool:
+        told = [await refused(order(json_venue, f"waits-{n}")) for n in range(2)]
+        return {reason for _, reason in told} == {"ORDER_UNKNOWN"}
+
+    await eventually(given_up, "none of them was sent")
     assert [each.client_order_id for each in json_venue.server.exchange.orders.values()] == ["silent"]
-    for number in range(3):
-        assert (await refused(order(json_venue, f"waits-{number}")))[1] == "ORDER_UNKNOWN"
+
+
+async def test_condition_of_an_unknown_order_ends_with_the_first_word_on_it(json_venue: DtcHarness) -> None:
+    await json_venue.show(0, 1)
+    await submit(json_venue, terms(SYMBOL, kind=terms_pb.ORDER_TYPE_LIMIT, limit=-4), client_id="lost")
+    core, known = json_venue.core, json_venue.connection.ledger.get("lost")
+    assert known is not None
+    told: list[dict[str, str]] = []
+    core.on_change = lambda: told.append(core.problems(trades=True))
+    unknown = replace(known, state=Tracked.UNKNOWN, text="the connection broke")
+    await core.save([unknown])
+    core.on_update(VenueUpdate(UpdateKind.BECAME_UNKNOWN, unknown))
+    assert "the first is lost" in told[-1]["DTC_ORDERS_UNKNOWN"]
+    await core.save([known])
+    core.on_update(VenueUpdate(UpdateKind.ACCEPTED, known))
+    assert told[-1] == {}

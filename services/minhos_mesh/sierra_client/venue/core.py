@@ -112,6 +112,7 @@ class VenueCore:
         self._differs_since: float | None = None
         self._booked_at = 0.0
         self._asking = False
+        self._some_unknown = False
         self._connection: DtcConnection | None = None
 
     async def recover(self) -> list[TrackedOrder]:
@@ -121,6 +122,7 @@ class VenueCore:
         self.log = RevisionLog(first=loaded.revision - len(loaded.changes), held=max(HELD, store.CHANGES_KEPT))
         for change in loaded.changes:
             self.log.append(change)
+        self._some_unknown = bool(self._unknown())
         self.older = len(loaded.records) >= store.ORDERS_LOADED
         self.account.ours = {
             self.settings.names.get(symbol, symbol): held.position.quantity for symbol, held in loaded.positions.items()
@@ -195,7 +197,8 @@ class VenueCore:
                 waiting.future.set_result(update)
         if update.kind is UpdateKind.FILLED:
             self._cancel_growing()
-        if update.kind is UpdateKind.BECAME_UNKNOWN or update.order.state is Tracked.UNKNOWN:
+        if update.order.state is Tracked.UNKNOWN or self._some_unknown:
+            self._some_unknown = bool(self._unknown())
             self.on_change()
 
     def on_status(self, status: DtcStatus) -> None:
@@ -233,7 +236,7 @@ class VenueCore:
                 found[dtc_view.TRADING_REFUSED] = f"{status.address}: {status.reason}"
         elif status.state is not DtcState.READY:
             found[dtc_view.AWAY] = f"{status.address} cannot be traded on ({status.state.value}): {status.reason}"
-        unknown = [each.client_order_id for each in self.book.open_orders() if each.state is OrderState.UNKNOWN]
+        unknown = self._unknown()
         if unknown and status.state is DtcState.READY:
             found[dtc_view.ORDERS_UNKNOWN] = (
                 f"what became of {len(unknown)} orders is not known, the first is {unknown[0]}"
@@ -242,6 +245,9 @@ class VenueCore:
         if differences:
             found[dtc_view.POSITION_DIFFERS] = "; ".join(differences)
         return found
+
+    def _unknown(self) -> list[str]:
+        return [each.client_order_id for each in self.book.open_orders() if each.state is OrderState.UNKNOWN]
 
     def _differences(self) -> list[str]:
         """Positions that our fills have not explained for a while, where nobody else should trade on the account."""
