@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tests.one_service import path_of_code
 from tests.unit.history.making import FIRST_NS, NS
 from tests.unit.history.test_import import scid
+from tests.waiting import until
 from typer.testing import CliRunner, Result
 
 from minhos_mesh.cli.main import app
@@ -74,6 +79,21 @@ def test_daily_bars_are_imported_listed_verified_and_exported(tmp_path: Path) ->
     assert "2 bars of 1d" in minhos(tmp_path, "export", "NQZ24-CME", "--out", out, "--bars", "1d").stdout
     with out.open() as lines:
         assert [row["close"] for row in csv.DictReader(lines)] == ["1.500000000", "2.500000000"]
+
+
+def test_an_import_that_is_interrupted_says_so_and_leaves_no_half_file(tmp_path: Path) -> None:
+    file = scid(tmp_path / "NQZ24-CME.scid", [FIRST_NS + n * 100_000_000 for n in range(600_000)])
+    entry = "from minhos_mesh.cli.main import app_entry; app_entry()"
+    command = [sys.executable, "-c", entry, "data", "import", file, "--data-dir", tmp_path / "mesh"]
+    child = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=path_of_code())
+    until(lambda: any((tmp_path / "mesh").rglob("*.new")), "a file that is being written")
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+    assert (child.returncode, said.count("\n")) == (130, 1)
+    assert said.startswith("minhos: interrupted: every file is whole")
+    assert [path for path in (tmp_path / "mesh").rglob("*.*") if path.is_file() and path.suffix != ".parquet"] == []
+    (verified,) = told(minhos(tmp_path, "verify", "--json")) or [{"problems": []}]
+    assert verified["problems"] == []
 
 
 def test_a_broken_file_is_named_and_ends_with_1(tmp_path: Path, file: Path) -> None:

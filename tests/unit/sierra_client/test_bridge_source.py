@@ -36,7 +36,7 @@ class Reader:
         self.folder, self.store, self.market = folder, store, market
         self.settings = BridgeSettings(
             address="", ticks_e9={NQ: TICK, ES: TICK}, folder=folder / "bridge", provenance=Provenance.DELAYED,
-            poll_s=0.02, silent_s=0.3, tried_again_s=2.0, open_s=2.0, first_pause_s=0.01, longest_pause_s=0.05,
+            poll_s=0.02, silent_s=0.15, tried_again_s=2.0, open_s=2.0, first_pause_s=0.01, longest_pause_s=0.05,
         )  # fmt: skip
         self.states: list[tuple[BridgeState, str]] = []
 
