@@ -90,7 +90,7 @@ class DepthSource:
 
 
 def book(symbol: str, sequence: int, levels: int = 2, best: int = 100) -> depth_pb2.Depth:
-    made = depth_pb2.Depth(symbol=symbol, sequence=sequence)
+    made = depth_pb2.Depth(symbol=symbol, sequence=sequence, provenance=SIMULATED, epoch=3)
     made.event_time.FromNanoseconds(WALL_NS + sequence)
     for place in range(levels):
         made.bids.add(price_e9=(best - place) * STEP, size=5 + place, order_count=2)
@@ -243,8 +243,10 @@ def _open(symbol: str = ES) -> ingest_pb2.IngestDepthRequest:
     return ingest_pb2.IngestDepthRequest(open=opened)
 
 
-def _book(symbol: str = ES, levels: int = 2) -> ingest_pb2.IngestDepthRequest:
-    return ingest_pb2.IngestDepthRequest(book=book(symbol, 1, levels))
+def _book(symbol: str = ES, levels: int = 2, **changes: Any) -> ingest_pb2.IngestDepthRequest:
+    request = ingest_pb2.IngestDepthRequest(book=book(symbol, 1, levels))
+    request.book.MergeFrom(depth_pb2.Depth(**({"epoch": 9} | changes)))
+    return request
 
 
 @pytest.mark.parametrize(
@@ -255,6 +257,12 @@ def _book(symbol: str = ES, levels: int = 2) -> ingest_pb2.IngestDepthRequest:
         ([_open("CLZ26-NYM")], "SYMBOL_UNKNOWN", "is not configured"),
         ([_open(), _book(NQ)], "INVALID_FIELD", "allowed is ESZ26-CME, for which the stream was opened"),
         ([_open(), _book(levels=11)], "INVALID_FIELD", "bids"),
+        ([_open(), _book(epoch=8)], "POSITION_MISMATCH", "book.epoch of ESZ26-CME is 8: allowed is 9, with which"),
+        (
+            [_open(), _book(provenance=1)],
+            "POSITION_MISMATCH",
+            "book.provenance of ESZ26-CME is LIVE: allowed is SIMULATED",
+        ),
     ],
 )
 async def test_a_wrong_source_of_books_is_refused(

@@ -15,12 +15,13 @@ SYMBOLS: Final = (1, 10, 100)
 READERS: Final = (1, 4, 16, 64)
 PROCESSES: Final = 4
 """Readers beyond so many share these processes, each with a connection of its own."""
-TICKS: Final = 1_000_000
-"""Of all symbols together, and to all readers together times four."""
+TICKS: Final = 2_000_000
+"""Of all symbols together, and of one symbol to all readers together as long as it is not fewer than `FEWEST` for each."""
 PACED: Final = 1_000
 PACE_S: Final = 2.0
-RING: Final = 1_048_576
-ZMQ_SHARE: Final = 8
+FEWEST: Final = 250_000
+RING: Final = 2_097_152
+ZMQ_SHARE: Final = 4
 """One tick per message goes for so much longer."""
 
 _Open = Callable[[AsyncExitStack], Awaitable[Scene]]
@@ -33,7 +34,7 @@ async def symbols(settings: Settings) -> Sequence[Metric]:
     for count in SYMBOLS:
         folder = settings.folder / f"symbols-{count}"
         laps, paced = await _measured(
-            settings, f"{count} symbols", functools.partial(mesh, folder=folder, crowd=Crowd(1, 1, count), ring=RING),
+            settings, f"{count} symbols", functools.partial(mesh, folder=folder, crowd=Crowd(1, 1, count), ring=RING // count),
             TICKS // count,
         )  # fmt: skip
         first = first or laps
@@ -48,7 +49,7 @@ async def readers(settings: Settings) -> Sequence[Metric]:
     for count in READERS:
         processes = min(count, PROCESSES)
         crowd = Crowd(processes, count // processes)
-        folder, ticks = settings.folder / f"readers-{count}", max(60_000, TICKS // count)
+        folder, ticks = settings.folder / f"readers-{count}", max(FEWEST, TICKS // count)
         laps, paced = await _measured(
             settings, f"{count} readers", functools.partial(mesh, folder=folder, crowd=crowd, ring=RING), ticks
         )

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from minhos_mesh.market_data.conversation import Conversation
 from minhos_mesh.market_data.domain.depth import Book
-from minhos_mesh.market_data.domain.source import Source
+from minhos_mesh.market_data.domain.feed import PositionMismatch
+from minhos_mesh.market_data.domain.source import Provenance, Source
 from minhos_mesh.market_data.live_depth import LiveDepth
 from minhos_mesh.market_data.ports import Encoder
 from minhos_mesh.market_data.sessions import MessageRefused
@@ -21,6 +22,7 @@ class DepthSession(Conversation):
         super().__init__()
         self._find, self._encoder = find, encoder
         self._live: LiveDepth | None = None
+        self._source: Source | None = None
         self._answered: int | None = None
 
     def open(self, symbol: str, source: Source) -> None:
@@ -29,16 +31,22 @@ class DepthSession(Conversation):
             raise MessageRefused("message", "`open`", "`book` behind the first message of IngestDepth")
         live = self._find(symbol)
         live.open(source, self)
-        self._live = live
+        self._live, self._source = live, source
         self.wake()
 
-    def take(self, symbol: str, book: Book) -> None:
-        """Takes a book. Raises SourceConflict, and MessageRefused for one of another symbol."""
-        live = self._live
-        if live is None:
+    def take(self, symbol: str, provenance: int, epoch: int, book: Book) -> None:
+        """Takes a book. Raises SourceConflict, PositionMismatch, and MessageRefused for one of another symbol."""
+        live, source = self._live, self._source
+        if live is None or source is None:
             raise MessageRefused("message", "`book`", "`open` as the first message of IngestDepth")
         if self._find(symbol) is not live:
             raise MessageRefused("book.symbol", repr(symbol), f"{live.feed.symbol}, for which the stream was opened")
+        opened = "with which the stream was opened"
+        if epoch != source.epoch:
+            raise PositionMismatch(live.feed.symbol, "book.epoch", epoch, source.epoch, opened)
+        if provenance != int(source.provenance):
+            seen = Provenance(provenance).name if provenance in set(Provenance) else provenance
+            raise PositionMismatch(live.feed.symbol, "book.provenance", seen, source.provenance.name, opened)
         live.take(book, self)
         self.wake()
 

@@ -70,7 +70,7 @@ class MarketDataIngestServiceServicer:
 
         The first message must be `open`, later ones `book`. The first answer is `opened`. Each book is answered by an acknowledgement, which may stand for several; a source that waits for it
         and then sends its newest book never builds up a queue. A book whose sequence is not above the one held is passed over.
-        SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books.
+        SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books; POSITION_MISMATCH for a book of another epoch or provenance.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,7 @@ class MarketDataIngestServiceStub:
 
     The first message must be `open`, later ones `book`. The first answer is `opened`. Each book is answered by an acknowledgement, which may stand for several; a source that waits for it
     and then sends its newest book never builds up a queue. A book whose sequence is not above the one held is passed over.
-    SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books.
+    SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books; POSITION_MISMATCH for a book of another epoch or provenance.
     """
 
 @_typing.type_check_only
@@ -71,7 +71,7 @@ class MarketDataIngestServiceAsyncStub(MarketDataIngestServiceStub):
 
     The first message must be `open`, later ones `book`. The first answer is `opened`. Each book is answered by an acknowledgement, which may stand for several; a source that waits for it
     and then sends its newest book never builds up a queue. A book whose sequence is not above the one held is passed over.
-    SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books.
+    SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books; POSITION_MISMATCH for a book of another epoch or provenance.
     """
 
 class MarketDataIngestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -103,7 +103,7 @@ class MarketDataIngestServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The first message must be `open`, later ones `book`. The first answer is `opened`. Each book is answered by an acknowledgement, which may stand for several; a source that waits for it
         and then sends its newest book never builds up a queue. A book whose sequence is not above the one held is passed over.
-        SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books.
+        SOURCE_CONFLICT, SYMBOL_UNKNOWN and PROVENANCE_REFUSED as IngestTicks says, among the sources of books; POSITION_MISMATCH for a book of another epoch or provenance.
         """
 
 def add_MarketDataIngestServiceServicer_to_server(servicer: MarketDataIngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

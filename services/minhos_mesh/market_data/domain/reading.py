@@ -11,7 +11,8 @@ from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
 from minhos_mesh.runtime.bars import Bar
 
 CHUNK_TICKS = 4096
-"""A batch ends at a multiple of it, so readers that are behind come to want the same ranges."""
+"""Most ticks of a batch. A reader that is further behind gets one that ends at a multiple of it, so that such readers come to
+want the same ranges; one that is not gets what has come since, as all others do."""
 
 
 class PositionLost(Exception):
@@ -207,7 +208,7 @@ class SymbolReader:
             and not (self.wants.quotes or self.wants.depth)
             and (not self.wants.bars or self._next_bar >= self._line.closed)
             and self._epoch == self.feed.epoch
-            and (newest - 1) // CHUNK_TICKS == behind // CHUNK_TICKS
+            and newest - behind <= CHUNK_TICKS
             and behind + 1 >= self.feed.ring.oldest
         ):
             self.sequence = newest
@@ -269,7 +270,7 @@ class SymbolReader:
             self.missed += resumed - first
             yield Missed(epoch, first, resumed - 1)
             first = resumed
-        last = min(newest, (first - 1) // CHUNK_TICKS * CHUNK_TICKS + CHUNK_TICKS)
+        last = newest if newest - first < CHUNK_TICKS else (first - 1) // CHUNK_TICKS * CHUNK_TICKS + CHUNK_TICKS
         self.sequence = last
         self.sent += last - first + 1
         yield TickRange(epoch, first, last)

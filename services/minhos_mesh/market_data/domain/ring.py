@@ -29,9 +29,9 @@ class TickRing:
 
     def append(self, ticks: TickArray) -> None:
         """Takes at most `capacity` ticks that carry the tags of the wire; the oldest give way."""
-        self.append_wire(ticks.tobytes())
+        self.append_wire(np.ascontiguousarray(ticks).view(np.uint8).data)
 
-    def append_wire(self, wire: bytes) -> None:
+    def append_wire(self, wire: bytes | memoryview) -> None:
         """The same for ticks as they stand in a batch."""
         count = len(wire) // TICK_BYTES
         if count > self.capacity:
