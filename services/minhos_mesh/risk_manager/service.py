@@ -342,7 +342,7 @@ class RiskManager:
         """Take in the newest price of a symbol."""
         if price.provenance is Provenance.REPLAY:
             self._stage = Stage(Provenance.REPLAY, price.epoch)
-        self._desk.prices[symbol] = price
+        self._desk.take_price(symbol, price, self._clock.wall_ns())
         if symbol not in self._desk.projection.positions:
             return
         if self._price_news is None:

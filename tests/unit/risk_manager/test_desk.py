@@ -210,6 +210,46 @@ def test_breaker_trips_by_published_facts_alone(make_desk: MakeDesk) -> None:
     assert not desk.breaker.tripped
 
 
+def test_history_that_is_told_again_is_no_price(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.projection.book_trade(trade(1, 1))
+    now = Evidence(event_time_ns=NOW, last_e9=P, provenance=Provenance.SIMULATED, sequence=900, epoch=7)
+    desk.take_price(NQ, now, NOW)
+    again = replace(now, event_time_ns=NOW - 86_400 * E9, last_e9=P - 400 * E9, sequence=1, epoch=8)
+    desk.take_price(NQ, again, NOW + E9)
+    assert desk.price_of(NQ) == P
+    assert desk.watch_own_loss(NOW + E9).tripped is None
+    desk.take_price(NQ, replace(again, event_time_ns=NOW + E9), NOW + E9)
+    assert desk.watch_own_loss(NOW + E9).tripped is not None
+
+
+def test_no_loss_is_judged_by_a_price_that_was_old_when_it_was_heard(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.projection.book_trade(trade(1, 1))
+    for away in (-400, 400):
+        price = Evidence(event_time_ns=NOW - 3_600 * E9, last_e9=P + away * E9, provenance=Provenance.SIMULATED)
+        desk.take_price(NQ, price, NOW)
+        day = desk.watch_own_loss(NOW)
+        assert (day.tripped, day.peak) == (None, None)
+        assert desk.price_of(NQ) == P + away * E9
+
+
+def test_a_feed_that_stopped_keeps_its_last_price_for_the_loss_of_the_day(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.projection.book_trade(trade(1, 1))
+    desk.take_price(NQ, Evidence(event_time_ns=NOW, last_e9=P - 11 * E9, provenance=Provenance.SIMULATED), NOW)
+    desk.projection.book_trade(trade(2, 1, realized_e9=-1_000 * E9))
+    assert desk.watch_own_loss(NOW + 600 * E9).tripped is not None
+
+
+def test_a_recording_may_go_back_in_time(make_desk: MakeDesk) -> None:
+    desk = make_desk(replay=True)
+    price = Evidence(event_time_ns=NOW, last_e9=P, provenance=Provenance.REPLAY)
+    desk.take_price(NQ, price, NOW)
+    desk.take_price(NQ, replace(price, event_time_ns=NOW - E9, last_e9=P + E9), NOW)
+    assert desk.price_of(NQ) == P + E9
+
+
 def test_breaker_keeps_its_first_reason_and_is_reset_only_by_a_person_with_a_reason() -> None:
     tripped = trip(Breaker(), "ann", "first", NOW)
     assert trip(tripped, "bob", "second", NOW + 1) is tripped

@@ -91,6 +91,8 @@ class RiskDesk:
         self.peaks: dict[Stage, DayPeak] = {}
         self.prices: dict[str, Evidence] = {}
         self.tally = Tally()
+        self._late: set[str] = set()
+        """Symbols whose newest price was old already when it was heard."""
         self._specs = specs
         self._approval_ns = approval_ns
         self._live_venue = live_venue
@@ -149,6 +151,22 @@ class RiskDesk:
             raise VersionMismatch(expected_version, self.limits_version)
         return self.limits_version + 1
 
+    def take_price(self, symbol: str, price: Evidence, wall_ns: int) -> None:
+        """Take in a price, unless a newer one is known: market data that starts anew is told its history again.
+
+        A price that is older than orders may be based on when it is heard is kept to be shown, and no loss is judged by it.
+        """
+        at_ns, known = price.event_time_ns, self.prices.get(symbol)
+        if price.provenance is Provenance.REPLAY or known is None or known.provenance is not price.provenance:
+            known_ns = None
+        else:
+            known_ns = known.event_time_ns
+        if at_ns is not None and known_ns is not None and at_ns < known_ns:
+            return
+        self.prices[symbol] = price
+        late = at_ns is None or wall_ns - at_ns > self.limits.max_price_age_ns
+        (self._late.add if late else self._late.discard)(symbol)
+
     def price_of(self, symbol: str) -> int | None:
         """Return the newest price known here, 1e-9 units."""
         known = self.prices.get(symbol)
@@ -178,11 +196,14 @@ class RiskDesk:
     def watch_own_loss(self, wall_ns: int) -> Day:
         """Measure the day by the published facts, with the breaker when their loss trips it.
 
-        Not for a replay: there only questions decide, so that the same recording gives the same decisions.
+        What is held is not measured by a price that was old when it was heard. Not for a replay: there only questions decide, so that the same recording gives the same decisions.
         """
         day = day_of(wall_ns)
         profit_e9, unknown = self.own_profit(day)
-        return self._measured(Stage(Provenance.UNSPECIFIED, 0), day, wall_ns, profit_e9, unknown)
+        late = next(
+            (name for name, held in self.projection.positions.items() if held.quantity and name in self._late), None
+        )
+        return self._measured(Stage(Provenance.UNSPECIFIED, 0), day, wall_ns, profit_e9, unknown or late)
 
     def _measured(self, stage: Stage, day: date, now_ns: int, profit_e9: int, unknown: str | None) -> Day:
         if unknown is not None:
