@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -42,6 +43,8 @@ from minhos_mesh.runtime.bar_spans import MINUTE, BarSpan, Measure
 from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, batch_in_field, message_or_batch
 
+KEPT_S = 1.0
+"""How long encoded messages are kept: readers that are in step ask for the same at the same time."""
 KEPT_BYTES = 5_000_000
 KEPT_MESSAGES = 4_096
 """Encoded messages that are kept for readers that want the same: of large batches some, of one tick those of many symbols."""
@@ -217,8 +220,11 @@ def updated_event(quote: LastQuote) -> market_events_pb2.MarketDataUpdated:
 class _Newest(Generic[K]):
     """The newest few encoded messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
         self._kept: OrderedDict[K, bytes] = OrderedDict()
+        self._since: deque[float] = deque()
+        """When each was made, the oldest first."""
         self._bytes = 0
 
     def get(self, key: K) -> bytes | None:
@@ -226,10 +232,15 @@ class _Newest(Generic[K]):
         return self._kept.get(key)
 
     def put(self, key: K, value: bytes) -> bytes:
-        """Keeps a message; the oldest gives way."""
+        """Keeps a message that is not kept yet; the oldest give way."""
+        now_s = self._now_s()
         self._kept[key] = value
+        self._since.append(now_s)
         self._bytes += len(value)
-        while self._bytes > KEPT_BYTES or len(self._kept) > KEPT_MESSAGES:
+        while self._kept and (
+            self._bytes > KEPT_BYTES or len(self._kept) > KEPT_MESSAGES or now_s - self._since[0] > KEPT_S
+        ):
+            self._since.popleft()
             self._bytes -= len(self._kept.popitem(last=False)[1])
         return value
 
@@ -237,10 +248,10 @@ class _Newest(Generic[K]):
 class StreamEncoder:
     """Encodes each batch and each quote once, for all readers; the same bytes serve both reading RPCs."""
 
-    def __init__(self) -> None:
-        self._batches: _Newest[tuple[str, TickRange]] = _Newest()
-        self._quotes: _Newest[tuple[str, int, int]] = _Newest()
-        self._books: _Newest[tuple[str, DepthDue]] = _Newest()
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._batches: _Newest[tuple[str, TickRange]] = _Newest(now_s)
+        self._quotes: _Newest[tuple[str, int, int]] = _Newest(now_s)
+        self._books: _Newest[tuple[str, DepthDue]] = _Newest(now_s)
         self._last_key: tuple[str, TickRange] | None = None
         self._last_batch = b""
         self.batches_encoded = 0
