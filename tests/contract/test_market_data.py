@@ -158,7 +158,8 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 async def serving(
     symbols: Sequence[str] = (NQ, ES), ring_ticks: int = 65_536, replay_readers: int = 1, port: int = 0
 ) -> AsyncIterator[Mesh]:
-    clock, conditions, encoder = ManualClock(WALL_NS), Conditions(), StreamEncoder()
+    clock, conditions = ManualClock(WALL_NS), Conditions()
+    encoder = StreamEncoder(clock.monotonic)
     settings = Settings(
         dict.fromkeys(symbols, RULES), symbols[0], ring_ticks, replay_readers=replay_readers, grace_s=3.0
     )

@@ -107,7 +107,9 @@ async def soon(work: Any) -> Any:
 async def mesh() -> AsyncIterator[Mesh]:
     clock = ManualClock(WALL_NS)
     rules = Rules(tick_e9=STEP)
-    service = MarketDataService(Settings({NQ: rules, ES: rules}, NQ, 65_536), clock, Conditions(), StreamEncoder())
+    service = MarketDataService(
+        Settings({NQ: rules, ES: rules}, NQ, 65_536), clock, Conditions(), StreamEncoder(clock.monotonic)
+    )
     servicers = [MarketDataProviderServicer(service), MarketDataIngestServicer(service)]
     async with MeshServer(servicers, errors=ERRORS) as server:
         clients = Clients({INGEST: server.address, PROVIDER: server.address})

@@ -43,7 +43,9 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Builds the service of one mesh."""
     config, places = context.config, HistoryPlaces(context.paths.history_dir)
     recorder = Recorder(places, config.market_data.record, context.conditions)
-    service = MarketDataService(settings_of(config), context.clock, context.conditions, StreamEncoder(), recorder)
+    service = MarketDataService(
+        settings_of(config), context.clock, context.conditions, StreamEncoder(context.clock.monotonic), recorder
+    )
     workers = HistoryWorkers(places.root)
     history = History(service, recorder, workers)
     announcer = BusAnnouncer(EventClient(context))

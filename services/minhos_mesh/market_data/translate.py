@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
@@ -248,7 +247,8 @@ class _Newest(Generic[K]):
 class StreamEncoder:
     """Encodes each batch and each quote once, for all readers; the same bytes serve both reading RPCs."""
 
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        """`now_s` is a clock that only runs forward, in seconds."""
         self._batches: _Newest[tuple[str, TickRange]] = _Newest(now_s)
         self._quotes: _Newest[tuple[str, int, int]] = _Newest(now_s)
         self._books: _Newest[tuple[str, DepthDue]] = _Newest(now_s)
