@@ -16,7 +16,8 @@ from minhos_mesh.runtime.server import MeshServer
 
 async def main(symbol: str, port: int) -> None:
     settings = Settings({symbol: Rules(tick_e9=250_000_000)}, symbol)
-    service = MarketDataService(settings, SystemClock(), Conditions(), StreamEncoder())
+    clock = SystemClock()
+    service = MarketDataService(settings, clock, Conditions(), StreamEncoder(clock.monotonic))
     servicers = [MarketDataProviderServicer(service), MarketDataIngestServicer(service)]
     async with MeshServer(servicers, errors=ERRORS, port=port) as server:
         print(server.port, flush=True)
