@@ -46,6 +46,10 @@ _RUNTIME: Final = "minhos_mesh.runtime"
 _LARGEST_HOLE: Final = 65_536
 """Larger holes have been given back to the system as whole pages."""
 _MADV_DONTNEED: Final = 4
+_M_ARENA_MAX: Final = -8
+_ARENAS: Final = 2
+"""Heaps that a service's threads share in the GNU C library. One for each of gRPC's threads, as it would have them, each keep
+something of the largest message that went through: 5 MB of the mesh, and nothing is faster for it."""
 
 
 class PreloadFailed(Exception):
@@ -58,6 +62,8 @@ def preload_common(first: str, others: Iterable[str] = ()) -> None:
     Raises PreloadFailed naming the module and the reason; not for `others`: `preload` tells who asks for one of them.
     """
     os.environ.update(PREFORK_ENVIRONMENT)
+    if (limit := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        limit(_M_ARENA_MAX, _ARENAS)
     gc.disable()
     sys.modules[_UNUSED] = None  # type: ignore[assignment] # Python's own way to say that a module is not there
     try:
