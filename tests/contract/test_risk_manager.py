@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -40,7 +41,7 @@ from minhos_mesh.risk_manager.domain.desk import Decision
 from minhos_mesh.risk_manager.domain.limits import Switches
 from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
 from minhos_mesh.risk_manager.domain.question import Evidence, Held, Provenance, Verdict
-from minhos_mesh.risk_manager.service import Alert, RiskManager, Writing
+from minhos_mesh.risk_manager.service import BREAKER_TRIPPED, Alert, RiskManager, Writing
 from minhos_mesh.risk_manager.servicer import ERRORS, RiskManagerServicer
 from minhos_mesh.risk_manager.store import MIGRATIONS
 from minhos_mesh.risk_manager.translate import metrics_to_proto, question_from_proto, timestamp
@@ -816,3 +817,22 @@ async def test_state_that_was_never_heard_approves_nothing_until_it_is(
     await beside.switched(named="the state manager has never been heard")
     await beside.serve_state()
     await beside.switched(named="")
+
+
+async def test_tripped_breaker_is_a_condition_over_a_crash_until_it_is_reset(risk: Risk) -> None:
+    assert risk.conditions.held() == {}
+    await risk.stub.TripBreaker(pb.TripBreakerRequest(request_id="t-1", actor="ann", reason="strange fills"))
+    (told,) = risk.conditions.held().items()
+    assert told[0] == BREAKER_TRIPPED
+    assert re.fullmatch(r"the breaker is tripped since \d{4}-\d\d-\d\d [\d:]{8} UTC by ann: strange fills", told[1])
+    await risk.kill()
+    assert dict([told]) == risk.conditions.held()
+    await risk.stub.ResetBreaker(pb.ResetBreakerRequest(request_id="r-1", actor="ann", reason="understood"))
+    assert risk.conditions.held() == {}
+    await risk.kill()
+    assert risk.conditions.held() == {}
+
+
+async def test_loss_that_trips_the_breaker_is_a_condition(risk: Risk) -> None:
+    await trade(risk, 1, 0, realized_e9=-6_001 * E9)
+    assert "the loss of the day is 6001.00" in risk.conditions.held()[BREAKER_TRIPPED]

@@ -12,6 +12,7 @@ from minhos_mesh.cli.data import data_app
 from minhos_mesh.cli.events import events_app
 from minhos_mesh.cli.failure import CommandFailed, fail
 from minhos_mesh.cli.options import DataDir, Json, paths_of, seconds
+from minhos_mesh.cli.risk import risk_app
 from minhos_mesh.cli.route import route_app
 from minhos_mesh.cli.simulator import simulator_app
 from minhos_mesh.runtime.paths import DEFAULT_DATA_DIR
@@ -31,6 +32,7 @@ app.add_typer(state_app, name="state")
 app.add_typer(contract_app, name="contract")
 app.add_typer(data_app, name="data")
 app.add_typer(events_app, name="events")
+app.add_typer(risk_app, name="risk")
 app.add_typer(route_app, name="route")
 app.add_typer(simulator_app, name="simulator")
 

@@ -72,6 +72,8 @@ class Link:
     paths: MeshPaths
     registry_address: str
     clients: Clients
+    contracts: frozenset[str] = frozenset()
+    """Contracts that are served at an address known now; any other waits for somebody to serve it."""
 
     async def services(self) -> registry.ListServicesResponse:
         """All services as the registry sees them."""
@@ -113,7 +115,7 @@ async def connected(paths: MeshPaths, consequence: str = "", without_registry: s
             raise RegistrySilent(paths, consequence) from None
     clients = Clients(targets, registry=address)
     try:
-        yield Link(paths, address, clients)
+        yield Link(paths, address, clients, frozenset(targets))
     finally:
         await clients.close()
 

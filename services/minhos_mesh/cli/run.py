@@ -25,10 +25,11 @@ def after_launch(
     """Waits until everything is HEALTHY, then does what was asked for. What fails on the way is taken down again."""
     consistent = True
     unhealthy: dict[str, str] = {}
+    latched: list[str] = []
     try:
         interrupts.obey()
         keeper.wait()
-        unhealthy = execute(_bring_up(paths, timeout_s))
+        unhealthy, latched = execute(_bring_up(paths, timeout_s))
         _tell(paths, unhealthy)
         if until_end and unhealthy:
             fail(f"a replay is not run beside programs that are not HEALTHY: {', '.join(sorted(unhealthy))}")
@@ -45,9 +46,9 @@ def after_launch(
         if not consistent:
             fail("the books do not agree: the report says where")
     elif detach:
-        _leave(paths, unhealthy)
+        _leave(paths, unhealthy, latched)
     else:
-        _stay(paths, unhealthy)
+        _stay(paths, unhealthy, latched)
 
 
 def _take_back(paths: MeshPaths, keeper: PendingKeeper, error: BaseException) -> None:
@@ -60,7 +61,7 @@ def _take_back(paths: MeshPaths, keeper: PendingKeeper, error: BaseException) ->
         show.err.print(f"everything was stopped because {error.message.splitlines()[0]}", markup=False)
 
 
-def _leave(paths: MeshPaths, unhealthy: Collection[str]) -> None:
+def _leave(paths: MeshPaths, unhealthy: Collection[str], latched: list[str]) -> None:
     """Leaves the mesh running; ends with NOT_WELL when own programs are not HEALTHY."""
     if unhealthy:
         show.err.print(
@@ -69,7 +70,9 @@ def _leave(paths: MeshPaths, unhealthy: Collection[str]) -> None:
             markup=False,
         )
         raise typer.Exit(NOT_WELL)
-    show.out.print(f"all services are HEALTHY in {paths.data_dir}: `minhos status` shows them, `minhos down` ends them")
+    show.out.print(
+        f"{_all_but(latched)} are HEALTHY in {paths.data_dir}: `minhos status` shows them, `minhos down` ends them"
+    )
 
 
 def take_down(paths: MeshPaths) -> None:
@@ -81,10 +84,21 @@ def take_down(paths: MeshPaths) -> None:
     show.out.print("the mesh is down")
 
 
-async def _bring_up(paths: MeshPaths, timeout_s: float) -> dict[str, str]:
-    """The state of own programs that are not HEALTHY; raises when a service of the mesh itself is not."""
+async def _bring_up(paths: MeshPaths, timeout_s: float) -> tuple[dict[str, str], list[str]]:
+    """The state of own programs that are not HEALTHY, and services that are DEGRADED until a person acts, as was said.
+
+    Raises when a service of the mesh itself is not well otherwise.
+    """
     address = await start.registry_ready(paths)
-    return await start.bring_up(address, paths, timeout_s, show.err.print)
+    unhealthy = await start.bring_up(address, paths, timeout_s, show.err.print)
+    latched = await start.latched(address)
+    for service, told in latched.items():
+        show.err.print(f"{service} is DEGRADED: {told}", style="bold red", markup=False)
+    return unhealthy, sorted(latched)
+
+
+def _all_but(latched: list[str]) -> str:
+    return f"all services but {', '.join(latched)}" if latched else "all services"
 
 
 def _tell(paths: MeshPaths, unhealthy: dict[str, str]) -> None:
@@ -95,14 +109,14 @@ def _tell(paths: MeshPaths, unhealthy: dict[str, str]) -> None:
             show.err.print(f"  {line}", markup=False)
 
 
-def _stay(paths: MeshPaths, unhealthy: Collection[str]) -> None:
+def _stay(paths: MeshPaths, unhealthy: Collection[str], latched: list[str]) -> None:
     """Shows the mesh until Ctrl-C, then ends it in reverse order."""
     try:
         if sys.stdout.isatty():
             loop.run(live.watch(paths))
         else:
-            those = "services of the mesh itself" if unhealthy else "services"
-            show.out.print(f"all {those} are HEALTHY; Ctrl-C stops them")
+            those = "all services of the mesh itself" if unhealthy else _all_but(latched)
+            show.out.print(f"{those} are HEALTHY; Ctrl-C stops them")
             signal.pause()
     except KeyboardInterrupt:
         interrupts.ignore()

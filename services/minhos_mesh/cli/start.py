@@ -11,7 +11,12 @@ import grpc
 
 from minhos_api.health.v1 import health_monitor_service_pb2 as health
 from minhos_api.health.v1.health_monitor_service_pb2_grpc import HealthMonitorServiceStub
-from minhos_api.health.v1.service_health_pb2 import SERVICE_STATE_HEALTHY, SERVICE_STATE_STOPPED, ServiceHealth
+from minhos_api.health.v1.service_health_pb2 import (
+    SERVICE_STATE_DEGRADED,
+    SERVICE_STATE_HEALTHY,
+    SERVICE_STATE_STOPPED,
+    ServiceHealth,
+)
 from minhos_api.registry.v1 import supervisor_service_pb2 as supervisor
 from minhos_api.registry.v1.registry_service_pb2 import ListServicesRequest
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
@@ -36,6 +41,8 @@ ANSWER_S: Final = 3.0
 SAID_LINES: Final = 6
 NOT_WANTED: Final = "NOT_WANTED"
 """Why a service is STOPPED that nobody asked for: it stays so, and is no fault."""
+LATCHED: Final = frozenset({"BREAKER_TRIPPED"})
+"""Conditions that only a person ends, by a command to a mesh that runs: `minhos up` does not wait for their end."""
 STOP_S: Final = 60.0
 """How long the whole mesh may take to end."""
 SETTLE_S: Final = 10.0
@@ -122,12 +129,12 @@ async def bring_up(address: str, paths: MeshPaths, timeout_s: float, say: Say) -
         if not programs or errors.read(error).reason != _NOT_STARTED:
             raise
         try:
-            await all_healthy(address, SETTLE_S, ended, programs)
+            await all_healthy(address, SETTLE_S, ended, programs, latched_too=True)
         except NotAllHealthy:
             raise error from None
         return await _states(address, ended)
     try:
-        await all_healthy(address, timeout_s, ended)
+        await all_healthy(address, timeout_s, ended, latched_too=True)
     except NotAllHealthy as error:
         if not programs.issuperset(error.unhealthy):
             raise
@@ -138,17 +145,46 @@ async def bring_up(address: str, paths: MeshPaths, timeout_s: float, say: Say) -
 async def _states(address: str, ended: Collection[str]) -> dict[str, str]:
     clients = Clients(registry=address)
     try:
-        return await _not_healthy(clients, ended)
+        return await _not_healthy(clients, ended, latched_too=True)
     finally:
         await clients.close()
 
 
+async def latched(address: str) -> dict[str, str]:
+    """What a person has to end, by service: the sentence of each condition and what to do."""
+    clients = Clients(registry=address)
+    try:
+        mesh = await clients.stub(HealthMonitorServiceStub).GetMeshHealth(health.GetMeshHealthRequest())
+    finally:
+        await clients.close()
+    return {
+        item.service: f"{item.reasons[0].message}\n  -> {item.reasons[0].action}"
+        for item in mesh.services
+        if only_latched(item)
+    }
+
+
+def only_latched(item: ServiceHealth) -> bool:
+    """Whether a service serves, and nothing is wrong with it but what a person has to end."""
+    return (
+        item.state == SERVICE_STATE_DEGRADED
+        and len(item.reasons) > 0
+        and all(reason.code in LATCHED for reason in item.reasons)
+    )
+
+
 async def all_healthy(
-    address: str, timeout_s: float, ended: Collection[str] = (), left_out: Collection[str] = ()
+    address: str,
+    timeout_s: float,
+    ended: Collection[str] = (),
+    left_out: Collection[str] = (),
+    *,
+    latched_too: bool = False,
 ) -> float:
     """Waits until every service is HEALTHY, or STOPPED where it is in `ended` or on purpose; returns how long it took.
 
-    Raises NotAllHealthy naming those that are not. Those in `left_out` may be as they are.
+    Raises NotAllHealthy naming those that are not. Those in `left_out` may be as they are, and with `latched_too` those that
+    only a condition of LATCHED keeps from being HEALTHY.
     """
     began = time.monotonic()
     clients = Clients(registry=address)
@@ -156,7 +192,7 @@ async def all_healthy(
     try:
         async with asyncio.timeout(timeout_s):
             async for answer in clients.stub(HealthMonitorServiceStub).WatchHealth(health.WatchHealthRequest()):
-                found = await _not_healthy(clients, ended)
+                found = await _not_healthy(clients, ended, latched_too=latched_too)
                 unhealthy = {service: state for service, state in found.items() if service not in left_out}
                 if not unhealthy and answer.revision >= 0:
                     return time.monotonic() - began
@@ -167,14 +203,16 @@ async def all_healthy(
     raise NotAllHealthy(timeout_s, unhealthy)
 
 
-async def _not_healthy(clients: Clients, ended: Collection[str]) -> dict[str, str]:
+async def _not_healthy(clients: Clients, ended: Collection[str], *, latched_too: bool) -> dict[str, str]:
     mesh = await clients.stub(HealthMonitorServiceStub).GetMeshHealth(health.GetMeshHealthRequest())
     if all(item.state == SERVICE_STATE_STOPPED for item in mesh.services if item.service != REGISTRY):
         return {"every service": "STOPPED; `minhos up` starts them"}
     return {
         item.service: " ".join([state_name(item.state), *(f"({reason.message})" for reason in item.reasons)])
         for item in mesh.services
-        if item.state != SERVICE_STATE_HEALTHY and not (item.state == SERVICE_STATE_STOPPED and _may_rest(item, ended))
+        if item.state != SERVICE_STATE_HEALTHY
+        and not (item.state == SERVICE_STATE_STOPPED and _may_rest(item, ended))
+        and not (latched_too and only_latched(item))
     }
 
 

@@ -16,13 +16,16 @@ from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb
 from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_api.trading.v1.trading_control_service_pb2_grpc import TradingControlServiceStub
 from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineServiceStub
-from minhos_mesh.cli import show
+from minhos_mesh.cli import risk_view, show
 from minhos_mesh.cli.failure import CommandFailed
-from minhos_mesh.cli.mesh import connected, unreachable
+from minhos_mesh.cli.mesh import Link, connected, unreachable
+from minhos_mesh.cli.narrow import print_table
 from minhos_mesh.runtime.config import load_saved
 from minhos_mesh.runtime.money import MoneyError, parse_e9
 from minhos_mesh.runtime.paths import MeshPaths
 
+_NARROW: Final = 100
+"""Characters of a line below which times are told in seconds."""
 _ENGINE: Final = "trading_engine"
 """Who is asked where it listened last while the registry is silent, by commands that make nothing riskier."""
 
@@ -67,15 +70,17 @@ async def orders(paths: MeshPaths, count: int, *, as_json: bool) -> None:
     if as_json:
         show.as_json(show.message_dict(found))
         return
-    show.out.print(
-        show.table(
-            ("TIME", "ORDER", "SYMBOL", "SIDE", "TYPE", "QTY", "FILLED", "AVERAGE", "STATE", "WHY"),
-            [order_row(order) for order in found.orders],
-            right=("QTY", "FILLED", "AVERAGE"),
-        )
-    )
+    print_orders([order_row(order) for order in found.orders])
     if found.all_orders_count > len(found.orders):
         show.out.print(f"{len(found.orders)} of {found.all_orders_count} orders; --count shows more")
+
+
+def print_orders(rows: list[tuple[str, ...]]) -> None:
+    """A table of rows as `order_row` makes them; a narrow terminal leaves out what `--json` tells, and milliseconds."""
+    columns = ("TIME", "ORDER", "SYMBOL", "SIDE", "TYPE", "QTY", "FILLED", "AVERAGE", "STATE", "WHY")
+    if show.out.width < _NARROW:
+        rows = [(time.partition(".")[0], *others) for time, *others in rows]
+    print_table(columns, rows, right=("QTY", "FILLED", "AVERAGE"), leave_out=("WHY", "AVERAGE", "TYPE", "SYMBOL"))
 
 
 def order_row(order: order_pb2.Order) -> tuple[str, ...]:
@@ -176,7 +181,9 @@ async def trading_state(paths: MeshPaths, *, as_json: bool) -> None:
     """Mode, state and emergency stop."""
     async with connected(paths, without_registry=_ENGINE) as link:
         answer = await link.clients.stub(TradingControlServiceStub).GetTradingState(control_pb.GetTradingStateRequest())
+        stops = await _stops(link, as_json=as_json)
     show_state(answer.status, as_json=as_json)
+    risk_view.print_stops(stops)
 
 
 async def set_mode(paths: MeshPaths, mode: str, reason: str, *, as_json: bool) -> None:
@@ -186,7 +193,9 @@ async def set_mode(paths: MeshPaths, mode: str, reason: str, *, as_json: bool) -
         answer = await link.clients.stub(TradingControlServiceStub).SetTradingMode(
             control_pb.SetTradingModeRequest(request_id=_request_id(), mode=value, actor=actor(), reason=reason)
         )
+        stops = await _stops(link, as_json=as_json)
     show_state(answer.status, as_json=as_json)
+    risk_view.print_stops(stops)
 
 
 async def halt(paths: MeshPaths, reason: str, *, reduce: bool, as_json: bool) -> None:
@@ -205,7 +214,9 @@ async def resume(paths: MeshPaths, reason: str, *, as_json: bool) -> None:
         answer = await link.clients.stub(TradingControlServiceStub).Resume(
             control_pb.ResumeRequest(request_id=_request_id(), actor=actor(), reason=reason)
         )
+        stops = await _stops(link, as_json=as_json)
     show_state(answer.status, as_json=as_json)
+    risk_view.print_stops(stops)
 
 
 async def emergency_stop(paths: MeshPaths, reason: str, *, flatten: bool, as_json: bool) -> None:
@@ -230,6 +241,11 @@ async def clear_emergency_stop(paths: MeshPaths, reason: str, *, as_json: bool) 
             control_pb.ClearEmergencyStopRequest(request_id=_request_id(), actor=actor(), reason=reason)
         )
     show_state(answer.status, as_json=as_json)
+
+
+async def _stops(link: Link, *, as_json: bool) -> list[str]:
+    """What the risk manager lets pass no more, to be told to people beside the state of trading."""
+    return [] if as_json else await risk_view.stops_now(link)
 
 
 def show_state(status: control_pb.TradingStatus, *, as_json: bool) -> None:

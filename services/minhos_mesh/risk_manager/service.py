@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
 from minhos_mesh.risk_manager import store
-from minhos_mesh.risk_manager.domain.breaker import Breaker, reset, trip
+from minhos_mesh.risk_manager.domain.breaker import Breaker, reset, sentence, trip
 from minhos_mesh.risk_manager.domain.desk import Decision, RiskDesk
 from minhos_mesh.risk_manager.domain.errors import RequestConflict, RiskError
 from minhos_mesh.risk_manager.domain.limits import RiskLimits, Switches, breaker_loss_e9
@@ -37,6 +37,8 @@ FAILURES_TOLERATED = 2
 """Steps in a row that may fail by a defect before the service calls itself DEGRADED."""
 STEPS_FAIL = "RISK_STEPS_FAIL"
 """Condition while every step fails by a defect."""
+BREAKER_TRIPPED = "BREAKER_TRIPPED"
+"""Condition from the moment the breaker trips until a person resets it, over restarts too."""
 CONFIGURATION = "configuration"
 """Who set the limits that no person has changed."""
 
@@ -118,6 +120,7 @@ class RiskManager:
                 lambda c: store.save_limits(c, limits, version, actor=CONFIGURATION, reason=reason, time_ns=now_ns)
             )
             self._desk.limits_version = version
+        self._say_breaker()
         _LOG.info("risk.recovered", limits_version=self._desk.limits_version, breaker=self._desk.breaker.tripped)
 
     async def close(self) -> None:
@@ -419,7 +422,15 @@ class RiskManager:
         self._price_news = None
         self._changed()
 
+    def _say_breaker(self) -> None:
+        breaker = self._desk.breaker
+        if breaker.tripped:
+            self._conditions.set(BREAKER_TRIPPED, sentence(breaker))
+        else:
+            self._conditions.clear(BREAKER_TRIPPED)
+
     def _changed(self) -> None:
+        self._say_breaker()
         self._log.append(measure(self._desk, self._stage, self._clock.wall_ns()))
 
     async def _write(self, write: Writing) -> None:

@@ -31,6 +31,7 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "INSTANCE_DOWN": "Look at instance {subject} in `minhos logs {service}`; the others carry its calls meanwhile.",
         "INSTANCES_MISSING": "Wait for the others to start; if they do not, read `minhos logs {service}`.",
         # Conditions: what services say of themselves.
+        "BREAKER_TRIPPED": "Find the cause with `minhos risk`, then `minhos risk reset --reason WHY`; until then only reductions pass.",
         "BRIDGE_SILENT": "Check that Sierra Chart runs beside the bridge and shows the symbols of minhos.toml; it is asked on.",
         "BRIDGE_UNREACHABLE": "Start the bridge beside Sierra Chart, or repair `bridge.address` in minhos.toml; it is tried again for ever.",
         "CONSUMERS_AHEAD": "Compare the last orders and fills with the venue: the journal lost its end; then restart {service}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from minhos_mesh.risk_manager.domain.errors import BreakerNotTripped, InvalidField
 from minhos_mesh.risk_manager.domain.limits import RiskLimits, breaker_loss_e9
@@ -46,6 +47,12 @@ def loss_trips(limits: RiskLimits, profit_today_e9: int) -> str | None:
         return None
     lost, allowed = format_e9(-profit_today_e9), format_e9(limits.max_daily_loss_e9)
     return f"the loss of the day is {lost}, more than 120 % of its limit {allowed}"
+
+
+def sentence(breaker: Breaker) -> str:
+    """Return the sentence that says why, since when and by whom a breaker is tripped."""
+    since = datetime.fromtimestamp((breaker.trip_ns or 0) // 1_000_000_000, UTC)
+    return f"the breaker is tripped since {since:%Y-%m-%d %H:%M:%S} UTC by {breaker.tripped_by}: {breaker.reason}"
 
 
 def _require(actor: str, reason: str) -> None:
