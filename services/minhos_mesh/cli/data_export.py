@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from minhos_mesh.cli.data_work import Step, canonical, places_of, progress, prov
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.history.archive import Archive
 from minhos_mesh.history.asking import END_NS, FIRST_NS, BarsWanted, SessionRule, bars, series_for
+from minhos_mesh.history.daily import read_held
 from minhos_mesh.history.domain.rows import Rows
 from minhos_mesh.history.domain.series import Series
 from minhos_mesh.history.parquet import schema, table_of
@@ -73,7 +74,9 @@ def _tables(
         rule = SessionRule.ALWAYS_OPEN if wanted.always_open else None
         exchange = parse_symbol(series.symbol).exchange
         found = bars(places, series, BarsWanted(span, exchange, start_ns, end_ns, rule))
-        yield _table_of_bars(found.bars)
+        if not found.bars:
+            _hint(places, series, wanted)
+        yield _table_of_bars(found.bars, found.daily)
         return
     archive = Archive(places, series)
     whole, done = sum(day.ticks for day in archive.days), 0
@@ -84,7 +87,15 @@ def _tables(
         step(done, whole)
 
 
-def _table_of_bars(found: list[Bar]) -> Any:
+def _hint(places: HistoryPlaces, series: Series, wanted: Wanted) -> None:
+    """Says why there may be no bar, where that is not to be expected."""
+    if read_held(places, series).bars and not Archive(places, series).days:
+        terminal.err.print(f"minhos: {series} has daily bars only and no ticks: --bars 1d exports them", soft_wrap=True)
+    else:
+        terminal.err.print(f"minhos: {series} has no bar of {wanted.bars} in this time", soft_wrap=True)
+
+
+def _table_of_bars(found: list[Bar], daily: Collection[date]) -> Any:
     import pyarrow as pa
 
     time = pa.timestamp("ns", "UTC")
@@ -93,9 +104,14 @@ def _table_of_bars(found: list[Bar]) -> Any:
         "open_time": pa.array([bar.open_time_ns for bar in found], pa.int64()).cast(time),
         "close_time": pa.array([bar.close_time_ns for bar in found], pa.int64()).cast(time),
     }
-    for name in ("open_e9", "high_e9", "low_e9", "close_e9", "volume", "bid_volume", "ask_volume", "trades"):
+    for name in ("open_e9", "high_e9", "low_e9", "close_e9", "volume"):
         columns[name] = pa.array([getattr(bar, name) for bar in found], pa.int64())
+    of_file = [bar.trading_day in daily for bar in found]
+    for name in ("bid_volume", "ask_volume", "trades"):  # a daily bar of a file says none of them
+        values = [None if told else getattr(bar, name) for bar, told in zip(found, of_file, strict=True)]
+        columns[name] = pa.array(values, pa.int64())
     columns["closed"] = pa.array([bar.closed for bar in found], pa.bool_())
+    columns["of_daily_file"] = pa.array(of_file, pa.bool_())
     return pa.table(columns)
 
 

@@ -16,14 +16,14 @@ from rich.table import Column
 
 from minhos_mesh.cli import show as terminal
 from minhos_mesh.cli.failure import CommandFailed, fail
-from minhos_mesh.cli.narrow import fitting
+from minhos_mesh.cli.narrow import print_table
 from minhos_mesh.history.asking import days_held
 from minhos_mesh.history.daily import DailyHeld, ImportedDays, import_daily, read_held
 from minhos_mesh.history.domain.series import PROVENANCES, HistoryError, Series
 from minhos_mesh.history.domain.validation import Rules
 from minhos_mesh.history.importing import Imported, import_scid
 from minhos_mesh.history.places import HistoryPlaces
-from minhos_mesh.history.verifying import Verified, verify
+from minhos_mesh.history.verifying import Gap, Verified, verify
 from minhos_mesh.runtime.config import ConfigError, load_saved
 from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS, InstrumentError, InstrumentSpec, spec_for
 from minhos_mesh.runtime.paths import MeshPaths
@@ -92,14 +92,6 @@ def progress(what: str, *, as_json: bool) -> Iterator[Step]:
         yield lambda done, whole: shown.update(task, completed=done, total=whole)
 
 
-def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str], leave_out: Sequence[str]
-) -> None:
-    """A table; of `leave_out` as many columns are gone as a narrow terminal makes necessary."""
-    names, lines = fitting(columns, rows, terminal.out.width, leave_out)
-    terminal.out.print(terminal.table(names, lines, right=right))
-
-
 def provenance_of(text: str | None, allowed: Sequence[str] = PROVENANCES) -> str | None:
     """The provenance that was typed; None stays None. Raises CommandFailed."""
     if text is None:
@@ -139,7 +131,7 @@ def import_files(
 
 def _imported(places: HistoryPlaces, file: _File, *, as_json: bool) -> Imported | ImportedDays:
     if file.daily:
-        return import_daily(places, file.series, file.path)
+        return import_daily(places, file.series, file.path, file.rules.tick_e9)
     with progress(file.path.name, as_json=as_json) as step:
         return import_scid(places, file.series, file.path, file.rules, step)
 
@@ -153,12 +145,16 @@ def _counts(done: Imported | ImportedDays) -> tuple[str, ...]:
 
 def _remarks(done: Imported | ImportedDays) -> Iterator[str]:
     """What the table has no column for."""
+    for each in done.set_aside:
+        yield f"{each}; what this file says was written anew, and what came from elsewhere is only there"
     if isinstance(done, ImportedDays):
         if done.changed:
             yield f"{done.changed:,} days were held otherwise; they are as this file says now"
         yield from done.problems[:_SHOWN]
         if done.refused > _SHOWN:
             yield f"... and {done.refused - _SHOWN:,} more lines that are no bar"
+        if done.between_steps:
+            yield f"{done.between_steps:,} days have prices between two price steps of the symbol; they are kept as they are"
     elif done.written.contradicting:
         yield f"{done.written.contradicting:,} ticks are held otherwise than the file says; what is held stays"
 
@@ -267,7 +263,9 @@ def check(paths: MeshPaths, symbol: str | None, provenance: str | None, *, as_js
         _print_verified(found)
     if problems:
         fail(
-            f"{problems} problem{'s' if problems > 1 else ''} found: a file that is broken must be imported or recorded again"
+            f"{problems} problem{'s' if problems > 1 else ''} found: `minhos data import` of the file that a broken one came from"
+            " moves it aside and writes its days again; one that was recorded cannot be made again: move it away, and the"
+            " rest is read"
         )
 
 
@@ -285,13 +283,17 @@ def _print_verified(found: Sequence[Verified]) -> None:
     )
     for each in found:
         said = [*each.problems, *(
-            f"{each.series}: sequences {gap.first_sequence} to {gap.last_sequence} of epoch {gap.epoch} were never recorded"
+            f"{each.series}: sequences {gap.first_sequence} to {gap.last_sequence} of epoch {gap.epoch} {_missing(gap)}"
             for gap in each.gaps
         )]  # fmt: skip
         for line in said[:_SHOWN]:
             terminal.out.print(line, soft_wrap=True)
         if len(said) > _SHOWN:
             terminal.out.print(f"... and {len(said) - _SHOWN} more; --json shows all")
+
+
+def _missing(gap: Gap) -> str:
+    return "are not held, unless by a file that is broken" if gap.may_be_in_broken_file else "are not held"
 
 
 def _is_wanted(series: Series, symbol: str | None, provenance: str | None) -> bool:

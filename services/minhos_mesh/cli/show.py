@@ -105,9 +105,11 @@ def message_dict(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[str] = ()) -> Table:
-    """A plain table; columns named in `right` are numbers."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[str] = (), close: bool = False
+) -> Table:
+    """A plain table; columns named in `right` are numbers. With `close` a single space stands between columns."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0) if close else (0, 1))
     lines = list(rows)
     for place, column in enumerate(columns):
         made.add_column(
@@ -122,5 +124,5 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right
 
 
 _WRAPPING: Final = ("REASON", "WHY", "CONTRACTS", "NOTE")
-_WHOLE: Final = ("ORDER", "ADDRESS")
+_WHOLE: Final = ("ORDER", "ADDRESS", "ID")
 """What a person copies from here into the next command is never cut off, however narrow the terminal is."""

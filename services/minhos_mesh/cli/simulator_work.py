@@ -13,6 +13,7 @@ from minhos_api.sierra.v1.sierra_simulator_service_pb2_grpc import SierraSimulat
 from minhos_mesh.cli import show
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected
+from minhos_mesh.cli.narrow import print_table
 from minhos_mesh.runtime.paths import MeshPaths
 
 _PREFIX = "SIMULATOR_FAULT_KIND_"
@@ -134,7 +135,7 @@ def _show_state(state: pb.SimulatorState, *, as_json: bool) -> None:
     ]
     show.out.print(show.table(("SYMBOL", "RECORDS", "NEWEST", "FILE", "ORDER BOOK"), rows, right=("RECORDS",)))
     if state.faults:
-        show.out.print(_table(state.faults))
+        _print_faults(state.faults)
 
 
 def _times(state: pb.SimulatorState) -> str:
@@ -146,12 +147,13 @@ def _show_faults(faults: Sequence[pb.SimulatorFault], answer: Any, *, as_json: b
     if as_json:
         show.as_json(show.message_dict(answer))
     elif faults:
-        show.out.print(_table(faults))
+        _print_faults(faults)
     else:
         show.out.print("no fault")
 
 
-def _table(faults: Sequence[pb.SimulatorFault]) -> Any:
+def _print_faults(faults: Sequence[pb.SimulatorFault]) -> None:
+    """A table; in a narrow terminal what each fault does stands below it."""
     rows = [
         (
             each.request_id,
@@ -164,4 +166,7 @@ def _table(faults: Sequence[pb.SimulatorFault]) -> Any:
         )
         for each in faults
     ]
-    return show.table(("ID", "FAULT", "SYMBOL", "STATE", "FROM", "UNTIL", "EFFECT"), rows)
+    columns = ("ID", "FAULT", "SYMBOL", "STATE", "FROM", "UNTIL", "EFFECT")
+    if "EFFECT" not in print_table(columns, rows, right=(), leave_out=("EFFECT", "FROM", "UNTIL", "SYMBOL")):
+        for line in dict.fromkeys(f"{fault}: {effect}" for _, fault, *_, effect in rows if effect):
+            show.out.print(line, soft_wrap=True)

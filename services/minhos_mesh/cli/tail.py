@@ -87,15 +87,25 @@ async def _market(link: Link) -> AsyncIterator[tuple[Message, str]]:
     )
     async for answer in link.clients.stub(MarketDataProviderServiceStub).StreamMarketData(request):
         if answer.HasField("quote"):
-            yield answer.quote, quote_line(answer.quote)
+            yield answer.quote, quote_line(answer.quote, show.out.width)
 
 
 def _size(quote: quote_pb2.Quote) -> str:
     return str(quote.last_size) if quote.HasField("last_size") else "-"
 
 
-def quote_line(quote: quote_pb2.Quote) -> str:
-    """Last values for people."""
+def quote_line(quote: quote_pb2.Quote, width: int) -> str:
+    """Last values for people; where the terminal is narrow without what lines them up, and without their sequence."""
+    line = _aligned(quote)
+    if len(line) <= width:
+        return line
+    time, last = show.clock(quote.event_time), show.money(show.optional(quote, "last_price_e9"))
+    bid, ask = (show.money(show.optional(quote, name)) for name in ("bid_e9", "ask_e9"))
+    values = f"{quote.symbol} last {last} x {_size(quote)} bid {bid} ask {ask} {show.enum_name(quote, 'provenance')}"
+    return line if len(line := f"{time}  {values}") <= width else f"{time.partition('.')[0]} {values}"
+
+
+def _aligned(quote: quote_pb2.Quote) -> str:
     return (
         f"{show.clock(quote.event_time)}  {quote.symbol:<12} last {show.money(show.optional(quote, 'last_price_e9')):>12}"
         f" x {_size(quote):<4} bid {show.money(show.optional(quote, 'bid_e9')):>12}"

@@ -36,6 +36,10 @@ class ImportedDays:
     refused: int = 0
     problems: list[str] = field(default_factory=list)
     """What was wrong with the first of the refused lines."""
+    between_steps: int = 0
+    """Days of `read` of which a price lies between two price steps; they are kept, see docs/history.md."""
+    set_aside: list[str] = field(default_factory=list)
+    """The file of the store when it was broken, and where it is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,11 @@ class DailyHeld:
     size_bytes: int = 0
 
 
-def import_daily(places: HistoryPlaces, series: Series, path: Path) -> ImportedDays:
+def import_daily(places: HistoryPlaces, series: Series, path: Path, tick_e9: int | None = None) -> ImportedDays:
     """Brings the days of a .dly file into the store, whole or not at all. Raises ScidError, HistoryError.
 
     A day that is held is replaced where the file says otherwise: Sierra Chart writes a day's line anew until it is settled.
+    With `tick_e9`, the step of a price, it counts the days that keep to none. A file of the store that is broken is moved aside.
     """
     data = read_bytes(path)
     file, done = parse_daily(data, str(path)), ImportedDays()
@@ -60,8 +65,14 @@ def import_daily(places: HistoryPlaces, series: Series, path: Path) -> ImportedD
         raise HistoryError(f"{path} holds no whole line that is a day: there is nothing to import")
     done.refused, done.problems = file.refused, list(file.problems)
     done.read = len(file.bars) + file.refused
+    if tick_e9 is not None:
+        done.between_steps = sum(any(getattr(bar, name) % tick_e9 for name in _PRICES) for bar in file.bars)
     with locked(places, series):
-        held = read_held(places, series)
+        try:
+            held = read_held(places, series)
+        except FileBroken:
+            kept, held = places.daily(series), DailyHeld()
+            done.set_aside.append(f"{kept} was broken and is now {places.set_aside(kept)}")
         days = {bar.day: bar for bar in held.bars}
         for bar in file.bars:
             before = days.get(bar.day)

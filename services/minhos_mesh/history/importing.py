@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -14,6 +15,7 @@ from minhos_mesh.history.domain.rows import Rows, taken
 from minhos_mesh.history.domain.series import HistoryError, Series
 from minhos_mesh.history.domain.validation import Reason, Rules, judge
 from minhos_mesh.history.packing import Written, put_day
+from minhos_mesh.history.parquet import FileBroken
 from minhos_mesh.history.places import HistoryPlaces, locked
 from minhos_mesh.runtime.tick_layout import TickArray
 from minhos_mesh.runtime.trading_sessions import DAY_NS, utc_day
@@ -37,6 +39,8 @@ class Imported:
     accepted: int = 0
     rejected: dict[Reason, int] = field(default_factory=dict)
     written: Written = field(default_factory=Written)
+    set_aside: list[str] = field(default_factory=list)
+    """Files of the store that were broken, and where each of them is now; their days were written anew."""
 
 
 def epoch_of_file(symbol: str, first_record: bytes) -> int:
@@ -51,9 +55,10 @@ def import_scid(
     """Brings the records of a .scid file into the store. Raises ScidError, HistoryError.
 
     Each is judged by the rules of live data; accepted ones are numbered from 1. A last record that Sierra Chart may
-    still rewrite is left out. What was imported before is found again and not written twice.
+    still rewrite is left out. What was imported before is found again and not written twice. A file of the store that turns
+    out to be broken is moved aside, and its day is written from the .scid file alone.
     """
-    done = Imported()
+    set_aside, added = list[str](), 0
     with ScidFile(path) as file, locked(places, series):
         count = file.count()
         if count and not last_is_final(file.read(count - 1, 1)):
@@ -61,12 +66,29 @@ def import_scid(
         if not count:
             raise HistoryError(f"{path} holds no record that is final: there is nothing to import")
         epoch = epoch_of_file(series.symbol, file.read(0, 1).tobytes())
-        accepted = _accepted(_pieces(file, count, progress), epoch, rules, done)
-        for number, of_day in groupby(_by_day(accepted), key=itemgetter(0)):
-            pieces = (rows for _, rows in of_day)
-            put_day(places, series, utc_day(number * DAY_NS), epoch, pieces, done.written)
-            done.written.days += 1
+        while True:
+            done = Imported(set_aside=set_aside)
+            broken = _put(places, series, epoch, _accepted(_pieces(file, count, progress), epoch, rules, done), done)
+            if broken is None:
+                break
+            added += done.written.added
+            path = places.day(series, broken)
+            set_aside.append(f"{path} was broken and is now {places.set_aside(path)}")
+    done.written.added += added
+    done.written.known -= added  # by what went before a broken file was found
     return done
+
+
+def _put(places: HistoryPlaces, series: Series, epoch: int, accepted: Iterator[Rows], done: Imported) -> date | None:
+    """Writes day after day; ends at one whose file is broken, which is the answer."""
+    for number, of_day in groupby(_by_day(accepted), key=itemgetter(0)):
+        day, pieces = utc_day(number * DAY_NS), (rows for _, rows in of_day)
+        try:
+            put_day(places, series, day, epoch, pieces, done.written, finds_damage=True)
+        except FileBroken:
+            return day
+        done.written.days += 1
+    return None
 
 
 def _by_day(pieces: Iterator[Rows]) -> Iterator[tuple[int, Rows]]:

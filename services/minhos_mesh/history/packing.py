@@ -7,14 +7,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from filecmp import cmp
 from itertools import chain
+from pathlib import Path
 
 from minhos_mesh.history.domain.merging import Counts, each_once, merged_streams
 from minhos_mesh.history.domain.ranges import Ranges
 from minhos_mesh.history.domain.rows import Rows
 from minhos_mesh.history.domain.series import HistoryError, Series
 from minhos_mesh.history.journal import JournalRun, drop, remember_held, remembered, runs_of
-from minhos_mesh.history.parquet import DayFile, DayWriter
+from minhos_mesh.history.parquet import DayFile, DayWriter, FileBroken, is_as_written
 from minhos_mesh.history.places import HistoryPlaces, locked, replacing
 from minhos_mesh.runtime.trading_sessions import DAY_NS, utc_day
 
@@ -40,11 +42,20 @@ class _Unchanged(Exception):
 
 
 def put_day(
-    places: HistoryPlaces, series: Series, day: date, epoch: int, pieces: Iterable[Rows], written: Written
+    places: HistoryPlaces,
+    series: Series,
+    day: date,
+    epoch: int,
+    pieces: Iterable[Rows],
+    written: Written,
+    *,
+    finds_damage: bool = False,
 ) -> None:
     """Merges rows of one day and generation, in order of sequence, with its file and counts them into `written`.
 
-    Call it under `locked`. It holds a few row groups at a time, however many rows there are. Raises HistoryError.
+    Call it under `locked`. It holds a few row groups at a time, however many rows there are. Raises HistoryError, of
+    which FileBroken says that the file that is there cannot be read, and with `finds_damage` also that it holds all rows
+    and yet is not what was written.
     """
     path, counts = places.day(series, day), Counts()
     more = each_once(pieces)
@@ -56,14 +67,18 @@ def put_day(
     except FileNotFoundError:
         held = None
     try:
-        with replacing(path) as file, DayWriter(file, series) as writer:
-            for each in _in_order(held, epoch, first):
-                stream = iter(()) if held is None else held.part(each)
-                if each == epoch:
-                    stream = merged_streams(stream, chain([first], more), counts)
-                for rows in stream:
-                    writer.add(rows)
+        with replacing(path) as file:
+            with DayWriter(file, series) as writer:
+                for each in _in_order(held, epoch, first):
+                    stream = iter(()) if held is None else held.part(each)
+                    if each == epoch:
+                        stream = merged_streams(stream, chain([first], more), counts)
+                    for rows in stream:
+                        writer.add(rows)
             if not counts.added:
+                file.flush()
+                if finds_damage and held is not None and _is_damaged(held, series, Path(file.name)):
+                    raise FileBroken(f"{path}: not all of its bytes are those that were written")
                 raise _Unchanged
     except _Unchanged:
         pass  # the fresh file is gone already
@@ -75,6 +90,11 @@ def put_day(
     written.added += counts.added
     written.known += counts.known
     written.contradicting += counts.contradicting
+
+
+def _is_damaged(held: DayFile, series: Series, again: Path) -> bool:
+    """Whether a file that holds all rows is not what they are written as; `again` is what they were written as now."""
+    return not cmp(held.path, again, shallow=False) and not is_as_written(held, series)
 
 
 def _in_order(held: DayFile | None, epoch: int, first: Rows) -> list[int]:

@@ -61,6 +61,21 @@ class HistoryPlaces:
         """Folder of the journal of a series."""
         return self.journal / f"provenance={series.provenance}" / f"symbol={series.symbol}"
 
+    def set_aside(self, path: Path) -> Path:
+        """Moves a file of the store that is broken to `broken/`, under the same path and a number, and says where it is now.
+
+        Nothing reads it there. Call it under `locked`.
+        """
+        folder = self.root / "broken" / path.parent.relative_to(self.root)
+        make_folder(folder)
+        number = 1
+        while (there := folder / f"{path.name}.{number}").exists():
+            number += 1
+        path.rename(there)
+        sync_folder(folder)
+        sync_folder(path.parent)
+        return there
+
     def series(self) -> list[Series]:
         """All series of which something is kept, in order of provenance and symbol."""
         found = set()

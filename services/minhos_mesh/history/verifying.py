@@ -26,6 +26,8 @@ class Gap:
     epoch: int
     first_sequence: int
     last_sequence: int
+    may_be_in_broken_file: bool = False
+    """Whether a file of the series does not say what it held, so that it may have been these."""
 
 
 @dataclass(slots=True)
@@ -39,7 +41,7 @@ class Verified:
     problems: list[str] = field(default_factory=list)
     """What is broken, one sentence each."""
     gaps: list[Gap] = field(default_factory=list)
-    """What was never recorded; no fault of the files."""
+    """What is in no file, and not in what a broken file says it held; no fault of the files."""
 
 
 def verify(
@@ -48,6 +50,7 @@ def verify(
     """Reads every file of a series and checks it, a row group at a time; `progress` is told ticks read and ticks there are."""
     found = Verified(series)
     held: dict[int, Ranges] = {}
+    unknown = False
     for run in runs_of(places, series):
         found.ticks += len(run.ticks)
         check = _Check(held, None)
@@ -69,6 +72,7 @@ def verify(
                 found.problems += _damage(file, series, check)
         except (HistoryError, FileNotFoundError) as error:
             found.problems.append(str(error))
+            unknown = not _said_to_be_held(path, held) or unknown
             continue
         done += check.count
         found.files += 1
@@ -76,8 +80,19 @@ def verify(
     _verify_daily(places, series, found)
     for epoch, ranges in sorted(held.items()):
         bounds = list(ranges)
-        found.gaps += [Gap(epoch, *missing) for missing in ranges.missing(bounds[0][0], bounds[-1][1])]
+        found.gaps += [Gap(epoch, *missing, unknown) for missing in ranges.missing(bounds[0][0], bounds[-1][1])]
     return found
+
+
+def _said_to_be_held(path: Path, held: dict[int, Ranges]) -> bool:
+    """Adds what a file that cannot be read on says that it holds; whether it says so."""
+    try:
+        runs = read_info(path).runs
+    except (HistoryError, FileNotFoundError):
+        return False
+    for run in runs:
+        held.setdefault(run.epoch, Ranges()).add(run.first_sequence, run.last_sequence)
+    return True
 
 
 def _rows_of(path: Path) -> int:

@@ -106,6 +106,67 @@ def test_a_broken_file_is_named_and_ends_with_1(tmp_path: Path, file: Path) -> N
     assert "1 problem found" in result.stderr
 
 
+@pytest.mark.parametrize("place", [60, -50], ids=["a page", "the end of the file"])
+def test_importing_again_moves_a_broken_file_aside_and_writes_its_day(tmp_path: Path, file: Path, place: int) -> None:
+    minhos(tmp_path, "import", file)
+    (broken, _) = sorted((tmp_path / "mesh" / "history").rglob("*.parquet"))
+    data = bytearray(broken.read_bytes())
+    data[place : place + 4] = b"\xff\xfe\xfd\xfc"
+    broken.write_bytes(data)
+    found = minhos(tmp_path, "verify")
+    assert (found.exit_code, "`minhos data import` of the file" in found.stderr) == (1, True)
+    assert "recorded" not in found.stdout
+    (again,) = json.loads(minhos(tmp_path, "import", file, "--json").stdout)
+    assert (again["written"], len(again["set_aside"])) == (
+        {"days": 2, "added": 24, "known": 6, "contradicting": 0}, 1,
+    )  # fmt: skip
+    aside = tmp_path / "mesh" / "history" / "broken" / broken.relative_to(tmp_path / "mesh" / "history")
+    assert aside.with_name("ticks.parquet.1").read_bytes() == bytes(data)
+    (verified,) = told(minhos(tmp_path, "verify", "--json"))
+    assert (verified["files"], verified["ticks"], verified["problems"], verified["gaps"]) == (2, 30, [], [])
+
+
+def test_sequences_of_a_broken_file_are_not_told_as_never_recorded(tmp_path: Path) -> None:
+    file = scid(tmp_path / "NQZ24-CME.scid", [FIRST_NS + n * 3_600 * NS for n in range(70)])
+    minhos(tmp_path, "import", file)
+    days = sorted((tmp_path / "mesh" / "history").rglob("*.parquet"))
+    whole = days[1].read_bytes()
+    days[1].write_bytes(whole[:60] + b"\xff\xfe\xfd\xfc" + whole[64:])
+    (verified,) = json.loads(minhos(tmp_path, "verify", "--json").stdout)
+    assert (len(verified["problems"]), verified["gaps"]) == (1, [])
+    days[1].write_bytes(whole[:-50])
+    assert "sequences 25 to 48" in (shown := minhos(tmp_path, "verify").stdout)
+    assert "are not held, unless by a file that is broken" in shown
+    assert "1 problem" in minhos(tmp_path, "verify").stderr
+    days[1].unlink()
+    assert minhos(tmp_path, "verify").stdout.strip().endswith("are not held")
+
+
+def test_broken_daily_bars_are_moved_aside_and_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "NQZ24-CME.dly"
+    file.write_text("Date,Open,High,Low,Close,Volume\n2024/10/03,1,2,1,1.5,7\n2024/10/04,2,3,1,2.6,9\n")
+    assert "1 days have prices between two price steps" in minhos(tmp_path, "import", file).stdout
+    held = tmp_path / "mesh" / "history" / "daily" / "provenance=DELAYED" / "symbol=NQZ24-CME" / "daily.parquet"
+    held.write_bytes(held.read_bytes()[:-20])
+    shown = minhos(tmp_path, "import", file)
+    assert f"{held} was broken and is now " in shown.stdout
+    assert minhos(tmp_path, "verify").exit_code == 0
+
+
+def test_a_daily_bar_of_a_file_says_neither_sides_nor_trades_and_is_no_bar_of_an_hour(tmp_path: Path) -> None:
+    file, out = tmp_path / "NQZ24-CME.dly", tmp_path / "bars.csv"
+    file.write_text("Date,Open,High,Low,Close,Volume\n2024/10/03,1,2,1,1.5,7\n")
+    minhos(tmp_path, "import", file)
+    assert minhos(tmp_path, "export", "NQZ24-CME", "--out", out, "--bars", "1d").stderr == ""
+    with out.open() as lines:
+        (row,) = csv.DictReader(lines)
+    assert [row[name] for name in ("volume", "bid_volume", "ask_volume", "trades", "of_daily_file")] == [
+        "7", "", "", "", "true",
+    ]  # fmt: skip
+    result = minhos(tmp_path, "export", "NQZ24-CME", "--out", out, "--bars", "1h")
+    assert (result.exit_code, "has daily bars only and no ticks: --bars 1d" in result.stderr) == (0, True)
+
+
 def test_what_lies_beside_a_marker_is_simulated(tmp_path: Path, file: Path) -> None:
     write_marker(file.parent, Marker())
     refused = minhos(tmp_path, "import", file, "--provenance", "delayed")
