@@ -11,6 +11,9 @@ import structlog
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
+# A process that configures nothing, as a command does, must keep its standard output for its answers.
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr), cache_logger_on_first_use=False)
+
 Logger = structlog.stdlib.BoundLogger
 """What the rest of the program logs with: `log.info("order.sent", order_id=...)`."""
 
