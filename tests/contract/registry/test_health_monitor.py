@@ -173,11 +173,12 @@ async def test_changes_are_listed_newest_first_in_pages(mesh: Any, beating: Atta
         await until(mesh, "sierra_simulator", HEALTHY)
     request = pb.ListHealthChangesRequest(service="sierra_simulator", page_size=5)
 
-    async def written() -> Any:
-        answer = await mesh.health.ListHealthChanges(request)
-        return answer if answer.changes[0].new_state == HEALTHY and answer.next_page_token else None
+    async def written() -> bool:
+        whole = pb.ListHealthChangesRequest(service="sierra_simulator", page_size=50)
+        return len((await mesh.health.ListHealthChanges(whole)).changes) >= 8
 
-    page = await mesh.eventually(written, "all is written")
+    await mesh.eventually(written, "all is written")
+    page = await mesh.health.ListHealthChanges(request)
     request.page_token = page.next_page_token
     rest = await mesh.health.ListHealthChanges(request)
     revisions = [change.revision for change in [*page.changes, *rest.changes]]
