@@ -7,7 +7,7 @@ from typing import Final
 
 from minhos_mesh.dtc.layout import Layout
 from minhos_mesh.dtc.message import Message
-from minhos_mesh.dtc.tables.reference import ACCOUNT_BALANCE_REJECT, ACCOUNT_BALANCE_UPDATE, TRADE_ACCOUNT_RESPONSE
+from minhos_mesh.dtc.tables.reference import ACCOUNT_BALANCE_REJECT, ACCOUNT_BALANCE_UPDATE
 from minhos_mesh.dtc.tables.trading import (
     CURRENT_POSITIONS_REJECT,
     HISTORICAL_ORDER_FILL_RESPONSE,
@@ -35,8 +35,6 @@ REJECTS: Final = {
     ACCOUNT_BALANCE_REJECT: ACCOUNT_BALANCE_UPDATE,
 }
 """The message that refuses a request, and the one that would have answered it."""
-
-ANSWERS: Final = (*_EMPTY, TRADE_ACCOUNT_RESPONSE)
 
 
 @dataclass(slots=True)

@@ -8,16 +8,12 @@ from minhos_mesh.dtc.order_state import TrackedOrder
 from minhos_mesh.dtc.prices import price_to_wire
 from minhos_mesh.dtc.tables.market import MARKET_DATA_REQUEST
 from minhos_mesh.dtc.tables.reference import (
-    ACCOUNT_BALANCE_REQUEST,
     SECURITY_DEFINITION_FOR_SYMBOL_REQUEST,
-    TRADE_ACCOUNTS_REQUEST,
 )
 from minhos_mesh.dtc.tables.trading import (
     CANCEL_ORDER,
     CANCEL_REPLACE_ORDER,
-    CURRENT_POSITIONS_REQUEST,
     HISTORICAL_ORDER_FILLS_REQUEST,
-    OPEN_ORDERS_REQUEST,
     SUBMIT_NEW_SINGLE_ORDER,
 )
 
@@ -86,17 +82,6 @@ def wire_prices(
     if order_type is OrderType.STOP_LIMIT:
         return price_to_wire(stop_price_e9), price_to_wire(limit_price_e9)
     return price_to_wire(stop_price_e9 if order_type is OrderType.STOP else limit_price_e9), None
-
-
-def on_connect(first_request_id: int, account: str, fill_days: int) -> tuple[Message, ...]:
-    """What is asked before anything is sent: accounts, open orders, fills of the last days, positions, balances."""
-    return (
-        make(TRADE_ACCOUNTS_REQUEST, RequestID=first_request_id),
-        make(OPEN_ORDERS_REQUEST, RequestID=first_request_id + 1, TradeAccount=account),
-        fills(first_request_id + 2, account, fill_days),
-        make(CURRENT_POSITIONS_REQUEST, RequestID=first_request_id + 3, TradeAccount=account),
-        make(ACCOUNT_BALANCE_REQUEST, RequestID=first_request_id + 4, TradeAccount=account),
-    )
 
 
 def fills(request_id: int, account: str, days: int, server_order_id: str = "") -> Message:

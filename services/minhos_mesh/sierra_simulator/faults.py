@@ -27,8 +27,6 @@ from minhos_mesh.sierra_simulator.domain.feeds import FeedKind
 from minhos_mesh.sierra_simulator.symbol_writer import SymbolWriter
 
 LONGEST_WAIT_S: Final = 1.0
-LATE_NS: Final = 20_000_000
-"""By how much messages are late when nothing is said."""
 
 _LOG = get_logger("sierra_simulator.faults")
 
