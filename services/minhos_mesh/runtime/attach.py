@@ -24,7 +24,8 @@ from minhos_mesh.runtime.streams import cut, messages
 
 _LOG: Final = get_logger("runtime.attach")
 _FIRST_RETRY_S: Final = 0.05
-_LAST_RETRY_S: Final = 1.0
+_LAST_RETRY_S: Final = 0.3
+"""The longest pause between two attempts; with as much for the connection, it is back well before its lease runs out."""
 _OWNER_RETRY_S: Final = 0.1
 """The longest pause of an instance that stands by: callers of its service may be waiting for it."""
 _HELLO_DEADLINE_S: Final = 5.0
@@ -121,7 +122,7 @@ class Lease:
         """Holds the lease until `leave`. Raises AttachRefused when the registry will never grant it."""
         while not self._left.is_set():
             address = self._registries.address
-            async with grpc.aio.insecure_channel(address, options=channel_options.CHANNEL) as channel:
+            async with grpc.aio.insecure_channel(address, options=channel_options.ATTACH) as channel:
                 await self._run_at(address, rpc.RegistryServiceStub(channel))
         self._left.set()
 

@@ -29,6 +29,9 @@ CHANNEL: Final[Options] = (
 )
 """For every client channel. None goes idle: an idle one forgets where its service is, and needs the registry to find it again."""
 
+ATTACH: Final[Options] = tuple((k, 300 if k == "grpc.max_reconnect_backoff_ms" else v) for k, v in CHANNEL)
+"""For the stream that holds a lease: a registry that is there again is noticed before the leases it remembers run out."""
+
 SERVER: Final[Options] = (
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_permit_without_calls", 1),

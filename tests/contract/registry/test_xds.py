@@ -159,7 +159,7 @@ async def test_a_registry_that_is_killed_and_restarted_fails_no_call(processes: 
         await asyncio.to_thread(registry.wait)
         registry, again = await processes.registry()
         assert again == address
-        await asyncio.sleep(2.5)  # longer than a lease: what was recovered has had to prove itself
+        await asyncio.sleep(3.5)  # longer than a recovered lease: what was recovered has had to prove itself
     report = await client.ask("stop")
     assert set(report["by"]) == {"sim-1", "sim-2"}, report
     assert min(report["by"].values()) > 100

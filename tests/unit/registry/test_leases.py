@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from minhos_mesh.registry.domain.leases import (
     LATE_SECONDS,
     LEASE_SECONDS,
+    RETURN_SECONDS,
     InstanceHeld,
     InstanceKey,
     Lease,
@@ -117,6 +118,15 @@ def test_a_recovered_lease_keeps_its_token_and_runs_out_like_any_other() -> None
     book.check_claim(RISK, presented=9, now=51.0)
     assert [lease.key for lease in book.expire(53.0)] == [RISK]
     assert book.leases == {}
+
+
+def test_a_recovered_lease_lasts_until_its_owner_can_have_come_back_however_short_leases_are() -> None:
+    book = LeaseBook(time_to_live=1.5)
+    book.recover(Lease("l1", RISK, 9, renewed=50.0))
+    book.grant(OTHER, lease_id="l2", token=10, presented=None, now=50.0)
+    assert [lease.key for lease in book.expire(51.5)] == [OTHER]
+    assert book.next_change(51.5) == 50.0 + RETURN_SECONDS
+    assert [lease.key for lease in book.expire(50.0 + RETURN_SECONDS)] == [RISK]
 
 
 def test_standing_still_of_the_registry_costs_nobody_the_lease() -> None:

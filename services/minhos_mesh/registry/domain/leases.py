@@ -16,6 +16,8 @@ LATE_SECONDS = 2.0
 """Silence after which an instance gets no more traffic, should its lease be longer."""
 LEASE_SECONDS = 3.0
 """Silence after which the lease has run out and another may take the instance over, unless configured otherwise."""
+RETURN_SECONDS = 3.0
+"""How long the owner of a recovered lease has at least: it first has to notice that the registry is there again."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -144,7 +146,7 @@ class LeaseBook:
         if now - lease.renewed >= lease.time_to_live:
             text = f"sent a heartbeat after {now - lease.renewed:.1f} s of silence, its lease has run out"
             raise StaleToken(key, text, shown=token, newest=lease.token)
-        self._put(Lease(lease_id, key, token, now, lease.time_to_live))
+        self._put(Lease(lease_id, key, token, now, self.time_to_live))
 
     def release(self, key: InstanceKey, lease_id: str) -> None:
         """Ends a lease; one that is already held by another stays."""
@@ -154,7 +156,7 @@ class LeaseBook:
 
     def recover(self, lease: Lease) -> None:
         """Takes a lease of an earlier life of the registry back, as long as its owner may come back."""
-        self._put(replace(lease, time_to_live=self.time_to_live, recovered=True))
+        self._put(replace(lease, time_to_live=max(self.time_to_live, RETURN_SECONDS), recovered=True))
 
     def remember_token(self, key: InstanceKey, token: int) -> None:
         """Takes in the last token of an instance, as the store has it."""
@@ -164,9 +166,10 @@ class LeaseBook:
         """Removes what has run out and returns it."""
         gone = []
         for lease in self._leases.values():
-            if lease.standing(now) is not Standing.EXPIRED:
+            if lease.standing(now) is Standing.EXPIRED:
+                gone.append(lease)
+            elif not lease.recovered:
                 break
-            gone.append(lease)
         for lease in gone:
             del self._leases[lease.key]
         return tuple(gone)
