@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,3 +48,23 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return content[content.rindex(")") + 2] not in "ZX"
+
+
+def freeze(pid: int, within_s: float = 10.0) -> None:
+    """SIGSTOP; returns when every thread stands still, which on a busy machine is later than the signal."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: set(_thread_states(pid)) == {"T"}, f"process {pid} stands still", within_s)
+
+
+def thaw(pid: int) -> None:
+    """SIGCONT."""
+    os.kill(pid, signal.SIGCONT)
+
+
+def _thread_states(pid: int) -> list[str]:
+    states = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread may end meanwhile
+            content = (thread / "stat").read_text(encoding="utf-8")
+            states.append(content[content.rindex(")") + 2])
+    return states

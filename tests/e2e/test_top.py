@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 
 import pytest
 from tests.e2e.running_mesh import SERVICES, Mesh
 from tests.e2e.test_terminal import CTRL_C, terminal
-from tests.waiting import until
+from tests.waiting import freeze, thaw, until
 
 pytestmark = pytest.mark.timeout(90)
 NOT_WELL = 3
@@ -43,7 +41,7 @@ def test_graph_is_told_in_other_forms(mesh: Mesh) -> None:
 def test_status_tells_a_frozen_service_with_what_to_do_and_by_its_exit_code(mesh: Mesh) -> None:
     until(mesh.healthy, "all HEALTHY")
     pid = mesh.pids()["paper_venue"]
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
 
         def told() -> bool:
@@ -59,5 +57,5 @@ def test_status_tells_a_frozen_service_with_what_to_do_and_by_its_exit_code(mesh
         assert "trading_engine: needs paper_venue, which is UNHEALTHY" in done.out
         assert "-> Look at paper_venue first" in done.out
     finally:
-        os.kill(pid, signal.SIGCONT)
+        thaw(pid)
     until(mesh.healthy, "all HEALTHY again", 30)

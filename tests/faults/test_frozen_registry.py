@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import waiting
 from tests.e2e.running_mesh import SERVICES, Mesh, environment, started
 from tests.waiting import alive, until
 
@@ -44,7 +45,7 @@ def registry_pid(mesh: Mesh) -> int | None:
 def freeze(mesh: Mesh) -> int:
     until(mesh.healthy, "all HEALTHY")
     pid = mesh.pids()["registry"]
-    os.kill(pid, signal.SIGSTOP)
+    waiting.freeze(pid)
     return pid
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
+from tests import waiting
 from tests.e2e.running_mesh import Mesh, started
 from tests.waiting import alive, until
 
@@ -25,7 +24,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 def freeze(mesh: Mesh, service: str) -> int:
     until(mesh.healthy, "all HEALTHY")
     pid = mesh.pids()[service]
-    os.kill(pid, signal.SIGSTOP)
+    waiting.freeze(pid)
     return pid
 
 

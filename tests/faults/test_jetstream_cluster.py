@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sqlite3
 import sys
 import textwrap
@@ -16,6 +15,7 @@ import nats
 import pytest
 from tests.contract.event_bus.engine_makers import StreamJournal, new_event
 from tests.contract.event_bus.nats_server import NatsCluster, NatsServer, leader_of, nats_binary
+from tests.waiting import freeze, thaw
 
 from minhos_mesh.event_bus.domain.patterns import ALL
 from minhos_mesh.event_bus.domain.records import Bounds, NewEvent
@@ -275,12 +275,12 @@ async def test_a_server_that_freezes_and_goes_on_stores_nothing_twice(
     journal = opened(server.address, timeout_s=1.5)
     engine = await journal.open(SystemClock())
     event = new_event()
-    os.kill(server.pid, signal.SIGSTOP)
+    await asyncio.to_thread(freeze, server.pid)
     try:
         with pytest.raises(LogUnreachable):
             await engine.append([event])
     finally:
-        os.kill(server.pid, signal.SIGCONT)
+        thaw(server.pid)
     appended = await until_stored(engine, [event, new_event()])
     assert appended.sequences == (1, 2)
     assert len(await held(engine)) == 2

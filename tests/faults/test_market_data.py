@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from tests.waiting import freeze
 
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_mesh.runtime.clients import Clients
@@ -182,7 +183,7 @@ async def test_a_reader_whose_process_is_frozen_delays_nobody() -> None:
                     pass
             reader, source = asyncio.create_task(read()), asyncio.create_task(feed(clients, through, pace))
             await _step(pace, through, 1_000)
-            frozen.send_signal(signal.SIGSTOP)
+            await asyncio.to_thread(freeze, frozen.pid)
             await _step(pace, through, TICKS)
             async with asyncio.timeout(30):
                 await asyncio.gather(reader, source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import uuid
@@ -17,7 +16,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from tests.e2e.running_mesh import environment
-from tests.waiting import until
+from tests.waiting import freeze, thaw, until
 
 from minhos_api.events.v1 import event_bus_service_pb2 as bus_pb
 from minhos_api.events.v1 import event_pb2
@@ -88,7 +87,7 @@ class ByHand:
     def end(self) -> None:
         for process in reversed(self.processes.values()):
             if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
+                thaw(process.pid)
                 process.kill()
             process.wait(timeout=10)
 
@@ -126,11 +125,11 @@ def test_a_frozen_owner_that_wakes_up_after_it_was_replaced_cannot_write_and_end
     address = started(by_hand)
     assert publish(address) == 1
     old = by_hand.processes["bus-1"]
-    old.send_signal(signal.SIGSTOP)
+    freeze(old.pid)
     by_hand.start("event_bus", "bus-2")
     until(lambda: "bus-2" in by_hand.bus(), "the second one took over")
     assert publish(by_hand.bus()["bus-2"]) >= 2
-    old.send_signal(signal.SIGCONT)
+    thaw(old.pid)
     with pytest.raises(grpc.RpcError):
         publish(address)
     assert old.wait(timeout=10) == EXIT_FENCED_OUT
@@ -143,10 +142,10 @@ def test_a_frozen_owner_that_wakes_up_after_it_was_replaced_cannot_write_and_end
 def test_a_frozen_owner_that_nobody_asks_ends_too_once_it_hears_that_it_was_replaced(by_hand: ByHand) -> None:
     started(by_hand)
     old = by_hand.processes["bus-1"]
-    old.send_signal(signal.SIGSTOP)
+    freeze(old.pid)
     by_hand.start("event_bus", "bus-2")
     until(lambda: "bus-2" in by_hand.bus(), "the second one took over")
-    old.send_signal(signal.SIGCONT)
+    thaw(old.pid)
     assert old.wait(timeout=20) in (EXIT_FAILED, EXIT_FENCED_OUT)
     assert set(by_hand.bus()) == {"bus-2"}
 
@@ -154,9 +153,9 @@ def test_a_frozen_owner_that_nobody_asks_ends_too_once_it_hears_that_it_was_repl
 def test_an_owner_that_was_frozen_for_a_moment_and_not_replaced_serves_on(by_hand: ByHand) -> None:
     address = started(by_hand)
     old = by_hand.processes["bus-1"]
-    old.send_signal(signal.SIGSTOP)
+    freeze(old.pid)
     until(lambda: not by_hand.bus(), "its lease ran out")
-    old.send_signal(signal.SIGCONT)
+    thaw(old.pid)
     until(lambda: "bus-1" in by_hand.bus(), "it serves again")
     assert publish(address) >= 1
     assert old.poll() is None

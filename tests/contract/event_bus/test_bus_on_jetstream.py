@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import shutil
-import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +16,7 @@ from tests.contract.event_bus import test_event_admin, test_event_bus, test_prom
 from tests.contract.event_bus.conftest import Bus
 from tests.contract.event_bus.nats_server import NatsServer, nats_binary
 from tests.contract.event_bus.speaking import code_and_reason, event, until
+from tests.waiting import freeze, thaw
 
 from minhos_api.events.v1 import event_bus_service_pb2 as pb
 from minhos_api.events.v1 import event_pb2
@@ -71,11 +71,11 @@ async def test_servers_that_do_not_answer_are_unavailable_and_then_all_goes_on(
     stub: Any, bus: Bus, server: NatsServer
 ) -> None:
     one = event("NQ")
-    os.kill(server.pid, signal.SIGSTOP)
+    await asyncio.to_thread(freeze, server.pid)
     try:
         told = await code_and_reason(stub.Publish(pb.PublishRequest(events=[one]), timeout=20))
     finally:
-        os.kill(server.pid, signal.SIGCONT)
+        thaw(server.pid)
     assert told == ("UNAVAILABLE", "NOT_SERVING")
     await until(lambda: published(stub, one))
     listed = await stub.ListEvents(pb.ListEventsRequest())

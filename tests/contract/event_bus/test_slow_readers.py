@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Any
 
 import pytest
 from tests.contract.event_bus.conftest import Bus
 from tests.performance.bus_pace import readers
+from tests.waiting import freeze, thaw
 
 from minhos_api.events.v1 import event_admin_service_pb2 as admin_pb
 from minhos_api.events.v1 import event_pb2
@@ -38,13 +38,13 @@ async def test_a_reader_that_is_stopped_dead_holds_up_nobody_and_gets_everything
 
     await client.subscribe_types([], handle, Reading()).wait_open(10)
     async with readers(1, "bus", bus.address, "stopped") as (stopped,):
-        stopped.process.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(freeze, stopped.process.pid)
         await publish(client)
         async with asyncio.timeout(10):
             assert [await seen.get() for _ in range(EVENTS)] == list(range(1, EVENTS + 1))
         (consumer,) = (await admin.GetStats(admin_pb.GetStatsRequest())).consumers
         assert (consumer.name, consumer.lag) == ("stopped", EVENTS)
-        stopped.process.send_signal(signal.SIGCONT)
+        thaw(stopped.process.pid)
         await stopped.settled(EVENTS)
 
 

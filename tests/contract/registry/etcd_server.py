@@ -11,6 +11,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests import waiting
+
 START_S = 20.0
 
 
@@ -73,14 +75,11 @@ class EtcdServer:
     def freeze(self) -> None:
         """Stops it in the middle of whatever it does; returns when it stands still."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        stat = Path(f"/proc/{self._process.pid}/stat")
-        while stat.read_text().rpartition(")")[2].split()[0] != "T":
-            time.sleep(0.001)
+        waiting.freeze(self._process.pid)
 
     def thaw(self) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        waiting.thaw(self._process.pid)
 
     def stop(self) -> None:
         if self._process is None:

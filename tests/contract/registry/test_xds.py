@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.waiting import freeze, thaw
 
 from minhos_mesh.registry.ads import AggregatedDiscovery
 from minhos_mesh.registry.envoy import ADS_METHOD, ADS_SERVICE, EnvoyMessages
@@ -100,7 +101,7 @@ async def test_a_frozen_instance_leaves_rotation_by_its_lease(mesh: Any, process
     frozen = await simulator(mesh, processes, "sim-2")
     client = await asyncio.to_thread(processes.caller, mesh.address)
     await client.ask("until", path=GET_STATUS, wanted="sim-2", limit=5)
-    frozen.send_signal(signal.SIGSTOP)
+    await asyncio.to_thread(freeze, frozen.pid)
 
     async def out() -> bool:
         found = (await mesh.services())["sierra_simulator"].instances
@@ -109,7 +110,7 @@ async def test_a_frozen_instance_leaves_rotation_by_its_lease(mesh: Any, process
     await mesh.eventually(out, "out of rotation")
     answers = await call(client, n=30, timeout=1.0)
     assert {who for who, _took in answers[2:]} == {"sim-1"}
-    frozen.send_signal(signal.SIGCONT)
+    thaw(frozen.pid)
     found = await client.ask("until", path=GET_STATUS, wanted="sim-2", limit=8)
     assert found["at"] is not None, "it comes back by itself"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from tests.contract.event_bus.nats_server import NatsServer
 from tests.faults.bus.bus_process import BusEnded
 from tests.faults.bus.history import History, Outcome
 from tests.faults.bus.world import World
+from tests.waiting import freeze, thaw
 
 Happening = Callable[[World], Awaitable[None]]
 
@@ -89,7 +89,7 @@ def frozen_at(point: str, latest: int) -> Happening:
             world.missed.append(f"the bus did not come to {point}")
         world.note(f"freeze at {point}", stops=False)
         await asyncio.sleep(LONG_S)
-        world.bus.send(signal.SIGCONT)
+        thaw(world.bus.pid)
         await world.progress(f"a freeze at {point}")
 
     return happen
@@ -107,10 +107,10 @@ async def frozen(world: World) -> None:
     """The bus stands still wherever it is, and goes on."""
     await world.up()
     await asyncio.sleep(world.random.random() * LONG_S)
-    world.bus.send(signal.SIGSTOP)
+    await asyncio.to_thread(freeze, world.bus.pid)
     world.note("freeze", stops=False)
     await asyncio.sleep(LONG_S)
-    world.bus.send(signal.SIGCONT)
+    thaw(world.bus.pid)
     await world.progress("a freeze")
 
 
@@ -171,9 +171,9 @@ def of_stream(server: NatsServer) -> dict[str, Happening]:
     async def server_frozen(world: World) -> None:
         await world.up()
         world.note("freeze of the server", stops=False)
-        os.kill(server.pid, signal.SIGSTOP)
+        await asyncio.to_thread(freeze, server.pid)
         await asyncio.sleep(LONG_S)
-        os.kill(server.pid, signal.SIGCONT)
+        thaw(server.pid)
         await world.progress("a freeze of the server")
 
     points = KILL_POINTS | STREAM_POINTS
