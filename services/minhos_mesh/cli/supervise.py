@@ -22,6 +22,7 @@ from minhos_mesh.runtime.catalogue import REGISTRY
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.config import load_saved
 from minhos_mesh.runtime.keeper_client import KeeperClient, KeeperRefused, keeper_state
+from minhos_mesh.runtime.keeper_protocol import ProcessInfo
 from minhos_mesh.runtime.paths import MeshPaths
 
 _FAILED: Final = pb.SupervisionProgress.PHASE_FAILED
@@ -29,6 +30,7 @@ _TOLD: Final = "ERROR_REASON_START_TIMEOUT"
 _LOOK_S: Final = 0.01
 
 Steps = AsyncIterator[Any]
+Step = Callable[[pb.SupervisionProgress.Phase.ValueType, str], None]
 
 
 async def start_service(paths: MeshPaths, service: str, *, as_json: bool) -> None:
@@ -53,26 +55,20 @@ async def _restart_registry(paths: MeshPaths, as_json: bool) -> None:
     """The keeper starts it again as soon as it has ended; all others serve on and attach to the new one."""
     began = time.monotonic()
     keeper = keeper_state(paths.data_dir)
-    old = next((info for info in keeper.processes if info.root), None) if keeper is not None else None
-    if old is None:
+    if keeper is None:
         raise CommandFailed("no keeper runs the registry at the moment: `minhos status` says more")
+    old = next((info for info in keeper.processes if info.root), None)
 
     def step(phase: pb.SupervisionProgress.Phase.ValueType, message: str) -> None:
         progress = pb.SupervisionProgress(service=REGISTRY, phase=phase, message=message)
         progress.elapsed.FromNanoseconds(round((time.monotonic() - began) * 1e9))
         _say(progress, as_json)
 
-    KeeperClient(paths.data_dir).signal(old.instance_id, signal.SIGTERM)
-    step(pb.SupervisionProgress.PHASE_STOPPING, f"process {old.pid} was asked to end")
-    patience_s = load_saved(paths.config_file).registry.stop_deadline_s
-    if await _next_registry(paths, old.pid, patience_s) is None and _registry_process(paths) == old.pid:
-        with contextlib.suppress(KeeperRefused):  # it has ended in this very moment
-            KeeperClient(paths.data_dir).signal(old.instance_id, signal.SIGKILL)
-        step(
-            pb.SupervisionProgress.PHASE_STOPPING,
-            f"process {old.pid} did not end within {patience_s:g} s and was killed",
-        )
-    new = await _next_registry(paths, old.pid, start.REGISTRY_S)
+    if old is None:
+        step(pb.SupervisionProgress.PHASE_WAITING, "it has just ended, the keeper starts it again")
+    else:
+        await _end_registry(paths, old, step)
+    new = await _next_registry(paths, None if old is None else old.pid, start.REGISTRY_S)
     if new is None:
         raise CommandFailed(
             f"no new registry runs {start.REGISTRY_S:g} s after the old one ended: `minhos logs keeper`"
@@ -82,7 +78,22 @@ async def _restart_registry(paths: MeshPaths, as_json: bool) -> None:
     step(pb.SupervisionProgress.PHASE_READY, f"serves (process {new})")
 
 
-async def _next_registry(paths: MeshPaths, old: int, within_s: float) -> int | None:
+async def _end_registry(paths: MeshPaths, old: ProcessInfo, step: Step) -> None:
+    """Asks it to end, and kills it when it does not; it may end by itself at any moment."""
+    with contextlib.suppress(KeeperRefused):
+        KeeperClient(paths.data_dir).signal(old.instance_id, signal.SIGTERM)
+    step(pb.SupervisionProgress.PHASE_STOPPING, f"process {old.pid} was asked to end")
+    patience_s = load_saved(paths.config_file).registry.stop_deadline_s
+    if await _next_registry(paths, old.pid, patience_s) is None and _registry_process(paths) == old.pid:
+        with contextlib.suppress(KeeperRefused):
+            KeeperClient(paths.data_dir).signal(old.instance_id, signal.SIGKILL)
+        step(
+            pb.SupervisionProgress.PHASE_STOPPING,
+            f"process {old.pid} did not end within {patience_s:g} s and was killed",
+        )
+
+
+async def _next_registry(paths: MeshPaths, old: int | None, within_s: float) -> int | None:
     deadline = time.monotonic() + within_s
     while (new := _registry_process(paths)) in (None, old):
         if time.monotonic() > deadline:
