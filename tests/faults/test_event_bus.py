@@ -279,7 +279,7 @@ async def test_what_a_killed_reader_held_is_free_at_once_and_an_event_that_kills
         heard.append(event.subject)
 
     client.subscribe_types([], handle, Reading(durable="c", max_attempts=3))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(15):
         while heard != ["other"]:
             await asyncio.sleep(0.005)
     stats = await context.clients.stub(EventAdminServiceStub).GetStats(admin_pb.GetStatsRequest())

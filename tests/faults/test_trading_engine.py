@@ -77,7 +77,7 @@ async def place(stubs: Stubs, request_id: str, **more: Any) -> order_pb2.Order |
     """Place an order; None when the engine died under the call."""
     request = orders_pb2.PlaceOrderRequest(request_id=request_id, terms=terms(**more), actor="ann")
     try:
-        answer = await stubs.orders.PlaceOrder(request, timeout=3, wait_for_ready=False)
+        answer = await stubs.orders.PlaceOrder(request, timeout=15, wait_for_ready=False)
     except grpc.aio.AioRpcError as error:
         if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             raise

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.waiting import eventually
 
 from minhos_mesh.registry.domain.health import Silence
 from minhos_mesh.registry.domain.routes import HeaderRule, RouteRule, Selector, SelectorKind, Target
@@ -153,9 +154,9 @@ async def test_a_strict_route_lets_calls_wait_for_its_target(plane: Any) -> None
     await plane.add("old")
     plane.route(RouteRule((Target(V2, 100),), strict=True))
     client = await plane.caller()
-    ((who, took),) = await client.ask("call", path=GET, timeout=2.0)
+    ((who, took),) = await client.ask("call", path=GET, timeout=8.0)
     assert who.startswith("UNAVAILABLE")
-    assert took < 2.0, "it was told before its deadline"
+    assert took < 8.0, "it was told before its deadline"
     await client.ask("begin", path=GET, timeout=10.0, wait=True)
     await plane.add("new", "v2")
     ((who, _took),) = await client.ask("finish")
@@ -220,13 +221,21 @@ async def test_an_instance_that_always_fails_is_left_alone_for_a_while(
     for name in ("a", "b", "sick"):
         await until(client, name)
     plane.backends["sick"].failure = grpc.StatusCode.INTERNAL
-    await client.ask("start", path=PUT, workers=1, pause=0.002)
-    await asyncio.sleep(0.8)
-    first = await client.ask("stop")
-    assert first["by"]["INTERNAL: sick fails"] > 0
-    assert await client.count(60, PUT) == {"a": 30, "b": 30}
+
+    failed: list[int] = []
+
+    async def left_alone() -> bool:
+        await client.ask("start", path=PUT, workers=1, pause=0.002)
+        await asyncio.sleep(0.8)
+        report = await client.ask("stop")
+        failed.append(report["by"].get("INTERNAL: sick fails", 0))
+        return bool(await client.count(60, PUT) == {"a": 30, "b": 30})
+
+    # On a busy machine the while may be over before all calls are counted.
+    await eventually(left_alone, "the sick one is left alone", within_s=30)
+    assert failed[0] > 0
     plane.backends["sick"].failure = None
-    await until(client, "sick", limit=5.0)
+    await until(client, "sick", limit=20.0)
 
 
 async def test_no_instance_is_left_alone_when_it_is_the_only_one(plane_with: Callable[..., Any]) -> None:
@@ -249,7 +258,7 @@ async def test_more_calls_at_once_than_the_circuit_breaker_lets_through_fail_at_
     slow = await plane.add("slow")
     client = await plane.caller()
     await until(client, "slow")
-    slow.pause_s = 0.3
+    slow.pause_s = 1.0
     found = await client.ask("at_once", path=GET, n=20)
     assert found.count("slow") == 5
     refused = [who for who in found if who != "slow"]

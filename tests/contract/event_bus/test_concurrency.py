@@ -165,10 +165,10 @@ async def test_events_that_wait_for_their_turn_are_not_delivered_again(
     handled: list[int] = []
 
     async def handle(item: event_pb2.Event) -> None:
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.6)
         handled.append(item.sequence)
 
-    wanted = Reading(durable="c", from_beginning=True, concurrency_of={"service.started": 1}, ack_deadline_s=0.4)
+    wanted = Reading(durable="c", from_beginning=True, concurrency_of={"service.started": 1}, ack_deadline_s=2.0)
     EventClient(context).subscribe_types((), handle, wanted)
     await until(lambda: len(handled) >= 4)
     await until(_settled(admin))

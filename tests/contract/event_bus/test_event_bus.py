@@ -340,14 +340,15 @@ async def test_a_failing_event_comes_again_and_ends_as_a_dead_letter(stub: Any, 
 
 
 async def test_a_nack_may_name_its_own_delay(stub: Any) -> None:
-    reader = RawReader(stub, durable())
+    reader = RawReader(stub, durable(max_attempts=10))
     await reader.open()
     await stub.Publish(pb.PublishRequest(events=[event()]))
-    await reader.sequences(1)
     nack = pb.SubscribeNack(sequence=1)
     nack.delay.SetInParent()
-    await reader.send(nack=nack)
-    async with asyncio.timeout(0.09):
+    async with asyncio.timeout(10):  # the delays of the schedule would be 25 s together
+        for _ in range(8):
+            assert await reader.sequences(1) == [1]
+            await reader.send(nack=nack)
         assert await reader.sequences(1) == [1]
     reader.call.cancel()
 
@@ -382,7 +383,7 @@ async def test_what_a_reader_held_that_left_is_free_at_once_and_counts_unless_it
             reader.call.cancel()
         reader = RawReader(stub, durable(f"c{number}", member="next"))
         await reader.open()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):  # before its time to acknowledge is over
             again = {item.event.sequence: item.attempt for item in await reader.events(len(rest) + 1)}
         assert again == {first: attempt} | dict.fromkeys(rest, 1)
         reader.call.cancel()

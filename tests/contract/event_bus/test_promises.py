@@ -116,12 +116,12 @@ async def test_a_beginning_that_says_no_is_refused(stub: Any, start: pb.Subscrib
 
 async def test_an_event_in_progress_is_not_delivered_again_until_its_reader_falls_silent(stub: Any, admin: Any) -> None:
     await publish(stub, event("NQ"))
-    reader = RawReader(stub, durable(start_at_beginning=True, ack_deadline=Duration(nanos=300_000_000)))
+    reader = RawReader(stub, durable(start_at_beginning=True, ack_deadline=Duration(seconds=1)))
     await reader.open()
     assert await reader.sequences(1) == [1]
     other = RawReader(stub, durable(member="other"))
     await other.open()
-    for _ in range(6):
+    for _ in range(12):  # together longer than the deadline
         await asyncio.sleep(0.1)
         await reader.send(in_progress=pb.SubscribeInProgress(sequences=[1]))
     stats = await admin.GetStats(admin_pb.GetStatsRequest())

@@ -91,7 +91,7 @@ async def test_a_goodbye_takes_the_instance_out_of_rotation_at_once(mesh: Any, a
     await mesh.eventually(lambda: in_rotation(mesh, "sierra_simulator"), "in rotation")
     await stream.beat(serving=False)
     await stream.say(goodbye=pb.AttachGoodbye(reason="test"))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         assert await stream.call.read() is grpc.aio.EOF
     assert await stream.call.code() is grpc.StatusCode.OK
     service = (await mesh.services())["sierra_simulator"]
