@@ -59,6 +59,7 @@ _STATES: Final = {
     venue_pb2.VENUE_ORDER_STATE_EXPIRED: OrderState.EXPIRED,
 }
 _REASONS: Final = {OrderState.REJECTED: Reason.VENUE_REJECTED, OrderState.EXPIRED: Reason.TIME_IN_FORCE}
+_NO_PRICE_PAUSE_S: Final = 0.1
 _CODES: Final = {
     venue_pb2.VENUE_ORDER_REASON_FOK_UNFILLED: Reason.TIME_IN_FORCE,
     venue_pb2.VENUE_ORDER_REASON_IOC_REST: Reason.TIME_IN_FORCE,
@@ -131,14 +132,24 @@ class RemoteMarket:
         self._stub = stub
 
     async def quote(self, symbol: str, *, within_s: float) -> Evidence | None:
-        """Ask for the last values; None before the first tick. Raises MarketDataUnavailable, UnknownSymbol."""
-        try:
-            answer = await self._stub.GetMarketData(market_pb2.GetMarketDataRequest(symbol=symbol), timeout=within_s)
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND:
-                raise UnknownSymbol(symbol, ()) from None
-            raise MarketDataUnavailable(f"market data does not answer: {_said(error)}", symbol=symbol) from None
-        return evidence_from_proto(answer.quote) if answer.HasField("quote") else None
+        """Ask for the last values, and again while there are none: after a restart the ticks are on their way.
+
+        None when no tick has come in `within_s`. Raises MarketDataUnavailable, UnknownSymbol.
+        """
+        request, loop = market_pb2.GetMarketDataRequest(symbol=symbol), asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while True:
+            try:
+                answer = await self._stub.GetMarketData(request, timeout=deadline - loop.time())
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.NOT_FOUND:
+                    raise UnknownSymbol(symbol, ()) from None
+                raise MarketDataUnavailable(f"market data does not answer: {_said(error)}", symbol=symbol) from None
+            if answer.HasField("quote"):
+                return evidence_from_proto(answer.quote)
+            if deadline - loop.time() < 2 * _NO_PRICE_PAUSE_S:
+                return None
+            await asyncio.sleep(_NO_PRICE_PAUSE_S)
 
 
 class RemoteVenue:

@@ -217,7 +217,7 @@ class World:
 
 async def _pages(call: Any, request: Any) -> AsyncIterator[Any]:
     while True:
-        page = await call(request, timeout=20)
+        page = await call(request, timeout=30, wait_for_ready=True)
         yield page
         request.page_token = page.next_page_token
         if not request.page_token:
