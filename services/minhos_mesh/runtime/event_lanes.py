@@ -6,6 +6,7 @@ A handler that is slow holds up its own subjects and its own type, and nothing e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
@@ -56,11 +57,15 @@ class Lanes:
 
     async def answer(self, call: Any, credit: int) -> None:
         """Tells the bus what is done as it is done, until cancelled; `credit` is what the stream was opened with."""
+        time = asyncio.get_running_loop().time
+        extended = time()
         while True:
-            try:
-                async with asyncio.timeout(self._waits_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(extended + self._waits_s):
                     await self._wake.wait()
-            except TimeoutError:
+            # Also while there is much to answer: what waits behind it has been silent just as long.
+            if time() >= extended + self._waits_s:
+                extended = time()
                 await self._extend(call)
             self._wake.clear()
             await self.flush(call)

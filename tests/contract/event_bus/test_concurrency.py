@@ -168,6 +168,7 @@ async def test_events_that_wait_for_their_turn_are_not_delivered_again(
         await asyncio.sleep(0.6)
         handled.append(item.sequence)
 
+    # Each is handled sooner than a third of the deadline, after which the reader says that the others wait.
     wanted = Reading(durable="c", from_beginning=True, concurrency_of={"service.started": 1}, ack_deadline_s=2.0)
     EventClient(context).subscribe_types((), handle, wanted)
     await until(lambda: len(handled) >= 4)
