@@ -499,7 +499,7 @@ async def ask_anything_then_honestly(folder: Path, hostile: list[pb.CheckTradeRe
         store.restore(desk_of(load(None, environment={})), await database.read(store.load))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(any_question(), min_size=1, max_size=6))
 def test_no_question_whatever_makes_a_later_honest_one_fail(hostile: list[pb.CheckTradeRequest]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ ended well since the last one, which failed, how long the slowest took, and whet
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import os
@@ -51,6 +52,7 @@ from minhos_mesh.runtime.log import configure
 
 SOURCE: Final = "restart_load"
 PAUSE_S: Final = 0.004
+PATIENCE_S: Final = 10.0
 Call = Callable[[int], Awaitable[Any]]
 
 
@@ -84,15 +86,28 @@ def an_event(number: int) -> event_pb2.Event:
     return made
 
 
+class Patient:
+    """A stub whose calls may take as long as a busy machine needs; a call that nobody answers still fails."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+
+    def __getattr__(self, method: str) -> Callable[[Any], Awaitable[Any]]:
+        return functools.partial(getattr(self._stub, method), timeout=PATIENCE_S)
+
+
 def calls_of(service: str, clients: Clients, symbol: str) -> list[Call]:
     """The calls of a service, each made over and over: two reads, or a read and a write under an id of its own."""
     run = uuid.uuid4().hex[:8]
-    bus, state = clients.stub(EventBusServiceStub), clients.stub(StateManagerServiceStub)
-    market, venue = clients.stub(MarketDataProviderServiceStub), clients.stub(VenueServiceStub)
-    simulator, sierra = clients.stub(SierraSimulatorServiceStub), clients.stub(SierraClientServiceStub)
-    risk, brain = clients.stub(RiskManagerServiceStub), clients.stub(AIBrainServiceStub)
-    orders, control = clients.stub(OrderServiceStub), clients.stub(TradingControlServiceStub)
-    registry = clients.stub(RegistryServiceStub)
+    bus, state = Patient(clients.stub(EventBusServiceStub)), Patient(clients.stub(StateManagerServiceStub))
+    market, venue = Patient(clients.stub(MarketDataProviderServiceStub)), Patient(clients.stub(VenueServiceStub))
+    simulator, sierra = (
+        Patient(clients.stub(SierraSimulatorServiceStub)),
+        Patient(clients.stub(SierraClientServiceStub)),
+    )
+    risk, brain = Patient(clients.stub(RiskManagerServiceStub)), Patient(clients.stub(AIBrainServiceStub))
+    orders, control = Patient(clients.stub(OrderServiceStub)), Patient(clients.stub(TradingControlServiceStub))
+    registry = Patient(clients.stub(RegistryServiceStub))
 
     def update(number: int) -> Awaitable[Any]:
         request = state_pb.UpdateStateRequest(

@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import grpc
+
 from minhos_api.brain.v1 import ai_brain_service_pb2 as brain_pb
 from minhos_api.brain.v1.ai_brain_service_pb2_grpc import AIBrainServiceStub
 from minhos_api.order.v1 import order_terms_pb2 as terms_pb
@@ -158,8 +160,17 @@ def order(request_id: str, limit_price_e9: int | None = None) -> orders_pb.Place
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
     """Returns once it holds."""
     async with asyncio.timeout(DEADLINE_S):
-        while not await holds():
+        while not await _holds(holds):
             await asyncio.sleep(0.01)
+
+
+async def _holds(look: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        return await look()
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise
+        return False  # the machine is busy: asked again
 
 
 async def _all_was_read(clients: Clients) -> bool:

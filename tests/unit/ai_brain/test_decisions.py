@@ -57,7 +57,7 @@ TICKS = st.lists(
 
 
 @given(rows=TICKS, cuts=st.lists(st.integers(0, 150), max_size=12), step_ns=st.sampled_from([STEP_NS, 7_000_000_000]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_same_ticks_in_any_batching_give_the_same_decisions(
     rows: list[tuple[int, int, int, int]], cuts: list[int], step_ns: int
 ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.unit.compatibility.image import Files, base
 from tests.unit.compatibility.mutations import MUTATIONS
@@ -132,7 +132,7 @@ def agree(folder: Path, data: bytes) -> set[Key] | None:
 STEP = st.tuples(st.sampled_from(sorted(MUTATIONS)), st.integers(0, 10_000), st.integers(0, 1_000))
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None)
+@settings(max_examples=20, derandomize=True, database=None)
 @given(steps=st.lists(STEP, min_size=1, max_size=12))
 def test_both_find_the_same(folder: Path, steps: list[tuple[str, int, int]]) -> None:
     data, _done = changed(steps)

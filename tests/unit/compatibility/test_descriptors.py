@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from google.protobuf import descriptor_pb2
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buf.validate import validate_pb2
@@ -165,7 +165,7 @@ def test_a_hostile_name_does_not_fill_a_report() -> None:
     assert all(len(str(violation)) < 1_000 for violation in found)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, derandomize=True)
 @given(seed=st.integers(0, 10**9), cuts=st.integers(1, 20))
 def test_a_damaged_set_is_refused_or_read_but_never_crashes(seed: int, cuts: int) -> None:
     chance, data = random.Random(seed), bytearray(whole_set()[:40_000])

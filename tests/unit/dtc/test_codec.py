@@ -80,7 +80,7 @@ def test_json_has_the_type_first_and_every_member_by_its_name(
 
 
 @given(messages(), st.sampled_from(sorted(SUPPORTED)))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_every_message_comes_back_equal_in_every_encoding(message: Message, encoding: Encoding) -> None:
     stream = MessageStream(encoding)
     stream.feed(encode(message, encoding))

@@ -363,7 +363,7 @@ class Server:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_lost_doubled_and_shuffled_reports_end_in_the_same_orders_and_position_after_a_reconcile(seed: int) -> None:
     source = random.Random(seed)
     ledger, server = OrderLedger(), Server(source)

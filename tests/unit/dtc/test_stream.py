@@ -35,7 +35,7 @@ def all_of(stream: MessageStream) -> list[Message]:
 
 
 @given(st.sampled_from(sorted(SUPPORTED)), st.lists(st.integers(0, 4), max_size=12), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_stream_split_anywhere_gives_the_same_messages(
     encoding: Encoding, picked: list[int], data: st.DataObject
 ) -> None:
@@ -62,7 +62,7 @@ def test_byte_after_byte_gives_the_same_messages(encoding: Encoding) -> None:
 
 
 @given(st.integers(0, 200), st.sampled_from(sorted(SUPPORTED)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_encoding_changes_between_two_messages_even_inside_one_piece(cut: int, encoding: Encoding) -> None:
     whole = encode(make(ENCODING_RESPONSE, Encoding=int(encoding)), Encoding.BINARY)
     whole += b"".join(encode(message, encoding) for message in SAMPLE)

@@ -234,7 +234,7 @@ def test_the_delay_doubles_up_to_a_minute(failures: int, delay: int) -> None:
     assert RedeliveryPolicy().delay_ns(failures) == delay
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), failure_share=st.floats(0, 0.6), subjects=st.integers(1, 4))
 def test_every_event_is_settled_or_dead_in_order_per_subject_whatever_members_do(
     seed: int, failure_share: float, subjects: int

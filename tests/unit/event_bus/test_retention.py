@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from minhos_mesh.event_bus import retention as module
@@ -87,7 +87,6 @@ def test_a_consumer_is_named_when_it_holds_something_back() -> None:
     max_bytes=st.integers(0, 2000),
     max_events=st.integers(1, 200),
 )
-@settings(deadline=None)
 def test_no_soft_limit_ever_reaches_what_is_needed_or_too_young(
     aged: int, young: int, first: int, max_bytes: int, max_events: int
 ) -> None:

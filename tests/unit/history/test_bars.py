@@ -119,7 +119,7 @@ def told(bar: Bar) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(TICKS, SPANS)
 def test_bars_equal_counting_tick_by_tick(rows: list[Row], span: BarSpan) -> None:
     ticks, builder = ticks_of(rows), BarBuilder(span, SESSIONS)
@@ -135,7 +135,7 @@ def test_bars_equal_counting_tick_by_tick(rows: list[Row], span: BarSpan) -> Non
         assert (bar.trading_day, bar.first_epoch, bar.last_epoch) == (session.day, EPOCH, EPOCH)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(TICKS, SPANS, st.data())
 def test_pieces_of_any_size_and_a_new_builder_in_between_give_the_bars_of_the_whole(
     rows: list[Row], span: BarSpan, data: st.DataObject

@@ -36,7 +36,7 @@ def cut(rows: Rows, cuts: list[int]) -> list[Rows]:
     return [part for part in parts if len(part)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SOME, SOME, SOME, st.lists(st.integers(0, 60), max_size=5), st.lists(st.integers(0, 60), max_size=5))
 def test_streams_merge_to_what_they_merge_to_as_a_whole(
     mine: list[bool], theirs: list[bool], other: list[bool], cuts: list[int], more_cuts: list[int]

@@ -107,7 +107,7 @@ def play(rules: MatchingRules, steps: list[tuple[str, int, object]]) -> list[tup
     return told
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(histories())
 def test_filled_never_exceeds_ordered_cumulative_is_monotone_and_nothing_fills_after_the_end(
     history: tuple[MatchingRules, list[tuple[str, int, object]]],
@@ -134,7 +134,7 @@ def test_filled_never_exceeds_ordered_cumulative_is_monotone_and_nothing_fills_a
             ended.add(event.order_id)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(histories())
 def test_no_fill_is_worse_than_its_limit_or_before_its_effective_time(
     history: tuple[MatchingRules, list[tuple[str, int, object]]],
@@ -151,7 +151,7 @@ def test_no_fill_is_worse_than_its_limit_or_before_its_effective_time(
                 assert not event.maker
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(histories())
 def test_takers_of_one_quote_never_take_more_than_it_shows(
     history: tuple[MatchingRules, list[tuple[str, int, object]]],
@@ -163,7 +163,7 @@ def test_takers_of_one_quote_never_take_more_than_it_shows(
     assert taken <= shown * (rules.walk_ticks + 1)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(histories())
 def test_fok_is_filled_whole_or_not_at_all(history: tuple[MatchingRules, list[tuple[str, int, object]]]) -> None:
     rules, steps = history
@@ -174,13 +174,13 @@ def test_fok_is_filled_whole_or_not_at_all(history: tuple[MatchingRules, list[tu
             assert quantity in (0, order.quantity)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(histories())
 def test_the_same_history_gives_the_same_events(history: tuple[MatchingRules, list[tuple[str, int, object]]]) -> None:
     assert play(*history) == play(*history)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(histories())
 def test_every_order_gets_exactly_one_first_answer(
     history: tuple[MatchingRules, list[tuple[str, int, object]]],

@@ -219,7 +219,7 @@ chunks = st.lists(st.integers(1, 17), min_size=1, max_size=60)
 path = st.lists(st.integers(-6, 6), min_size=60, max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(path, chunks)
 def test_replay_gives_the_same_changes_however_it_is_cut(bids: list[int], cuts: list[int]) -> None:
     def play(sizes: list[int]) -> list[Change]:
@@ -248,7 +248,7 @@ def test_replay_gives_the_same_changes_however_it_is_cut(bids: list[int], cuts: 
     assert play(cuts) == play([60])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from(list(Side)), st.integers(1, 5), st.integers(-9, 9)), max_size=20))
 def test_positions_and_cash_equal_the_fills(orders: list[tuple[Side, int, int]]) -> None:
     e = exchange()

@@ -80,7 +80,7 @@ class World:
         self.touched.add(present.key.service)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.lists(step, max_size=4), max_size=12))
 def test_what_is_derived_by_service_is_what_is_derived_of_all(rounds: list[list[tuple[str, str, int, str]]]) -> None:
     world = World()

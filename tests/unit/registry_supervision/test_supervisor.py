@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from tests.unit.registry_supervision.conftest import Mesh
 
 MANY = settings(
-    deadline=None,
     max_examples=60,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 SMALL = {"bus": (), "market": ("bus",), "risk": ("bus", "market"), "engine": ("risk", "market")}
 

@@ -474,7 +474,7 @@ def test_size_is_what_the_stop_may_cost() -> None:
 quantities = st.lists(st.tuples(st.integers(1, 4), st.sampled_from(list(Side))), min_size=1, max_size=30)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(quantities)
 def test_approvals_together_never_pass_the_position_limit(asked: list[tuple[int, Side]]) -> None:
     desk = RiskDesk(

@@ -114,7 +114,7 @@ def test_a_side_that_is_invented_or_unreadable_is_absent_with_its_pair(bid: str,
 
 
 @given(st.sampled_from(sorted(TICKS)), st.integers(1, 100_000), st.sampled_from(["price", "last_price"]), st.booleans())
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES)
 def test_every_price_on_the_grid_comes_through_exactly(symbol: str, ticks: int, name: str, single: bool) -> None:
     price_e9 = ticks * TICKS[symbol]
     number: Any = price_e9 / 1e9
@@ -172,13 +172,13 @@ def check(text: str | bytes) -> None:
 
 
 @given(JSON)
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES)
 def test_any_json_gives_a_price_that_stands_in_it_or_none(value: object) -> None:
     check(json.dumps(value))
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES)
 def test_any_bytes_are_refused_or_read(data: bytes) -> None:
     check(data)
 
@@ -187,7 +187,7 @@ def test_any_bytes_are_refused_or_read(data: bytes) -> None:
     st.sampled_from([OF_PRICE_VERSION, OF_LAST_PRICE_VERSION]),
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(max_size=4)), min_size=1, max_size=4),
 )
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=CASES)
 def test_damaged_quotes_give_a_price_that_stands_in_them_or_none(
     text: str, edits: list[tuple[int, int, bytes]]
 ) -> None:

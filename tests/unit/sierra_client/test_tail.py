@@ -21,7 +21,7 @@ Made = Callable[..., Records]
 COUNT = 60
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_same_ticks_whole_or_tailed_in_chunks_or_through_restarts(made: Made, data: st.DataObject) -> None:
     content = made(COUNT).tobytes()

@@ -142,7 +142,7 @@ def test_commands_that_mean_nothing_are_counted_and_change_nothing() -> None:
     st.lists(st.tuples(st.integers(0, 8), st.integers(0, 1), st.integers(1, 8), st.integers(0, 3)), max_size=40),
     st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_book_of_pieces_is_the_book_of_the_whole(rows: list[tuple[int, int, int, int]], data: st.DataObject) -> None:
     records = commands(*[(command, flags, 100 + 0.25 * step, quantity) for command, flags, step, quantity in rows])
     cut = data.draw(st.integers(0, len(rows)))

@@ -162,7 +162,7 @@ def test_sample_has_2102_trades_in_2_to_11_parts_with_770_between_the_marks(samp
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pieces_of_any_size_are_the_whole_file(sample: Path, data: st.DataObject) -> None:
     size = data.draw(st.integers(1, 60_000))
     with ScidFile(sample) as file:

@@ -38,7 +38,7 @@ def commands(time_us: int, changes: list[DepthChange]) -> np.ndarray[Any, Any]:
     levels=st.integers(1, 12),
     seed=st.text(max_size=5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_book_is_that_of_the_quote_at_the_end_of_each_batch(
     steps: list[tuple[int, int, int]], levels: int, seed: str
 ) -> None:

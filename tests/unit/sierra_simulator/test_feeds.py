@@ -30,7 +30,7 @@ def recording(count: int, gap_us: int = 1_000_000) -> Records:
 
 
 @given(st.lists(st.integers(0, 3_000), min_size=1, max_size=40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_walk_is_the_same_however_often_it_is_asked(waits_ms: list[int]) -> None:
     often, once = walking(), walking()
     now = NOW_NS

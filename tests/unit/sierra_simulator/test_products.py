@@ -50,7 +50,7 @@ def drawn(root: str, seed: int, hours: float = 2.0, gap_us: float = 5e5, start_u
 
 @pytest.mark.parametrize("root", QUOTED)
 @given(seed=st.integers(0, 2**40))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 def test_trades_are_on_the_grid_at_a_side_of_a_narrow_quote_with_sizes_of_the_product(root: str, seed: int) -> None:
     market, product = drawn(root, seed, hours=0.5), product_of(root)
     columns = market.columns
@@ -79,7 +79,7 @@ def test_the_spread_and_the_sizes_of_products_are_in_their_real_order() -> None:
 
 
 @given(seed=st.integers(0, 2**40))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_an_index_has_values_on_its_grid_and_neither_quote_nor_volume(seed: int) -> None:
     index = drawn("VIX", seed, hours=1.0, gap_us=5e6)
     assert not (index.columns.flags & (HAS_BID | HAS_ASK | HAS_SIZE | OFF_GRID | BUY | SELL)).any()
@@ -109,7 +109,7 @@ def test_products_of_one_market_move_as_one_and_the_index_against_them(seed: int
 
 
 @given(seed=st.integers(0, 2**40), cuts=st.lists(st.integers(1, 400_000_000), min_size=1, max_size=8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_path_is_the_same_in_whatever_steps_it_is_asked(seed: int, cuts: list[int]) -> None:
     schedule = RegimeSchedule((seed, 2), LIVE_US - HOUR_US, LIVE_US)
     times = LIVE_US + np.cumsum(cuts)

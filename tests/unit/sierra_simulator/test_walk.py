@@ -31,7 +31,7 @@ def blocks(seed: int, count: int, gap_us: float = 1e5) -> list[WalkBlock]:
 
 
 @given(st.integers(0, 2**63))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_same_seed_gives_the_same_market(seed: int) -> None:
     first = b"".join(block.records.tobytes() for block in blocks(seed, 3))
     assert first == b"".join(block.records.tobytes() for block in blocks(seed, 3))
@@ -67,7 +67,7 @@ def test_market_moves_enough_and_is_trending_when_it_goes_live(seed: int) -> Non
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_schedule_does_not_depend_on_how_it_is_asked(steps: list[int]) -> None:
     times = LIVE_US - DAY_US + np.cumsum(steps) * 60_000_000
     whole = RegimeSchedule((5,), LIVE_US - DAY_US, LIVE_US).at(times)

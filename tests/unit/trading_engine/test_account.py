@@ -85,7 +85,7 @@ def test_the_day_begins_at_midnight_utc(account: Account, make: Builder) -> None
     assert account.performance.net_e9 == (200 - 100 - 8) * E9
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_working_exposure_is_always_the_sum_over_the_orders(make: Builder, seed: int) -> None:
     randomness = random.Random(seed)

@@ -87,7 +87,7 @@ FILLS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(fills=FILLS, multiplier=st.integers(1, 1_000_000))
 def test_whatever_is_filled_is_booked_told_and_written(
     fills: list[tuple[Side, int, int, int, int]], multiplier: int

@@ -229,7 +229,7 @@ def test_average_price_is_the_mean_of_the_fills(make: Builder) -> None:
     assert make.order(S.WORKING).average_price_e9 is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), copies=st.integers(1, 3))
 def test_any_order_and_repetition_of_facts_ends_the_same(make: Builder, seed: int, copies: int) -> None:
     order = make.order(S.SUBMITTING)
@@ -249,7 +249,7 @@ def test_any_order_and_repetition_of_facts_ends_the_same(make: Builder, seed: in
     assert not order.misses_fills
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_the_written_history_gives_the_order_again(make: Builder, seed: int) -> None:
     randomness = random.Random(seed)

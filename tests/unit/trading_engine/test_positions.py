@@ -67,7 +67,7 @@ def test_unrealized_needs_a_price_only_when_something_is_held(make: Builder) -> 
     assert _book(make).unrealized_e9(None) == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FILLS)
 def test_money_is_conserved_whatever_the_fills(make: Builder, fills: list[tuple[Side, int, int, int]]) -> None:
     position = Position(symbol="NQZ26-CME", multiplier_e9=NQ_E9)
@@ -83,7 +83,7 @@ def test_money_is_conserved_whatever_the_fills(make: Builder, fills: list[tuple[
     assert position.commission_e9 == sum(fill[3] for fill in fills)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FILLS)
 def test_the_matcher_computes_the_same_position(make: Builder, fills: list[tuple[Side, int, int, int]]) -> None:
     ours, theirs = Position(symbol="NQZ26-CME", multiplier_e9=NQ_E9), matching_position.Position()
