@@ -24,7 +24,6 @@ from minhos_mesh.runtime.tasks import OwnedTasks
 from minhos_mesh.sierra_client.dtc_connection import DtcConnection
 from minhos_mesh.sierra_client.venue.core import VenueCore
 from minhos_mesh.sierra_client.venue.service import DtcVenue
-from minhos_mesh.sierra_client.venue.servicer import ERRORS, VenueServicer
 from minhos_mesh.sierra_client.venue.store import MIGRATIONS
 from minhos_mesh.sierra_client.venue.wiring import connection_settings, venue_settings
 from minhos_mesh.sierra_simulator.dtc_exchange import SimulatedExchange
@@ -32,6 +31,8 @@ from minhos_mesh.sierra_simulator.dtc_faults import FaultRates, Faults
 from minhos_mesh.sierra_simulator.dtc_file import OrderFile
 from minhos_mesh.sierra_simulator.dtc_server import DtcServer
 from minhos_mesh.sierra_simulator.dtc_settings import DtcServerSettings
+from minhos_mesh.venue.error_table import ERRORS
+from minhos_mesh.venue.servicer import VenueServicer
 
 CONTRACT = "minhos_api.venue.v1.VenueService"
 SYMBOL = "NQZ26-CME"

@@ -81,11 +81,23 @@ def runtime_clients() -> Mapping[str, frozenset[str]]:
     return found
 
 
-def imported_from_runtime(nodes: Iterable[ast.AST]) -> set[str]:
+@functools.cache
+def shared_servicers() -> Mapping[str, str]:
+    """Contracts by the servicers that services share: whoever imports one serves its contract."""
+    contracts, found = contracts_by_short_name(), dict[str, str]()
+    for nodes in modules_of(SOURCES / "venue"):
+        for node in nodes:
+            if isinstance(node, ast.ClassDef):
+                bases = (name_of(base).removesuffix("Servicer") for base in node.bases)
+                served = [contracts[base] for base in bases if base in contracts]
+                if served:
+                    found[node.name] = served[0]
+    return found
+
+
+def imported_from(package: str, nodes: Iterable[ast.AST]) -> set[str]:
     imports = (node for node in nodes if isinstance(node, ast.ImportFrom))
-    return {
-        alias.name for node in imports if (node.module or "").startswith("minhos_mesh.runtime") for alias in node.names
-    }
+    return {alias.name for node in imports if (node.module or "").startswith(package) for alias in node.names}
 
 
 @functools.cache
@@ -94,8 +106,10 @@ def done(service: str) -> Done:
     events, contracts = events_by_payload(), contracts_by_short_name()
     for nodes in modules_of(SOURCES / service):
         calls |= called(nodes)
-        for name in imported_from_runtime(nodes):
+        for name in imported_from("minhos_mesh.runtime", nodes):
             calls |= runtime_clients().get(name, frozenset())
+        serves.update(shared_servicers().get(name, "") for name in imported_from("minhos_mesh.venue", nodes))
+        serves.discard("")
         for node in nodes:
             if isinstance(node, ast.ClassDef):
                 bases = (name_of(base).removesuffix("Servicer") for base in node.bases)

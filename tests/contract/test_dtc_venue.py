@@ -17,7 +17,10 @@ from tests.contract.venue_conformance import (
     P,
     VenueConformance,
     Watch,
+    canceled,
+    filled,
     fills,
+    never_arrived,
     new_id,
     order,
     refused,
@@ -360,3 +363,140 @@ async def test_condition_of_an_unknown_order_ends_with_the_first_word_on_it(json
     await core.save([known])
     core.on_update(VenueUpdate(UpdateKind.ACCEPTED, known))
     assert told[-1] == {}
+
+
+# Orders of which nobody tells what became of them.
+
+
+@pytest.fixture
+async def shared(tmp_path: Path) -> AsyncIterator[DtcHarness]:
+    """A venue on an account where others trade too, so that fills of no known order tell nothing."""
+    harness = DtcHarness(tmp_path)
+    harness.dtc = {"account_is_ours": False}
+    await harness.serve()
+    await harness.start()
+    await harness.show(0, 1)
+    yield harness
+    await harness.close()
+
+
+async def lost(venue: DtcHarness, what: terms_pb.OrderTerms, name: str = "lost") -> pb.VenueOrder:
+    """An order whose answer was lost."""
+    venue.faults.rates = FaultRates(drop_connection=1.0)
+    request = pb.SubmitOrderRequest(client_order_id=name, terms=what, provenance=provenance_pb2.PROVENANCE_SIMULATED)
+    await venue.stub.SubmitOrder(request)
+
+    async def unknown() -> pb.VenueOrder | None:
+        known = await order(venue, name)
+        return known if known.state == pb.VENUE_ORDER_STATE_UNKNOWN else None
+
+    known: pb.VenueOrder = await eventually(unknown, "the order is unknown")
+    return known
+
+
+async def lost_and_filled(venue: DtcHarness, quantity: int = 2) -> pb.VenueOrder:
+    """An order that was filled, of which the lists of the server do not say so."""
+    await lost(venue, terms(SYMBOL, quantity=quantity))
+    venue.faults.rates = FaultRates()
+
+    async def given_up() -> pb.VenueOrder | None:
+        known = await order(venue, "lost")
+        return known if "fills that may be of it" in known.reason_message else None
+
+    known: pb.VenueOrder = await eventually(given_up, "the lists do not settle it")
+    await eventually(lambda: "DTC_ORDERS_UNKNOWN" in venue.core.problems(trades=True), "it is a condition")
+    return known
+
+
+async def test_unknown_order_that_a_person_says_was_filled_is_filled_once_and_over_a_crash(shared: DtcHarness) -> None:
+    known = await lost_and_filled(shared)
+    word = filled(known, (1, 1), (1, 2))
+    async with Watch(shared, known.revision) as watch:
+        settled = (await shared.stub.SettleUnknownOrder(word)).order
+        told = [message async for message in watch.until_done("lost")]
+    assert [message.WhichOneof("update") for message in told] == ["fill", "order", "fill", "order"]
+    assert told[-1].order == settled
+    assert (settled.state, settled.filled_quantity) == (pb.VENUE_ORDER_STATE_FILLED, 2)
+    assert settled.average_price_e9 == P + 3 * TICK // 2
+    assert shared.core.problems(trades=True) == {}
+    again = (await shared.stub.SettleUnknownOrder(word)).order
+    await shared.kill()
+    assert again == (await shared.stub.SettleUnknownOrder(word)).order == settled
+    booked = await fills(shared, "lost")
+    assert [(fill.quantity, fill.price_e9, fill.cumulative_quantity) for fill in booked] == [
+        (1, P + TICK, 1),
+        (1, P + 2 * TICK, 2),
+    ]
+    (position,) = (await shared.stub.ListPositions(pb.ListPositionsRequest())).positions
+    assert (position.quantity, position.cost_e9) == (2, 2 * P + 3 * TICK)
+    other = filled(known, (2, 1))
+    assert await refused(shared.stub.SettleUnknownOrder(other)) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_CONFLICT")
+    late = canceled(known, "word-2")
+    assert await refused(shared.stub.SettleUnknownOrder(late)) == (grpc.StatusCode.FAILED_PRECONDITION, "ORDER_STATE")
+
+
+async def test_part_that_a_person_says_was_filled_ends_the_order_with_their_name_and_reason(shared: DtcHarness) -> None:
+    known = await lost_and_filled(shared)
+    settled = (await shared.stub.SettleUnknownOrder(filled(known, (1, 1)))).order
+    assert (settled.state, settled.filled_quantity) == (pb.VENUE_ORDER_STATE_CANCELED, 1)
+    assert settled.reason_code == pb.VENUE_ORDER_REASON_SETTLED
+    assert settled.reason_message == "settled by ann: looked up"
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "reason", "says"),
+    [
+        ([(3, 1)], "INVALID_ARGUMENT", "INVALID_FIELD", "at most 2"),
+        ([(1, 1), (2, 1)], "INVALID_ARGUMENT", "INVALID_FIELD", "filled.fills"),
+        ([(1, -94_000 + 94)], "INVALID_ARGUMENT", "PRICE_SCALE", "filled.fills[0].price_e9"),
+    ],
+)
+async def test_fills_that_cannot_have_been_are_refused_by_name_and_the_order_stays_unknown(
+    shared: DtcHarness, word: list[tuple[int, int]], code: str, reason: str, says: str
+) -> None:
+    known = await lost_and_filled(shared)
+    with pytest.raises(grpc.aio.AioRpcError, match=says.replace("[", r"\[")) as caught:
+        await shared.stub.SettleUnknownOrder(filled(known, *word))
+    assert await refused(shared.stub.SettleUnknownOrder(filled(known, *word))) == (grpc.StatusCode[code], reason)
+    assert caught.value.code() is grpc.StatusCode[code]
+    off_tick = filled(known, (1, 1))
+    off_tick.filled.fills[0].price_e9 += 1
+    assert (await refused(shared.stub.SettleUnknownOrder(off_tick)))[1] == "PRICE_OFF_TICK"
+    early = filled(known, (1, 1))
+    early.filled.fills[0].fill_time.FromSeconds(1)
+    assert (await refused(shared.stub.SettleUnknownOrder(early)))[1] == "INVALID_FIELD"
+    assert (await order(shared, "lost")).state == pb.VENUE_ORDER_STATE_UNKNOWN
+
+
+async def test_unknown_order_that_never_arrived_is_rejected_by_the_word_of_a_person(shared: DtcHarness) -> None:
+    known = await lost_and_filled(shared)
+    settled = (await shared.stub.SettleUnknownOrder(never_arrived(known))).order
+    assert (settled.state, settled.reason_code) == (pb.VENUE_ORDER_STATE_REJECTED, pb.VENUE_ORDER_REASON_SETTLED)
+    assert settled.reason_message == "settled by ann: not in the Trade Activity Log"
+    assert not (await shared.stub.ListOpenOrders(pb.ListOpenOrdersRequest())).orders
+
+
+async def test_order_that_works_although_a_person_has_settled_it_is_cancelled_at_the_server(shared: DtcHarness) -> None:
+    port = shared.server.port
+    limit = terms(SYMBOL, kind=terms_pb.ORDER_TYPE_LIMIT, limit=-4)
+    shared.faults.rates = FaultRates(silence=1.0)
+    request = pb.SubmitOrderRequest(client_order_id="lost", terms=limit, provenance=provenance_pb2.PROVENANCE_SIMULATED)
+    taken = (await shared.stub.SubmitOrder(request)).order
+    assert (taken.state, taken.unanswered) == (pb.VENUE_ORDER_STATE_PENDING, True)
+    early = canceled(taken)
+    assert await refused(shared.stub.SettleUnknownOrder(early)) == (grpc.StatusCode.FAILED_PRECONDITION, "ORDER_STATE")
+    await shared.server.close()
+
+    async def unknown() -> bool:
+        return (await order(shared, "lost")).state == pb.VENUE_ORDER_STATE_UNKNOWN
+
+    await eventually(unknown, "the order is unknown")
+    settled = (await shared.stub.SettleUnknownOrder(canceled(taken, "word-2"))).order
+    assert settled.state == pb.VENUE_ORDER_STATE_CANCELED, "a person can say so while the server is away"
+    shared.faults.rates = FaultRates()
+    await shared.serve(port)
+    await eventually(shared.core.can_send, "the server is back")
+    await eventually(lambda: not shared.server.exchange.open_orders(), "the order is cancelled there")
+    (there,) = shared.server.exchange.orders.values()
+    assert (there.client_order_id, there.filled) == ("lost", 0)
+    assert (await order(shared, "lost")).state == pb.VENUE_ORDER_STATE_CANCELED

@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from tests.waiting import eventually
 
 from minhos_api.market.v1 import history_service_pb2 as pb2
 from minhos_api.market.v1 import instrument_service_pb2 as instruments_pb2
@@ -31,14 +32,16 @@ from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.config import load
 from minhos_mesh.runtime.context import ServiceContext
 from minhos_mesh.runtime.history import HistoryClient, NotHeld
+from minhos_mesh.runtime.market import FROM_START, Gap, MarketClient, SlowReader
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.runtime.tick_layout import TickArray, new_ticks
 from minhos_mesh.runtime.ticks import TickBatchView, bytes_or_message, encode_batch, in_field, view_of
 
 NQ = "NQZ26-CME"
-INGEST, HISTORY, INSTRUMENT = (
-    f"minhos_api.market.v1.{name}Service" for name in ("MarketDataIngest", "History", "Instrument")
+INGEST, HISTORY, INSTRUMENT, PROVIDER = (
+    f"minhos_api.market.v1.{name}Service"
+    for name in ("MarketDataIngest", "History", "Instrument", "MarketDataProvider")
 )
 NOW = datetime(2026, 11, 16, 15, 0, tzinfo=UTC)
 NOW_NS = int(NOW.timestamp()) * 1_000_000_000
@@ -103,7 +106,7 @@ async def served(folder: Path, **overrides: Any) -> AsyncIterator[Served]:
         MeshPaths(folder), Clients({}), ManualClock(NOW_NS),
     )  # fmt: skip
     async with bootstrap.build(context) as parts, MeshServer(parts.servicers, errors=parts.errors) as server:
-        clients = Clients(dict.fromkeys((INGEST, HISTORY, INSTRUMENT), server.address))
+        clients = Clients(dict.fromkeys((INGEST, HISTORY, INSTRUMENT, PROVIDER), server.address))
         try:
             yield Served(clients, HistoryPlaces(context.paths.history_dir))
         finally:
@@ -181,6 +184,68 @@ async def test_the_client_of_python_gives_a_range_as_arrays_and_what_is_not_held
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         [piece async for piece in client.sequences(NQ, 99, 1, 2)]
     assert caught.value.code() is grpc.StatusCode.OUT_OF_RANGE
+
+
+class LiveReader:
+    """A reader of live ticks that stops reading for a while and fetches what it was told it missed, and nothing else."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._live = MarketClient(clients).subscribe([NQ], policy=SlowReader.GAP, resume={NQ: FROM_START})
+        self._history = HistoryClient(clients)
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.through = 0
+        self.live: list[TickBatchView] = []
+        self.fetched: list[TickBatchView] = []
+        self.gaps: list[tuple[int, int]] = []
+
+    async def read(self, through: int) -> None:
+        async with self._live:
+            async for update in self._live:
+                if isinstance(update, TickBatchView):
+                    self.live.append(update)
+                    self.through = update.last_sequence
+                elif isinstance(update, Gap):
+                    self.gaps.append((update.first_sequence, update.last_sequence))
+                    self.through = update.last_sequence
+                if self.through >= through:
+                    return
+                await self.reads.wait()
+
+    async def fetch(self) -> None:
+        for first, last in self.gaps:
+            at = first
+            async for piece in self._history.sequences(NQ, EPOCH, first, last):
+                assert isinstance(piece, TickBatchView), f"told as missed and not held: {piece}"
+                assert piece.first_sequence == at
+                self.fetched.append(piece)
+                at = piece.last_sequence + 1
+            assert at == last + 1, "all of the range, and nothing beyond it"
+
+
+async def test_a_live_reader_that_fell_behind_fetches_exactly_what_it_was_told_it_missed(tmp_path: Path) -> None:
+    whole, step = ticks_of(160_000, SECOND_NS // 10), 40_000
+    async with served(tmp_path) as mesh:
+        reader = LiveReader(mesh.clients)
+        reading = asyncio.create_task(reader.read(len(whole)))
+        await mesh.feed(whole[:3_000])
+        await eventually(lambda: reader.through == 3_000, "it reads as the ticks come")
+        assert reader.gaps == []
+        reader.reads.clear()
+        for end in range(step, len(whole) + 1, step):
+            await mesh.feed(whole[:end])  # far more than all buffers between the two, and than what is held in memory
+        reader.reads.set()
+        async with asyncio.timeout(30):
+            await reading
+            await reader.fetch()
+    assert reader.gaps, "it was held up for too short a time"
+    missed = sum(last - first + 1 for first, last in reader.gaps)
+    assert sum(len(piece) for piece in reader.fetched) == missed
+    pieces = sorted([*reader.live, *reader.fetched], key=lambda piece: piece.first_sequence)
+    assert [piece.first_sequence for piece in pieces] == [1, *(piece.last_sequence + 1 for piece in pieces[:-1])]
+    found = np.concatenate([piece.ticks for piece in pieces])
+    for name in ("event_time_ns", "receive_time_ns", "price_e9", "size", "side", "flags", "kind"):
+        assert (found[name] == whole[name]).all(), name
 
 
 async def test_a_span_of_time_is_resumed_behind_any_tick(mesh: Served) -> None:

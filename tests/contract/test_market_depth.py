@@ -281,11 +281,26 @@ async def test_a_wrong_source_of_books_is_refused(
     assert says in told.message
 
 
-@pytest.mark.parametrize("kinds", [[], [1], [3, 1], [2], [4, 2]])
-async def test_what_may_not_be_conflated_is_refused(mesh: Mesh, kinds: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("kinds", "seen"),
+    [
+        ([], "no kinds, which means MARKET_DATA_KIND_TICKS"),
+        ([1], "MARKET_DATA_KIND_TICKS"),
+        ([3, 1], "MARKET_DATA_KIND_TICKS"),
+        ([2], "MARKET_DATA_KIND_BARS"),
+        ([4, 2], "MARKET_DATA_KIND_BARS"),
+    ],
+)
+async def test_what_may_not_be_conflated_is_refused_with_field_and_kind(
+    mesh: Mesh, kinds: list[Any], seen: str
+) -> None:
     wanted = pb2.MarketSubscription(symbols=[NQ], kinds=kinds, slow_reader=pb2.SLOW_READER_CONFLATE)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await soon(mesh.provider.StreamMarketData(pb2.StreamMarketDataRequest(subscription=wanted)).read())
     told = errors.read(caught.value)
     assert (told.code, told.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "ERROR_REASON_INVALID_FIELD")
-    assert "slow_reader is SLOW_READER_CONFLATE: allowed only where" in told.message
+    assert told.message == (
+        f"subscription.slow_reader is SLOW_READER_CONFLATE: beside {seen};"
+        " allowed only where all kinds are MARKET_DATA_KIND_QUOTES or MARKET_DATA_KIND_DEPTH"
+    )
+    assert (told.metadata["field"], told.metadata["seen"]) == ("subscription.slow_reader", "SLOW_READER_CONFLATE")

@@ -26,11 +26,8 @@ from minhos_mesh.event_bus import bootstrap as event_bus
 from minhos_mesh.market_data import bootstrap as market_data
 from minhos_mesh.paper_venue import bootstrap
 from minhos_mesh.paper_venue.bootstrap import exchange_of
-from minhos_mesh.paper_venue.domain.market import REPLAY, SIMULATED
 from minhos_mesh.paper_venue.service import PaperVenue
-from minhos_mesh.paper_venue.servicer import ERRORS, VenueServicer
 from minhos_mesh.paper_venue.store import MIGRATIONS
-from minhos_mesh.paper_venue.translate import timestamp
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.config import MeshConfig, load
@@ -39,6 +36,10 @@ from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.runtime.storage import Database
 from minhos_mesh.runtime.tick_layout import TickFlag, TickKind, new_ticks
 from minhos_mesh.runtime.ticks import TickBatchView
+from minhos_mesh.venue.domain.orders import REPLAY, SIMULATED
+from minhos_mesh.venue.error_table import ERRORS
+from minhos_mesh.venue.servicer import VenueServicer
+from minhos_mesh.venue.translate import timestamp
 
 CONTRACT = "minhos_api.venue.v1.VenueService"
 MS = 1_000_000

@@ -41,7 +41,7 @@ from minhos_mesh.risk_manager.domain.desk import Decision
 from minhos_mesh.risk_manager.domain.limits import Switches
 from minhos_mesh.risk_manager.domain.projection import OrderFact, TradeFact
 from minhos_mesh.risk_manager.domain.question import Evidence, Held, Provenance, Verdict
-from minhos_mesh.risk_manager.service import BREAKER_TRIPPED, Alert, RiskManager, Writing
+from minhos_mesh.risk_manager.service import BREAKER_TRIPPED, LOSS_LIMIT_PASSED, Alert, RiskManager, Writing
 from minhos_mesh.risk_manager.servicer import ERRORS, RiskManagerServicer
 from minhos_mesh.risk_manager.store import MIGRATIONS
 from minhos_mesh.risk_manager.translate import metrics_to_proto, question_from_proto, timestamp
@@ -118,6 +118,7 @@ class Risk:
         database = await self._stack.enter_async_context(Database(self._folder / "risk.db", migrations=MIGRATIONS))
         desk = desk_of(load(None, environment={}, overrides={"risk": self.overrides}))
         self.conditions = Conditions()
+        self.desk = desk
         self.manager = RiskManager(desk, database, self.heard, self.clock, self.conditions, replay=False)
         self.manager.on_switches(Switches(trading_enabled=True, risk_enabled=True, system_state="ONLINE"))
         await self.manager.recover()
@@ -836,3 +837,35 @@ async def test_tripped_breaker_is_a_condition_over_a_crash_until_it_is_reset(ris
 async def test_loss_that_trips_the_breaker_is_a_condition(risk: Risk) -> None:
     await trade(risk, 1, 0, realized_e9=-6_001 * E9)
     assert "the loss of the day is 6001.00" in risk.conditions.held()[BREAKER_TRIPPED]
+
+
+@pytest.mark.parametrize("passed", ["max_daily_loss, 5000.00", "max_drawdown, 900.00"])
+async def test_loss_that_stops_orders_without_the_breaker_is_a_condition_until_it_stops_none(
+    risk: Risk, passed: str
+) -> None:
+    if "drawdown" in passed:
+        await risk.stub.SetRiskLimits(set_limits("c-1", limits=limits(max_daily_loss_e9=9_000 * E9)))
+    await trade(risk, 1, 0, realized_e9=900 * E9 if "drawdown" in passed else -5_000 * E9)
+    assert risk.conditions.held() == {}
+    await trade(risk, 2, 0, realized_e9=-1_000 * E9 if "drawdown" in passed else -1 * E9)
+    (told,) = risk.conditions.held().items()
+    assert told[0] == LOSS_LIMIT_PASSED
+    assert told[1].endswith(f" is above {passed}: only what reduces a position passes")
+    await risk.kill()
+    assert dict([told]) == risk.conditions.held()
+    risk.clock.advance(86_400)
+    risk.manager.look_at_losses()
+    assert risk.conditions.held() == {}
+
+
+async def test_loss_of_the_day_that_trips_the_breaker_is_one_condition_and_comes_back_when_it_is_reset(
+    risk: Risk,
+) -> None:
+    await trade(risk, 1, 0, realized_e9=-6_001 * E9)
+    assert list(risk.conditions.held()) == [BREAKER_TRIPPED]
+    await risk.stub.ResetBreaker(pb.ResetBreakerRequest(request_id="r-1", actor="ann", reason="understood"))
+    assert list(risk.conditions.held()) == [LOSS_LIMIT_PASSED]
+    await risk.stub.SetRiskLimits(
+        set_limits("c-1", limits=limits(max_daily_loss_e9=9_000 * E9, max_drawdown_e9=9_000 * E9))
+    )
+    assert risk.conditions.held() == {}

@@ -14,6 +14,7 @@ from tests.contract.trading_engine_peers import (
     REPLAY,
     SIMULATED,
     SYMBOL,
+    FakeVenue,
     Peers,
     Stubs,
     signal,
@@ -309,9 +310,14 @@ async def test_an_order_of_which_the_venue_itself_knows_nothing_is_asked_for_unt
 ) -> None:
     peers.venue.on_submit = "doubt"
     order = await place(engine)
-    await reaches(engine, order.order_id, UNKNOWN)
+    lost = await reaches(engine, order.order_id, UNKNOWN)
+    assert (lost.reason, lost.reason_message) == (order_pb2.ORDER_REASON_OUTCOME_UNKNOWN, "the connection broke")
+    told = await until(lambda: engine.conditions.held().get("ORDERS_UNKNOWN"))
+    assert told == f"what became of 1 order is not known: BUY 1 {SYMBOL} ({order.order_id}): the connection broke"
+    assert "VENUE_AWAY" not in engine.conditions.held(), "the venue answers: it is the outcome that is not known"
     peers.venue.fill(order.order_id)
     await reaches(engine, order.order_id, FILLED)
+    await until(lambda: "ORDERS_UNKNOWN" not in engine.conditions.held())
     working = await place(engine, "r-2")
     await reaches(engine, working.order_id, UNKNOWN)
     known = peers.venue.orders[working.order_id]
@@ -319,11 +325,98 @@ async def test_an_order_of_which_the_venue_itself_knows_nothing_is_asked_for_unt
     peers.venue.tell(known)
     await reaches(engine, working.order_id, WORKING)
     known.state = venue_pb2.VENUE_ORDER_STATE_UNKNOWN
+    known.reason_message = "it is not listed"
     peers.venue.tell(known)
+    lost = await reaches(engine, working.order_id, UNKNOWN)
+    assert lost.reason_message == "it is not listed"
+    listed = await engine.orders.ListOrders(orders_pb2.ListOrdersRequest(states=[UNKNOWN]))
+    assert [each.order_id for each in listed.orders] == [working.order_id]
     known.state = venue_pb2.VENUE_ORDER_STATE_WORKING
     peers.venue.fill(working.order_id, tell=False)
     await reaches(engine, working.order_id, FILLED)
     assert (len(peers.venue.submissions), await held(engine)) == (2, 2)
+
+
+async def test_an_order_that_waits_for_its_turn_at_the_venue_is_not_taken_for_working(
+    peers: Peers, engine: Stubs
+) -> None:
+    peers.venue.on_submit = "unanswered"
+    order = await place(engine)
+    waiting = await reaches(engine, order.order_id, UNKNOWN)
+    assert waiting.reason_message == "the venue has sent it on and has not been answered"
+    states = [told.order.state for told in await until(lambda: peers.bus.told("order.updated"))]
+    assert WORKING not in states
+    known = peers.venue.orders[order.order_id]
+    known.state, known.unanswered = venue_pb2.VENUE_ORDER_STATE_WORKING, False
+    peers.venue.tell(known)
+    assert (await reaches(engine, order.order_id, WORKING)).reason_message == ""
+    assert len(peers.venue.submissions) == 1
+
+
+async def test_an_unknown_order_that_a_person_settled_at_the_venue_ends_with_that_word(
+    peers: Peers, engine: Stubs
+) -> None:
+    peers.venue.on_submit = "doubt"
+    order = await place(engine)
+    await reaches(engine, order.order_id, UNKNOWN)
+    known = peers.venue.orders[order.order_id]
+    known.state, known.reason_code = venue_pb2.VENUE_ORDER_STATE_CANCELED, venue_pb2.VENUE_ORDER_REASON_SETTLED
+    known.reason_message = "settled by ann: looked up"
+    peers.venue.tell(known)
+    ended = await reaches(engine, order.order_id, CANCELED)
+    assert (ended.reason, ended.reason_message) == (order_pb2.ORDER_REASON_SETTLED, "settled by ann: looked up")
+
+
+async def test_open_orders_and_positions_are_never_looked_for_at_another_venue(peers: Peers) -> None:
+    async with peers.engine() as engine:
+        filled = await place(engine, quantity=2)
+        await reaches(engine, filled.order_id, FILLED)
+        peers.venue.on_submit = "rest"
+        resting = await place(engine, "r-2")
+        await reaches(engine, resting.order_id, WORKING)
+    there = peers.venue
+    await peers.take("venue", FakeVenue())
+    async with peers.engine(venue="sierra_client") as engine:
+        told = engine.conditions.held()["VENUE_CHANGED"]
+        change = orders_pb2.ReplaceOrderRequest(order_id=resting.order_id, request_id="c-1", quantity=3, actor="ann")
+        assert f"open at paper_venue: the orders BUY 1 {SYMBOL} ({resting.order_id})" in told
+        assert f"the positions +2 {SYMBOL}" in told
+        for call in (place(engine, "r-3", buy=False), engine.orders.ReplaceOrder(change)):
+            refused = await refusal(call)
+            assert (refused.code, refused.reason) == (
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "ERROR_REASON_STATE_CONFLICT",
+            )
+            assert "set [engine] venue" in refused.message
+        assert (await order_of(engine, resting.order_id)).state == WORKING
+        stopped = await stop(engine, flatten=True)
+        assert told in stopped.unconfirmed
+        assert not stopped.flattening
+        assert (await order_of(engine, resting.order_id)).state == order_pb2.ORDER_STATE_PENDING_CANCEL
+    assert not peers.venue.submissions
+    await peers.take("venue", there)
+    async with peers.engine() as engine:
+        await reaches(engine, resting.order_id, CANCELED)
+        assert "VENUE_CHANGED" not in engine.conditions.held()
+
+
+async def test_with_nothing_open_another_venue_is_taken_and_an_automatic_mode_ends(peers: Peers) -> None:
+    async with peers.engine() as engine:
+        filled = await place(engine)
+        await reaches(engine, filled.order_id, FILLED)
+        closing = await place(engine, "r-2", buy=False)
+        await reaches(engine, closing.order_id, FILLED)
+        await set_mode(engine, control_pb2.TRADING_MODE_FULL_AUTO)
+    peers.venue.live = True
+    async with peers.engine(venue="sierra_client") as engine:
+        state = (await engine.control.GetTradingState(control_pb2.GetTradingStateRequest())).status
+        assert state.mode == control_pb2.TRADING_MODE_MANUAL
+        assert state.mode_reason == "the venue was paper_venue and is sierra_client"
+        peers.venue.live = False
+    async with peers.engine(venue="sierra_client") as engine:
+        again = await place(engine, "r-3")
+        await reaches(engine, again.order_id, FILLED)
+        assert await held(engine) == 1
 
 
 async def test_an_order_that_never_arrived_is_sent_again_under_the_same_id(peers: Peers, engine: Stubs) -> None:

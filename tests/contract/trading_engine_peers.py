@@ -123,7 +123,8 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
     """A venue in memory. `on_submit` says what happens to an order: fill, rest, reject, refuse, lose, swallow, late or doubt.
 
     lose: it is taken and the answer never comes; swallow: it is never taken and the answer never comes; late: it is
-    taken once `let_in` is set; doubt: the venue itself does not know what became of it.
+    taken once `let_in` is set; doubt: the venue itself does not know what became of it; unanswered: it was sent on, and
+    nobody has answered.
     """
 
     def __init__(self) -> None:
@@ -155,12 +156,16 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
         state = _V.VENUE_ORDER_STATE_REJECTED if self.on_submit == "reject" else _V.VENUE_ORDER_STATE_WORKING
         if self.on_submit == "doubt":
             state = _V.VENUE_ORDER_STATE_UNKNOWN
+        if self.on_submit == "unanswered":
+            state = _V.VENUE_ORDER_STATE_PENDING
+        reasons = {"reject": "no margin", "doubt": "the connection broke"}
         order = venue_pb2.VenueOrder(
             client_order_id=request.client_order_id,
             venue_order_id=f"v-{len(self.orders) + 1}",
             terms=request.terms,
             state=state,
-            reason_message="no margin" if self.on_submit == "reject" else "",
+            reason_message=reasons.get(self.on_submit, ""),
+            unanswered=self.on_submit == "unanswered",
         )
         order.update_time.CopyFrom(request.decision_time)
         self.orders[request.client_order_id] = order
@@ -273,6 +278,9 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
             order.terms.limit_price_e9 = request.limit_price_e9
         self.tell(order)
         return venue_pb2.ReplaceOrderResponse(order=order)
+
+    async def SettleUnknownOrder(self, request: venue_pb2.SettleUnknownOrderRequest, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not part of this stand-in")
 
     async def GetOrder(self, request: venue_pb2.GetOrderRequest, context: Any) -> Any:
         order = self.orders.get(request.client_order_id)
@@ -477,6 +485,12 @@ class Peers:
         if server is not None:
             await server.stop(0)
 
+    async def take(self, name: str, peer: Any) -> None:
+        """Serve another stand-in in the place of one."""
+        await self.kill(name)
+        setattr(self, name, peer)
+        await self.serve(name)
+
     async def __aenter__(self) -> Self:
         for name in ("risk", "venue", "market", "bus", "state"):
             await self.serve(name)
@@ -493,6 +507,7 @@ class Peers:
             "engine": {"venue_timeout_s": 0.3, **engine},
             "market_data": {"symbols": [SYMBOL]},
             "sierra_client": {"provenance": provenance},
+            "dtc": {"port": 1},
         }
         return load(None, environment={}, overrides=overrides).resolved(datetime.now(UTC))
 

@@ -80,6 +80,38 @@ async def submit(
     return await order(venue, answer.order.client_order_id)
 
 
+def canceled(known: pb.VenueOrder, request_id: str = "word") -> pb.SettleUnknownOrderRequest:
+    return pb.SettleUnknownOrderRequest(
+        request_id=request_id,
+        client_order_id=known.client_order_id,
+        canceled=pb.SettledCanceled(),
+        actor="ann",
+        reason="looked up",
+    )
+
+
+def never_arrived(known: pb.VenueOrder, request_id: str = "word") -> pb.SettleUnknownOrderRequest:
+    return pb.SettleUnknownOrderRequest(
+        request_id=request_id,
+        client_order_id=known.client_order_id,
+        never_arrived=pb.SettledNeverArrived(),
+        actor="ann",
+        reason="not in the Trade Activity Log",
+    )
+
+
+def filled(known: pb.VenueOrder, *told: tuple[int, int], request_id: str = "word") -> pb.SettleUnknownOrderRequest:
+    """Filled by executions of (contracts, ticks from `P`)."""
+    seen = [pb.SettledFill(quantity=quantity, price_e9=P + price * TICK) for quantity, price in told]
+    return pb.SettleUnknownOrderRequest(
+        request_id=request_id,
+        client_order_id=known.client_order_id,
+        filled=pb.SettledFills(fills=seen),
+        actor="ann",
+        reason="looked up",
+    )
+
+
 async def order(venue: Venue, client_id: str) -> pb.VenueOrder:
     answer: pb.GetOrderResponse = await venue.stub.GetOrder(pb.GetOrderRequest(client_order_id=client_id))
     return answer.order
@@ -274,6 +306,42 @@ class VenueConformance:
     @pytest.mark.parametrize("which", [{}, {"client_order_id": ""}, {"venue_order_id": ""}, {"client_order_id": "a b"}])
     async def test_order_is_asked_for_by_an_id_that_can_be_one(self, venue: Venue, which: dict[str, str]) -> None:
         call = venue.stub.GetOrder(pb.GetOrderRequest(**which))
+        assert await refused(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+
+    async def test_only_an_order_that_is_unknown_is_settled_by_a_person(self, venue: Venue) -> None:
+        await venue.show(0, 1)
+        resting = await submit(venue, terms(venue.symbol, kind=terms_pb.ORDER_TYPE_LIMIT, limit=-4))
+        done = await submit(venue, terms(venue.symbol))
+        for known in (resting, done):
+            for word in (canceled(known), never_arrived(known), filled(known, (1, 0))):
+                call = venue.stub.SettleUnknownOrder(word)
+                assert await refused(call) == (grpc.StatusCode.FAILED_PRECONDITION, "ORDER_STATE")
+            assert await order(venue, known.client_order_id) == known
+        assert len(await fills(venue, done.client_order_id)) == 1
+        nobody = canceled(pb.VenueOrder(client_order_id="never-seen"))
+        assert await refused(venue.stub.SettleUnknownOrder(nobody)) == (grpc.StatusCode.NOT_FOUND, "ORDER_UNKNOWN")
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"request_id": ""},
+            {"request_id": "a b"},
+            {"client_order_id": ""},
+            {"actor": ""},
+            {"reason": ""},
+            {"canceled": None},
+            {"filled": pb.SettledFills()},
+            {"filled": pb.SettledFills(fills=[pb.SettledFill(quantity=0, price_e9=P)])},
+            {"filled": pb.SettledFills(fills=[pb.SettledFill(quantity=1, price_e9=0)])},
+        ],
+    )
+    async def test_word_of_a_person_that_says_too_little_is_refused(self, venue: Venue, wrong: dict[str, Any]) -> None:
+        whole: dict[str, Any] = {
+            "request_id": "word", "client_order_id": "o", "actor": "ann", "reason": "seen", "canceled": pb.SettledCanceled(),
+        }  # fmt: skip
+        if "filled" in wrong:
+            del whole["canceled"]
+        call = venue.stub.SettleUnknownOrder(pb.SettleUnknownOrderRequest(**{**whole, **wrong}))
         assert await refused(call) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
 
     async def test_done_order_cannot_be_replaced(self, venue: Venue) -> None:

@@ -121,6 +121,13 @@ def test_the_same_request_id_is_never_placed_twice(mesh: Mesh) -> None:
     assert len(known) == 1
 
 
+def test_an_order_whose_outcome_is_known_is_settled_by_nobody(mesh: Mesh) -> None:
+    placed = mesh.json("order", "place", "buy", "1", "--request-id", "by-hand-3")
+    settle = ("order", "settle", placed["order_id"], "--canceled", "--reason", "a drill")
+    mesh.run(*settle).refused("no order of the paper venue is ever UNKNOWN", "ORDER_STATE")
+    mesh.run("order", "settle", placed["order_id"], "--reason", "a drill").refused("say what became of the order")
+
+
 def test_a_far_limit_order_works_until_it_is_cancelled(mesh: Mesh) -> None:
     quote = json.loads(mesh.ok("tail", "market", "--count", "1", "--json"))
     price = int(quote["last_price_e9"]) // 10**9 - 50

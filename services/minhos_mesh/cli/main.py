@@ -192,16 +192,17 @@ def top(
 
 @app.command()
 def tail(
-    what: Annotated[str, typer.Argument(help="events, market, signals or orders.")],
+    what: Annotated[str, typer.Argument(help="events, market, depth (the order book), signals or orders.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
     json: Json = False,
-    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many lines.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Of market and depth; depth shows the primary one else.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many lines, or order books.")] = None,
 ) -> None:
     """Follow what happens."""
     from minhos_mesh.cli import tail as commands
     from minhos_mesh.cli.mesh import execute
 
-    execute(commands.tail(paths_of(data_dir), what, count, as_json=json))
+    execute(commands.tail(paths_of(data_dir), what, symbol, count, as_json=json))
 
 
 @app.command()
@@ -308,6 +309,37 @@ def order_replace(
             quantity=quantity,
             limit=limit,
             stop=stop,
+            request_id=request_id,
+            as_json=json,
+        )
+    )
+
+
+@order_app.command("settle")
+def order_settle(
+    order_id: Annotated[str, typer.Argument(help="Id as `minhos orders` shows it.")],
+    reason: Annotated[str, typer.Option(help="Where you know it from.")],
+    filled: Annotated[
+        list[str] | None, typer.Option(help="QUANTITY@PRICE of a fill, also QUANTITY@PRICE@TIME; once for each.")
+    ] = None,
+    canceled: Annotated[bool, typer.Option("--canceled", help="It ended without a fill.")] = False,
+    never_arrived: Annotated[bool, typer.Option("--never-arrived", help="Nobody but the venue ever had it.")] = False,
+    request_id: Annotated[str | None, typer.Option(help="Your own id; the same one settles it once.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Tell the venue what became of an UNKNOWN order; what is not filled of it ends."""
+    from minhos_mesh.cli import settling as commands
+    from minhos_mesh.cli.mesh import execute
+
+    execute(
+        commands.settle(
+            paths_of(data_dir),
+            order_id,
+            filled=filled or [],
+            canceled=canceled,
+            never_arrived=never_arrived,
+            reason=reason,
             request_id=request_id,
             as_json=json,
         )

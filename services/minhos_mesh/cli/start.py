@@ -41,8 +41,10 @@ ANSWER_S: Final = 3.0
 SAID_LINES: Final = 6
 NOT_WANTED: Final = "NOT_WANTED"
 """Why a service is STOPPED that nobody asked for: it stays so, and is no fault."""
-LATCHED: Final = frozenset({"BREAKER_TRIPPED"})
-"""Conditions that only a person ends, by a command to a mesh that runs: `minhos up` does not wait for their end."""
+LATCHED: Final = frozenset({"BREAKER_TRIPPED", "LOSS_LIMIT_PASSED"})
+"""Conditions that a person ends by a command to a mesh that runs, or the next day: `minhos up` does not wait for their end."""
+HOPELESS: Final = frozenset({"PROVENANCE_REFUSED", "VENUE_CHANGED"})
+"""Conditions that no waiting ends, only another configuration: who waits for HEALTHY is told at once."""
 STOP_S: Final = 60.0
 """How long the whole mesh may take to end."""
 SETTLE_S: Final = 10.0
@@ -117,6 +119,10 @@ class NotAllHealthy(CommandFailed):
         self.unhealthy = dict(unhealthy)
 
 
+class NeverHealthy(CommandFailed):
+    """Expected: a service says that no waiting makes it HEALTHY; the message says what to do."""
+
+
 async def bring_up(address: str, paths: MeshPaths, timeout_s: float, say: Say) -> dict[str, str]:
     """Starts all services and waits until those of the mesh itself are HEALTHY; returns the state of own programs that are not.
 
@@ -183,7 +189,7 @@ async def all_healthy(
 ) -> float:
     """Waits until every service is HEALTHY, or STOPPED where it is in `ended` or on purpose; returns how long it took.
 
-    Raises NotAllHealthy naming those that are not. Those in `left_out` may be as they are, and with `latched_too` those that
+    Raises NotAllHealthy naming those that are not, at once when one of them has a condition of HOPELESS. Those in `left_out` may be as they are, and with `latched_too` those that
     only a condition of LATCHED keeps from being HEALTHY.
     """
     began = time.monotonic()
@@ -192,7 +198,7 @@ async def all_healthy(
     try:
         async with asyncio.timeout(timeout_s):
             async for answer in clients.stub(HealthMonitorServiceStub).WatchHealth(health.WatchHealthRequest()):
-                found = await _not_healthy(clients, ended, latched_too=latched_too)
+                found = await _not_healthy(clients, ended, left_out, latched_too=latched_too)
                 unhealthy = {service: state for service, state in found.items() if service not in left_out}
                 if not unhealthy and answer.revision >= 0:
                     return time.monotonic() - began
@@ -203,16 +209,26 @@ async def all_healthy(
     raise NotAllHealthy(timeout_s, unhealthy)
 
 
-async def _not_healthy(clients: Clients, ended: Collection[str], *, latched_too: bool) -> dict[str, str]:
+async def _not_healthy(
+    clients: Clients, ended: Collection[str], left_out: Collection[str] = (), *, latched_too: bool
+) -> dict[str, str]:
     mesh = await clients.stub(HealthMonitorServiceStub).GetMeshHealth(health.GetMeshHealthRequest())
     if all(item.state == SERVICE_STATE_STOPPED for item in mesh.services if item.service != REGISTRY):
         return {"every service": "STOPPED; `minhos up` starts them"}
-    return {
-        item.service: " ".join([state_name(item.state), *(f"({reason.message})" for reason in item.reasons)])
+    found = {
+        item.service: item
         for item in mesh.services
         if item.state != SERVICE_STATE_HEALTHY
         and not (item.state == SERVICE_STATE_STOPPED and _may_rest(item, ended))
         and not (latched_too and only_latched(item))
+    }
+    for service, item in found.items():
+        for reason in item.reasons:
+            if reason.code in HOPELESS and service not in left_out:
+                raise NeverHealthy(f"{service} cannot become HEALTHY: {reason.message}\n  -> {reason.action}")
+    return {
+        service: " ".join([state_name(item.state), *(f"({reason.message})" for reason in item.reasons)])
+        for service, item in found.items()
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import uuid
+from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
@@ -71,8 +72,22 @@ async def orders(paths: MeshPaths, count: int, *, as_json: bool) -> None:
         show.as_json(show.message_dict(found))
         return
     print_orders([order_row(order) for order in found.orders])
+    for line in unknown_note(found.orders):
+        show.out.print(line, style="yellow")
     if found.all_orders_count > len(found.orders):
         show.out.print(f"{len(found.orders)} of {found.all_orders_count} orders; --count shows more")
+
+
+def unknown_note(orders: Sequence[order_pb2.Order]) -> list[str]:
+    """What is told below a list of orders in which some are UNKNOWN: why, and what to do."""
+    unknown = [order for order in orders if order.state == order_pb2.ORDER_STATE_UNKNOWN]
+    lines = [f"{order.order_id} is UNKNOWN: {order.reason_message}" for order in unknown]
+    if unknown:
+        lines.append(
+            "The venue is asked on. What it cannot find out a person looks up and tells it:"
+            " `minhos order settle ORDER --filled QUANTITY@PRICE --reason WHY`, or --canceled, or --never-arrived."
+        )
+    return lines
 
 
 def print_orders(rows: list[tuple[str, ...]]) -> None:

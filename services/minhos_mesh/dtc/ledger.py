@@ -9,6 +9,7 @@ from typing import Final
 
 from minhos_mesh.dtc.enums import BuySell
 from minhos_mesh.dtc.order_state import (
+    SETTLED,
     Applied,
     OrderState,
     TrackedOrder,
@@ -17,6 +18,7 @@ from minhos_mesh.dtc.order_state import (
     book,
     end,
     lose,
+    settle,
 )
 from minhos_mesh.dtc.reports import FillReport, OrderReport
 
@@ -91,11 +93,6 @@ class OrderLedger:
         """The orders that work, or of which that is not known."""
         return tuple(order for order in self._orders.values() if not order.state.done)
 
-    def position(self, symbol: str) -> int:
-        """Contracts that our own fills of a symbol add up to."""
-        fills = (fill for order in self._orders.values() if order.symbol == symbol for fill in order.fills)
-        return sum(_signed(fill) for fill in fills)
-
     def take_changed(self) -> list[TrackedOrder]:
         """The orders that have changed since this was last called, also in what nobody is told of, to be written down."""
         changed, self._changed = list(self._changed.values()), {}
@@ -147,6 +144,12 @@ class OrderLedger:
             told += self._settle(lose(order, "the connection broke before the server answered", now_ns))
         return tuple(told)
 
+    def settle(
+        self, client_order_id: str, fills: Sequence[FillReport], state: OrderState, text: str
+    ) -> tuple[VenueUpdate, ...]:
+        """Ends an order by the word of a person. Raises KeyError for an id that is not known."""
+        return self._settle(settle(self._orders[client_order_id], fills, state, text))
+
     def reconcile(self, listing: Listing, concerned: Collection[str] | None = None) -> tuple[VenueUpdate, ...]:
         """Settles orders by what the server has listed; afterwards none is unknown that the lists can settle.
 
@@ -169,7 +172,7 @@ class OrderLedger:
         if listing.account_is_ours:
             told += self._adopt(settled, listing)
         strange = Strange(
-            tuple(fill for fill in listing.fills if fill.server_order_id not in self._by_server_id),
+            tuple(self._strange(listing.fills)),
             tuple(report for report in listing.open_orders if self._find(report) is None),
         )
         for client_id in settled:
@@ -181,9 +184,8 @@ class OrderLedger:
     def _adopt(self, unsettled: Sequence[str], listing: Listing) -> tuple[VenueUpdate, ...]:
         """Gives the fills of an unknown server order to the one order of ours that they can be of, when there is one."""
         groups: dict[str, list[FillReport]] = {}
-        for fill in listing.fills:
-            if fill.server_order_id not in self._by_server_id:
-                groups.setdefault(fill.server_order_id, []).append(fill)
+        for fill in self._strange(listing.fills):
+            groups.setdefault(fill.server_order_id, []).append(fill)
         nameless = [self._orders[client_id] for client_id in unsettled if not self._orders[client_id].server_order_ids]
         told: list[VenueUpdate] = []
         for server_id, fills in groups.items():
@@ -193,17 +195,15 @@ class OrderLedger:
                 told += self.listed_fills(fills)
         return tuple(told)
 
-    def position_differences(self, listing: Listing, carried: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-        """Symbols whose position is not what our fills make of it: (ours, the server's).
-
-        `carried` is what was held before our first order.
-        """
-        symbols = {*listing.positions, *carried, *(order.symbol for order in self._orders.values())}
-        pairs = {
-            symbol: (self.position(symbol) + carried.get(symbol, 0), listing.positions.get(symbol, 0))
-            for symbol in sorted(symbols)
-        }
-        return {symbol: pair for symbol, pair in pairs.items() if pair[0] != pair[1]}
+    def _strange(self, fills: Iterable[FillReport]) -> list[FillReport]:
+        """Fills of no order that is known by its id, but for those that a person has told already."""
+        strange = [fill for fill in fills if fill.server_order_id not in self._by_server_id]
+        settled = [order for order in self._orders.values() if order.settled] if strange else []
+        for told in (fill for order in settled if not order.server_order_ids for fill in order.fills):
+            twin = next((fill for fill in strange if _same_fill(told, fill)), None)
+            if twin is not None:
+                strange.remove(twin)
+        return strange
 
     def _find(self, report: OrderReport) -> TrackedOrder | None:
         for server_id in (report.server_order_id, report.previous_server_order_id):
@@ -304,9 +304,16 @@ def _not_told(told: Sequence[FillReport], listed: Sequence[FillReport]) -> list[
 
 
 def _alike(known: FillReport, fill: FillReport) -> bool:
-    near = known.time_ns is None or fill.time_ns is None or abs(known.time_ns - fill.time_ns) <= _SAME_FILL_NS
+    vague = known.time_ns is None or fill.time_ns is None or known.execution_id.startswith(SETTLED)
+    near = vague or abs((known.time_ns or 0) - (fill.time_ns or 0)) <= _SAME_FILL_NS
     return near and (known.quantity, known.price_e9) == (fill.quantity, fill.price_e9)
 
 
-def _signed(fill: FillReport) -> int:
-    return fill.quantity if fill.side is BuySell.BUY else -fill.quantity
+def _same_fill(one: FillReport, other: FillReport) -> bool:
+    """Whether two fills can be the same but for when they happened."""
+    return (one.symbol, one.side, one.quantity, one.price_e9) == (
+        other.symbol,
+        other.side,
+        other.quantity,
+        other.price_e9,
+    )

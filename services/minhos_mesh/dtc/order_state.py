@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Final
 
 from minhos_mesh.dtc.enums import BuySell, OrderStatus, OrderType, TimeInForce, UpdateReason
 from minhos_mesh.dtc.reports import FillReport, OrderReport
+
+SETTLED: Final = "settled:"
+"""Begins the ids of executions that a person has told."""
 
 
 class OrderState(Enum):
@@ -44,6 +49,8 @@ class UpdateKind(Enum):
     """The server counts more contracts as filled than it has told of; its list of fills must be asked for."""
     CONTRADICTION = "CONTRADICTION"
     """Two things that the server said cannot both be true."""
+    TURNED_UP = "TURNED_UP"
+    """It works at the server, though a person has settled it as ended: it must be cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +78,8 @@ class TrackedOrder:
     """Executions, each once, in the order in which they were told."""
     claimed_quantity: int = 0
     """The most contracts that the server has counted as filled."""
+    settled: bool = False
+    """Whether it was ended by the word of a person, since the server did not tell what became of it."""
 
     @property
     def server_order_id(self) -> str:
@@ -187,6 +196,17 @@ def end(order: TrackedOrder, state: OrderState, text: str) -> Applied:
     return Applied(order, (VenueUpdate(kinds.get(state, UpdateKind.BECAME_UNKNOWN), order, text=text),))
 
 
+def settle(order: TrackedOrder, fills: Sequence[FillReport], state: OrderState, text: str) -> Applied:
+    """Ends an order by the word of a person: books fills that the server has not told, and ends what is left of it."""
+    order, told = replace(order, settled=True), list[VenueUpdate]()
+    for fill in fills:
+        booked = book(order, fill)
+        order = booked.order
+        told += booked.updates
+    ended = end(order, state, text)
+    return Applied(ended.order, tuple(replace(update, order=ended.order) for update in (*told, *ended.updates)))
+
+
 def _learn_ids(order: TrackedOrder, report: OrderReport) -> TrackedOrder:
     ids = order.server_order_ids
     for server_id in (report.previous_server_order_id, report.server_order_id):
@@ -231,6 +251,9 @@ def _canceled(order: TrackedOrder, text: str, told: list[VenueUpdate]) -> Tracke
 
 def _alive(order: TrackedOrder, report: OrderReport, told: list[VenueUpdate]) -> TrackedOrder:
     if order.state.done:
+        if order.settled and report.status in _ALIVE and report.status is not OrderStatus.PENDING_CANCEL:
+            text = f"it was settled as {order.state.value} ({order.text or 'filled'}), and works at the server"
+            told.append(VenueUpdate(UpdateKind.TURNED_UP, order, text=text))
         return order
     if order.state in {OrderState.SUBMITTED, OrderState.UNKNOWN}:
         state = OrderState.PARTIALLY_FILLED if order.fills else OrderState.WORKING

@@ -17,8 +17,6 @@ _GRID_TOLERANCE: Final = Fraction(1, 20)
 """Part of a tick by which a number may be off and still be that tick; single precision needs the most of it."""
 _POWER_TOLERANCE: Final = 1e-5
 _PLAUSIBLE: Final = 2
-_SECONDS_BELOW: Final = 100_000_000_000
-"""A time below it counts seconds; the same member counted seconds in older versions and counts microseconds now."""
 _NS_LIMIT: Final = 9_000_000_000_000_000_000
 
 
@@ -151,11 +149,6 @@ def time_ns(raw: float, member: str, *, per_second: int = 1) -> int | None:
 def _seconds_ns(raw: float) -> int:
     """Whole microseconds of a double of seconds: it holds no more in our times."""
     return round(Fraction(raw) * 1_000_000) * 1_000
-
-
-def history_time_ns(raw: int, member: str) -> int | None:
-    """A time of a historical record, which counts seconds or microseconds depending on the server's version."""
-    return time_ns(raw, member, per_second=1 if abs(raw) < _SECONDS_BELOW else 1_000_000)
 
 
 def _near(price_e9: int, reference_e9: int) -> bool:

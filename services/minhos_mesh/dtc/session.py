@@ -90,8 +90,6 @@ class Session:
     """When bytes came last."""
     beaten: float
     """When a heartbeat was sent last."""
-    silence_allowed: bool = False
-    """True while compressed history runs, in which no heartbeat is sent and none can arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +105,13 @@ def heard(session: Session, now: float) -> Session:
     return replace(session, heard=now)
 
 
-def allow_silence(session: Session, allowed: bool, now: float) -> Session:
-    """Suspends heartbeats and the watch for them, or takes both up again."""
-    return replace(session, silence_allowed=allowed, heard=now, beaten=now)
-
-
 def next_deadline(session: Session) -> float | None:
     """When `tick` has something to do at the latest; None when nothing is waited for."""
     if session.phase is Phase.CLOSED:
         return None
     if session.phase is not Phase.READY:
         return session.since + HANDSHAKE_TIMEOUT_S
-    if session.heartbeat_s is None or session.silence_allowed:
+    if session.heartbeat_s is None:
         return None
     dead = session.heard + DEAD_AFTER_INTERVALS * session.heartbeat_s
     return min(dead, session.beaten + session.heartbeat_s)

@@ -9,7 +9,6 @@ from minhos_mesh.matching import MatchingRules
 from minhos_mesh.paper_venue.domain.exchange import Exchange
 from minhos_mesh.paper_venue.feed import MarketFeed, follow_engine
 from minhos_mesh.paper_venue.service import PaperVenue
-from minhos_mesh.paper_venue.servicer import ERRORS, VenueServicer
 from minhos_mesh.paper_venue.store import MIGRATIONS
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.config import MeshConfig
@@ -17,6 +16,8 @@ from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.events import EventClient
 from minhos_mesh.runtime.market import MarketClient
 from minhos_mesh.runtime.storage import Database
+from minhos_mesh.venue.error_table import ERRORS
+from minhos_mesh.venue.servicer import VenueServicer
 
 TIME_STEP_S = 1.0
 """How often sessions are looked at when no tick comes."""

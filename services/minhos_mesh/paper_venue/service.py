@@ -8,22 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 from minhos_mesh.paper_venue import store
-from minhos_mesh.paper_venue.domain.errors import (
-    InvalidField,
-    OrderDone,
-    OrderUnknown,
-    RequestConflict,
-    VenueClosing,
-)
-from minhos_mesh.paper_venue.domain.exchange import Account, Exchange, PositionView, Submission
-from minhos_mesh.paper_venue.domain.market import PROVENANCE_NAMES, REPLAY
-from minhos_mesh.paper_venue.domain.orders import Change, FillRecord, OrderRecord, ProgressRecord
+from minhos_mesh.paper_venue.domain.exchange import Exchange
+from minhos_mesh.paper_venue.domain.orders import VENUE, Change, OrderRecord
 from minhos_mesh.paper_venue.held_ticks import HeldTicks
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.storage import Connection, Database, StorageError
 from minhos_mesh.runtime.ticks import TickBatchView
 from minhos_mesh.runtime.watch import HELD, RevisionLog
+from minhos_mesh.venue.domain.errors import InvalidField, OrderDone, OrderUnknown, RequestConflict, VenueClosing
+from minhos_mesh.venue.domain.orders import PROVENANCE_NAMES, REPLAY, FillRecord, Settlement, Submission
+from minhos_mesh.venue.domain.views import AccountView, HeldPosition, PositionView, ProgressRecord, VenueStatus
 
 T = TypeVar("T")
 
@@ -73,7 +68,7 @@ class PaperVenue:
     async def submit(self, submission: Submission) -> OrderRecord:
         """Take an order; it is on disk when this returns."""
         if self._closing:
-            raise VenueClosing
+            raise VenueClosing("paper_venue")
         known = await self._known(submission.client_order_id)
         if known is not None:
             known = self._exchange.same(known, submission)
@@ -142,6 +137,12 @@ class PaperVenue:
         await self._commit(tuple(changes))
         return tuple(records)
 
+    async def settle_unknown(self, settlement: Settlement) -> OrderRecord:
+        """Never settles an order by the word of a person. Raises OrderUnknown, OrderDone."""
+        record = await self.order(settlement.client_order_id)
+        because = "no order of the paper venue is ever UNKNOWN, it fills them itself"
+        raise OrderDone(settlement.client_order_id, record.state.name, "settle it", because)
+
     async def order(self, client_order_id: str) -> OrderRecord:
         """Return an order as it is on disk. Raises OrderUnknown."""
         record = await self._known(client_order_id)
@@ -185,22 +186,29 @@ class PaperVenue:
 
     async def positions(self) -> list[PositionView]:
         """Return what is held, in alphabetical order of symbol, as it is on disk."""
-        exchange = self._exchange
-        views = [
-            PositionView(symbol, held, exchange.unrealized_e9(symbol), exchange.multiplier(symbol))
-            for symbol, held in sorted(exchange.positions.items())
-            if held.position.quantity != 0
-        ]
+        held = sorted(self._exchange.positions.items())
+        views = [self._position(symbol, each) for symbol, each in held if each.position.quantity]
         await self._settled()
         return views
 
-    async def account(self) -> Account:
+    def _position(self, symbol: str, held: HeldPosition) -> PositionView:
+        return PositionView(
+            symbol=symbol,
+            quantity=held.position.quantity,
+            cost_e9=held.position.cost_e9,
+            average_price_e9=held.position.average_price_e9,
+            held=held,
+            multiplier=self._exchange.multiplier(symbol),
+            unrealized_e9=self._exchange.unrealized_e9(symbol),
+        )
+
+    async def account(self) -> AccountView:
         """Return the account as it is on disk."""
         account = self._exchange.account()
         await self._settled()
         return account
 
-    def status(self) -> tuple[bool, str, dict[str, int], int]:
+    def status(self) -> VenueStatus:
         """Return whether orders are taken, why not, the origin of the data per symbol, and the working orders."""
         markets = self._exchange.markets
         closed = [symbol for symbol, market in markets.items() if not market.book.session_open]
@@ -208,7 +216,14 @@ class PaperVenue:
         if not reason and closed and len(closed) == len(markets):
             reason = "the session is closed"
         seen = {symbol: market.provenance for symbol, market in markets.items() if market.provenance}
-        return not reason, reason, seen, len(self._exchange.open_orders())
+        return VenueStatus(
+            venue=VENUE,
+            accepting=not reason,
+            reason=reason,
+            live=False,
+            provenance=seen,
+            open_orders=len(self._exchange.open_orders()),
+        )
 
     # What watchers are told.
 

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from minhos_mesh.matching import OrderType, Phase, Position, Quote, Side, TimeInForce, Trade
-from minhos_mesh.paper_venue.domain.errors import RequestConflict
-from minhos_mesh.paper_venue.domain.exchange import HeldPosition
 from minhos_mesh.paper_venue.domain.market import SymbolMarket
-from minhos_mesh.paper_venue.domain.orders import Change, FillRecord, OrderRecord, OrderState, ProgressRecord, Terms
+from minhos_mesh.paper_venue.domain.orders import Change, OrderRecord, venue_order_id
 from minhos_mesh.runtime.storage import Connection
+from minhos_mesh.venue.domain.errors import RequestConflict
+from minhos_mesh.venue.domain.orders import FillRecord, OrderState, Terms
+from minhos_mesh.venue.domain.views import HeldPosition, ProgressRecord
 
 MIGRATIONS: Final = (
     """
@@ -195,7 +196,8 @@ def _order(values: Mapping[str, Any]) -> OrderRecord:
 
 
 def _fill(values: Mapping[str, Any]) -> FillRecord:
-    return FillRecord(**{**values, "side": Side(values["side"])})
+    named = {"venue_order_id": venue_order_id(values["client_order_id"]), **values}  # which older files leave out
+    return FillRecord(**{**named, "side": Side(values["side"])})
 
 
 def _held(values: Mapping[str, Any]) -> HeldPosition:

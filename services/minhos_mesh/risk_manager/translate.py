@@ -8,7 +8,7 @@ from minhos_api.order.v1 import order_terms_pb2, position_pb2
 from minhos_api.risk.v1 import risk_check_pb2, risk_events_pb2, risk_limits_pb2
 from minhos_api.risk.v1 import risk_manager_service_pb2 as pb
 from minhos_api.trading.v1 import order_pb2, trading_events_pb2
-from minhos_mesh.matching import OrderType, Side, TimeInForce
+from minhos_mesh.matching import Side, TimeInForce
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.desk import Decision
 from minhos_mesh.risk_manager.domain.errors import InvalidField
@@ -29,26 +29,11 @@ from minhos_mesh.risk_manager.domain.sizing import Size
 from minhos_mesh.risk_manager.service import Alert
 from minhos_mesh.runtime.market import MarketQuote
 from minhos_mesh.runtime.money import E9
+from minhos_mesh.venue.order_wire import SIDES, SIDES_PB, TIFS, TIFS_PB, TYPES, TYPES_PB, prices_of
 
-_SIDES = {order_terms_pb2.SIDE_BUY: Side.BUY, order_terms_pb2.SIDE_SELL: Side.SELL}
-_TYPES = {
-    order_terms_pb2.ORDER_TYPE_MARKET: OrderType.MARKET,
-    order_terms_pb2.ORDER_TYPE_LIMIT: OrderType.LIMIT,
-    order_terms_pb2.ORDER_TYPE_STOP: OrderType.STOP,
-    order_terms_pb2.ORDER_TYPE_STOP_LIMIT: OrderType.STOP_LIMIT,
-}
-_TIFS = {
-    order_terms_pb2.TIME_IN_FORCE_DAY: TimeInForce.DAY,
-    order_terms_pb2.TIME_IN_FORCE_GTC: TimeInForce.GTC,
-    order_terms_pb2.TIME_IN_FORCE_IOC: TimeInForce.IOC,
-    order_terms_pb2.TIME_IN_FORCE_FOK: TimeInForce.FOK,
-}
 LAST_SECOND = 7_258_118_400
 """1 January 2200: nanoseconds up to it fit an int64."""
 
-_SIDES_PB = {side: value for value, side in _SIDES.items()}
-_TYPES_PB = {kind: value for value, kind in _TYPES.items()}
-_TIFS_PB = {tif: value for value, tif in _TIFS.items()}
 _LIVE = frozenset(
     {
         order_pb2.ORDER_STATE_SUBMITTING,
@@ -104,14 +89,15 @@ def time_from_proto(time: Timestamp, field: str) -> int:
 
 def terms_from_proto(terms: order_terms_pb2.OrderTerms) -> Terms:
     """Terms of an order; a time in force that is unset is DAY."""
+    limit_price_e9, stop_price_e9 = prices_of(terms)
     return Terms(
         symbol=terms.symbol,
-        side=_SIDES[terms.side],
-        order_type=_TYPES[terms.type],
+        side=SIDES[terms.side],
+        order_type=TYPES[terms.type],
         quantity=terms.quantity,
-        time_in_force=_TIFS.get(terms.time_in_force, TimeInForce.DAY),
-        limit_price_e9=terms.limit_price_e9 if terms.HasField("limit_price_e9") else None,
-        stop_price_e9=terms.stop_price_e9 if terms.HasField("stop_price_e9") else None,
+        time_in_force=TIFS.get(terms.time_in_force, TimeInForce.DAY),
+        limit_price_e9=limit_price_e9,
+        stop_price_e9=stop_price_e9,
     )
 
 
@@ -119,10 +105,10 @@ def terms_to_proto(terms: Terms) -> order_terms_pb2.OrderTerms:
     """Terms of an order."""
     return order_terms_pb2.OrderTerms(
         symbol=terms.symbol,
-        side=_SIDES_PB[terms.side],
-        type=_TYPES_PB[terms.order_type],
+        side=SIDES_PB[terms.side],
+        type=TYPES_PB[terms.order_type],
         quantity=terms.quantity,
-        time_in_force=_TIFS_PB[terms.time_in_force],
+        time_in_force=TIFS_PB[terms.time_in_force],
         limit_price_e9=terms.limit_price_e9,
         stop_price_e9=terms.stop_price_e9,
     )
@@ -184,7 +170,7 @@ def order_fact(order: order_pb2.Order) -> OrderFact:
     return OrderFact(
         order_id=order.order_id,
         symbol=order.terms.symbol,
-        side=_SIDES.get(order.terms.side, Side.BUY),
+        side=SIDES.get(order.terms.side, Side.BUY),
         leaves_quantity=max(order.terms.quantity - order.filled_quantity, 0),
         live=order.state in _LIVE,
         done=order.state in _DONE,

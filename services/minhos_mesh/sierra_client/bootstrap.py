@@ -40,8 +40,9 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
         errors: ErrorTable = {}
         if context.config.dtc.port is not None:
             # Imported here: a process without a DTC server needs none of it in its memory.
-            from minhos_mesh.sierra_client.venue.servicer import ERRORS, VenueServicer
             from minhos_mesh.sierra_client.venue.wiring import dtc_source
+            from minhos_mesh.venue.error_table import ERRORS
+            from minhos_mesh.venue.servicer import VenueServicer
 
             def file_price_of(symbol: str) -> int | None:
                 return client.last_price_e9(symbol)

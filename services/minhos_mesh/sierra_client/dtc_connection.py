@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,7 +18,14 @@ from minhos_mesh.dtc.ledger import ON_THE_WAY_NS, OrderLedger
 from minhos_mesh.dtc.message import Message
 from minhos_mesh.dtc.order_state import OrderState, TrackedOrder, UpdateKind, VenueUpdate
 from minhos_mesh.dtc.prices import PriceScale
-from minhos_mesh.dtc.reports import BalanceReport, Definition, Market, historical_fill, order_report
+from minhos_mesh.dtc.reports import (
+    BalanceReport,
+    Definition,
+    FillReport,
+    Market,
+    historical_fill,
+    order_report,
+)
 from minhos_mesh.dtc.session import (
     Action,
     Close,
@@ -174,6 +181,15 @@ class DtcConnection:
             requests.replace(order, quantity=quantity, limit_price_e9=limit_price_e9, stop_price_e9=stop_price_e9)
         )
 
+    def settle(
+        self, client_order_id: str, fills: Sequence[FillReport], state: OrderState, text: str
+    ) -> tuple[list[TrackedOrder], tuple[VenueUpdate, ...]]:
+        """Ends an order by the word of a person: what is to be written down, and told once it is. Needs no connection."""
+        told = self.ledger.settle(client_order_id, fills, state, text)
+        for fill in fills:
+            self._watcher.on_booked(fill)
+        return self.ledger.take_changed(), told
+
     def look_again(self, why: str) -> None:
         """Has orders and positions compared with what the server lists, soon; nothing happens without a connection."""
         link = self._link
@@ -317,6 +333,8 @@ class DtcConnection:
         if any(update.kind is UpdateKind.BECAME_UNKNOWN for update in told):
             self._doubt(link, "the server does not know an order that it had taken")
         for update in told:
+            if update.kind is UpdateKind.TURNED_UP:
+                link.send(requests.cancel(update.order))
             if update.kind is UpdateKind.FILLS_MISSING:
                 link.missing[update.order.client_order_id] = self._clock.monotonic() + DOUBT_S
         return told

@@ -29,9 +29,11 @@ from minhos_mesh.runtime.state import StateFollower
 from minhos_mesh.runtime.storage import Database
 from minhos_mesh.trading_engine.auto_trade import AutoTrade
 from minhos_mesh.trading_engine.desk import Desk, DeskRules
+from minhos_mesh.trading_engine.domain import control as rules
 from minhos_mesh.trading_engine.domain.account import Account
 from minhos_mesh.trading_engine.domain.control import Control, TradingMode
 from minhos_mesh.trading_engine.domain.errors import RiskUnavailable
+from minhos_mesh.trading_engine.domain.home import stranded
 from minhos_mesh.trading_engine.domain.orders import Provenance
 from minhos_mesh.trading_engine.domain.signals import OppositePolicy, SignalPolicy
 from minhos_mesh.trading_engine.domain.validation import InstrumentSpec
@@ -43,17 +45,20 @@ from minhos_mesh.trading_engine.ports import VenueInfo
 from minhos_mesh.trading_engine.reconcile import CONDITION, Reconciler
 from minhos_mesh.trading_engine.remote import RemoteMarket, RemoteRisk, RemoteVenue
 from minhos_mesh.trading_engine.replacing import Replacing
-from minhos_mesh.trading_engine.service import ControlView, TradingEngine
+from minhos_mesh.trading_engine.service import DEFAULT_ACTOR, ControlView, TradingEngine
 from minhos_mesh.trading_engine.servicer import OrderServicer, TradingControlServicer, TradingEngineServicer
 from minhos_mesh.trading_engine.signal_desk import SignalDesk, SignalDeskRules
-from minhos_mesh.trading_engine.store import MIGRATIONS, Kept, Store
+from minhos_mesh.trading_engine.store import MIGRATIONS, Changes, Kept, Store, VenueCursor
 from minhos_mesh.trading_engine.translate import fit, signal_from_proto, time_from_proto
+from minhos_mesh.trading_engine.unknown_orders import UnknownOrders
 from minhos_mesh.trading_engine.venue_feed import ProgressBoard, VenueFeed
 
 _LOG: Final = get_logger("trading_engine")
 CONSUMER: Final = "trading_engine"
 _VENUE_PATIENCE_S: Final = 3.0
 """How long the start waits for the venue before the engine serves without it, DEGRADED."""
+VENUE_CHANGED: Final = "VENUE_CHANGED"
+"""Condition: orders or positions are open at another venue than the one to trade at."""
 STATE_PATIENCE_S: Final = 5.0
 """How long the start waits for the first state; without it the engine serves and acts on no signal, DEGRADED."""
 
@@ -91,6 +96,8 @@ class Wiring:
         self.market = RemoteMarket(context.clients.stub(MarketDataProviderServiceStub))
         self.state = StateFollower(context)
         self.auto = AutoTrade(self.state, policy_of(config))
+        self.home = kept.home
+        self.stranded = stranded(kept.home, config.engine.venue, kept.open_orders, self.account.positions.values())
         self.venue = RemoteVenue(context.clients.stub(VenueServiceStub), timeout_s=config.engine.venue_timeout_s)
         self._wire_orders()
         self._wire_engine()
@@ -107,7 +114,13 @@ class Wiring:
             store=self.store,
             risk=self.risk,
             venue=self.venue,
-            rules=DeskRules(specs=self.specs, venue_live=self._venue_live),
+            rules=DeskRules(
+                specs=self.specs,
+                venue_live=self._venue_live,
+                stranded=self.stranded,
+                home=self.home,
+                venue=context.config.engine.venue,
+            ),
             start=context.tasks.start,
             ask_later=self.reconciler.ask,
         )
@@ -169,17 +182,15 @@ class Wiring:
         self.auto.listen(self.ledger.tell_control)
         self.state.start()
         self.outbox.start(tasks)
-        await self.reconciler.take_over()
-        tasks.start(self.feed.run(), "venue-feed")
+        UnknownOrders(self.ledger, self.context.conditions)
         tasks.start(self._greet(), "greet")
-        try:
-            async with asyncio.timeout(_VENUE_PATIENCE_S):
-                await self.feed.reconciled.wait()
-        except TimeoutError:
-            self.context.conditions.set(CONDITION, "the venue has not answered since the start")
+        if self.stranded:
+            _LOG.error("venue.changed", because=self.stranded)
+            self.context.conditions.set(VENUE_CHANGED, self.stranded)
+        else:
+            await self._begin_at_venue()
         with suppress(TimeoutError):  # the follower's condition tells it
             await self.state.wait_first(STATE_PATIENCE_S)
-        tasks.start(self.reconciler.run(), "reconciler")
         self.events.subscribe(
             {
                 brain_events_pb2.SignalGenerated: self.on_signal,
@@ -187,6 +198,34 @@ class Wiring:
             },
             Reading(durable=CONSUMER, from_beginning=True, max_attempts=100, ack_deadline_s=120.0, credit=64),
         )
+
+    async def _begin_at_venue(self) -> None:
+        """Take over what is open, follow the venue, and wait a while for its first word."""
+        await self._settle_home()
+        await self.reconciler.take_over()
+        tasks = self.context.tasks
+        tasks.start(self.feed.run(), "venue-feed")
+        try:
+            async with asyncio.timeout(_VENUE_PATIENCE_S):
+                await self.feed.reconciled.wait()
+        except TimeoutError:
+            self.context.conditions.set(CONDITION, "the venue has not answered since the start")
+        tasks.start(self.reconciler.run(), "reconciler")
+
+    async def _settle_home(self) -> None:
+        """Note the venue where orders will be. An automatic mode that was chosen for another one ends."""
+        home, venue = self.home, self.context.config.engine.venue
+        if home == venue:
+            return
+        if home:
+            _LOG.warning("venue.changed", home=home, venue=venue)
+            self.ledger.cursor = VenueCursor()
+            if self.ledger.control.mode is not TradingMode.MANUAL:
+                why, at_ns = f"the venue was {home} and is {venue}", self.context.clock.wall_ns()
+                mode = TradingMode.MANUAL
+                manual = rules.set_mode(self.ledger.control, mode, actor=DEFAULT_ACTOR, reason=why, at_ns=at_ns)
+                await self.ledger.set_control(manual)
+        await self.ledger.record(Changes(home=venue, cursor=self.ledger.cursor))
 
     async def _greet(self) -> None:
         try:

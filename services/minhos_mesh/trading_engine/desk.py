@@ -18,6 +18,7 @@ from minhos_mesh.trading_engine.domain.errors import (
     TradingError,
     UnknownOrder,
     UnknownSymbol,
+    VenueChanged,
     VenueUnavailable,
 )
 from minhos_mesh.trading_engine.domain.order_events import (
@@ -78,6 +79,12 @@ class DeskRules:
     venue_live: Callable[[], bool | None]
     """Whether the venue's money is real; None while the venue has not said."""
     max_quantity: int = MAX_QUANTITY
+    stranded: str = ""
+    """What is open at another venue than this one, and what to do; nothing is sent then. Empty when nothing is."""
+    home: str = ""
+    """Where that is open."""
+    venue: str = ""
+    """The venue that the configuration names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +209,18 @@ class Desk:
         order: Order = await asyncio.shield(task)
         return order
 
+    @property
+    def stranded(self) -> str:
+        """What is open at another venue, while nothing may be sent; empty when nothing is."""
+        return self._rules.stranded
+
+    def check_venue(self) -> None:
+        """Refuse whatever would send something while orders or positions are open elsewhere. Raises VenueChanged."""
+        if self._rules.stranded:
+            raise VenueChanged(self._rules.stranded, home=self._rules.home, venue=self._rules.venue)
+
     def _check(self, terms: OrderTerms, origin: Origin, evidence: Evidence) -> None:
+        self.check_venue()
         spec = self.spec(terms.symbol)
         check_terms(terms, spec, max_quantity=self._rules.max_quantity, reference_e9=evidence.reference_e9)
         refusal = self.refusal(terms, origin)
@@ -339,7 +357,9 @@ class Desk:
             if order.origin.provenance is not Provenance.REPLAY:
                 # The venue's stream tells the same, with the fills before it: taken from there it is one step, not two.
                 await asyncio.sleep(ANSWER_PATIENCE_S)
-            await self.take_report(order_id, view.report)
+            await self.take_report(order_id, view.settled)
+            if view.settled.state is OrderState.UNKNOWN:
+                self._ask_later(order_id)
 
     def _reason_not_to_send(self, order: Order) -> Reason | None:
         """Say why an order that was written as approved is not sent after all, or None."""
@@ -370,7 +390,7 @@ class Desk:
         if order.state.is_terminal:
             raise OrderIsClosed(order_id, order.state.value, "cancel")
         order = await self._ledger.settle(order_id, CancelRequested(at_ns=self.at(order), reason=reason, actor=actor))
-        if order.state.is_working:
+        if order.state.is_working and not self.stranded:
             await self.send_cancel(order_id)
         return await self.find(order_id)
 
@@ -379,7 +399,8 @@ class Desk:
         order = self._ledger.account.get(order_id)
         if order is None or not order.state.is_working:
             return
-        if order.state in (OrderState.SUBMITTING, OrderState.UNKNOWN):
+        never_told = order.venue_order_id is None
+        if order.state is OrderState.SUBMITTING or (order.state is OrderState.UNKNOWN and never_told):
             self._ask_later(order_id)
             return
         try:

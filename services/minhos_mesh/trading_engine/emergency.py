@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -66,6 +66,8 @@ class EmergencyStop:
         """
         open_before = [order.order_id for order in self._ledger.account.orders.values()]
         unconfirmed = await self._latch(actor, reason, flatten)
+        if self._desk.stranded:
+            return await self._stranded(open_before, unconfirmed)
         unconfirmed += await self._within(_CANCEL_S, self._cancel_everything(), "the cancels")
         flattening: list[Order] = []
         if flatten:
@@ -83,6 +85,15 @@ class EmergencyStop:
             flattening=sent,
             unconfirmed=tuple(dict.fromkeys(unconfirmed)),
         )
+
+    async def _stranded(self, open_before: Sequence[str], unconfirmed: list[str]) -> Stopped:
+        """Nothing can be sent to the venue where orders and positions are: note the wish, and say so."""
+        for order in self._others():
+            self._wish(order)
+        unconfirmed += await self._within(_DISK_S, self._settle(), "writing it down")
+        told = [f"order {order_id} is at another venue" for order_id in open_before]
+        unconfirmed = [*unconfirmed, self._desk.stranded, *told]
+        return Stopped(control=self._ledger.control, canceled=(), flattening=(), unconfirmed=tuple(unconfirmed))
 
     async def _latch(self, actor: str, reason: str, flatten: bool) -> list[str]:
         before = self._ledger.control
@@ -115,12 +126,7 @@ class EmergencyStop:
     async def _cancel_everything(self) -> list[str]:
         """Note the wish on every order, cancel at the venue with one call, then whatever that did not reach."""
         for order in self._others():
-            wish = CancelRequested(
-                at_ns=self._ledger.now_ns(order.origin.provenance, order.updated_ns),
-                reason=Reason.EMERGENCY_STOP,
-                actor="the emergency stop",
-            )
-            self._ledger.apply(order.order_id, wish)
+            self._wish(order)
         try:
             for view in await self._venue.cancel_all():
                 await self._reconciler.take_view(view, wait=False)
@@ -133,6 +139,11 @@ class EmergencyStop:
             self._changed.clear()
             await self._changed.wait()
         return []
+
+    def _wish(self, order: Order) -> None:
+        at_ns = self._ledger.now_ns(order.origin.provenance, order.updated_ns)
+        wish = CancelRequested(at_ns=at_ns, reason=Reason.EMERGENCY_STOP, actor="the emergency stop")
+        self._ledger.apply(order.order_id, wish)
 
     def _others(self) -> list[Order]:
         """Give the open orders that the stop did not send itself."""

@@ -49,6 +49,7 @@ ERRORS: Final[ErrorTable] = {
     errors.RiskConflict: ErrorRow(_Code.ALREADY_EXISTS, reason.ERROR_REASON_REQUEST_CONFLICT, ("request_id",)),
     errors.StateUnavailable: ErrorRow(_Code.UNAVAILABLE, reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, retry_after_s=1.0),
     errors.VenueUnavailable: ErrorRow(_Code.UNAVAILABLE, reason.ERROR_REASON_DEPENDENCY_UNAVAILABLE, retry_after_s=1.0),
+    errors.VenueChanged: ErrorRow(_Code.FAILED_PRECONDITION, reason.ERROR_REASON_STATE_CONFLICT, ("home", "venue")),
     errors.StorageFailed: ErrorRow(_Code.UNAVAILABLE, reason.ERROR_REASON_NOT_SERVING, retry_after_s=1.0),
     errors.MarketDataUnavailable: ErrorRow(
         _Code.FAILED_PRECONDITION, reason.ERROR_REASON_DATA_INSUFFICIENT, ("symbol",), retry_after_s=1.0

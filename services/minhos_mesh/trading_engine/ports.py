@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from minhos_mesh.runtime.storage import Connection
 from minhos_mesh.trading_engine.domain.control import Control, EmergencyLatch
 from minhos_mesh.trading_engine.domain.errors import VenueUnavailable
 from minhos_mesh.trading_engine.domain.order_events import VenueReported
-from minhos_mesh.trading_engine.domain.orders import Fill, Order, OrderTerms, Provenance, RiskCheck
+from minhos_mesh.trading_engine.domain.orders import (
+    Fill,
+    Order,
+    OrderState,
+    OrderTerms,
+    Provenance,
+    Reason,
+    RiskCheck,
+)
 from minhos_mesh.trading_engine.domain.positions import Booking, Position
+
+UNANSWERED: Final = "the venue has sent it on and has not been answered"
+"""Why it is not known what became of an order that the venue waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +104,17 @@ class VenuePositionLost(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VenueView:
-    """An order as the venue tells it."""
+    """An order as the venue tells it, UNKNOWN where it does not know itself what became of it."""
 
     order_id: str
     report: VenueReported
+
+    @property
+    def settled(self) -> VenueReported:
+        """The report to somebody who has waited for an answer: what nobody has answered by then is not known."""
+        if self.report.state is not OrderState.SUBMITTING:
+            return self.report
+        return replace(self.report, state=OrderState.UNKNOWN, reason=Reason.OUTCOME_UNKNOWN, message=UNANSWERED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +132,6 @@ class VenueNews:
 
     revision: int
     snapshot: tuple[VenueView, ...] | None = None
-    unknown: tuple[str, ...] = ()
-    """Orders of which the venue does not know what became of them; beside a snapshot, or alone."""
     order: VenueView | None = None
     fill: Fill | None = None
     progress: VenueProgress | None = None
@@ -154,7 +170,7 @@ class Venue(Protocol):
         ...
 
     async def get(self, order_id: str) -> VenueView:
-        """Ask how an order stands. Raises VenueKnowsNothing."""
+        """Ask how an order stands, UNKNOWN when the venue does not know it either. Raises VenueKnowsNothing."""
         ...
 
     async def open_orders(self) -> tuple[Sequence[VenueView], int]:

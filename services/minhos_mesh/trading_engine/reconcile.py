@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 from minhos_mesh.runtime.backoff import Backoff
@@ -56,19 +57,18 @@ class Reconciler:
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        failures = 0
+        in_vain = 0
         while True:
             await self._wake.wait()
             self._wake.clear()
             try:
-                await self._round()
-                failures = 0
+                in_vain = 0 if await self._round() else in_vain + 1
                 self._conditions.clear(CONDITION)
             except VenueUnavailable as error:
-                failures += 1
+                in_vain += 1
                 self._conditions.set(CONDITION, f"the venue does not answer, {len(self._open)} orders wait: {error}")
             if self._open:
-                await asyncio.sleep(_BACKOFF.delay(max(failures, 1)))
+                await asyncio.sleep(_BACKOFF.delay(max(in_vain, 1)))
                 self._wake.set()
 
     async def take_over(self) -> None:
@@ -112,6 +112,8 @@ class Reconciler:
             return
         was_given_up = order.given_up
         after = await self._desk.take_report(view.order_id, view.report, wait=wait)
+        if after.state is OrderState.UNKNOWN:
+            self.ask(after.order_id)
         if was_given_up and after.state.is_working:
             _LOG.error("order.turned_up", order_id=after.order_id)
             wish = CancelRequested(at_ns=self._at(after), reason=Reason.VENUE_NEVER_SAW, actor="the engine")
@@ -137,13 +139,16 @@ class Reconciler:
             self._ledger.account.restore(order)
         return order
 
-    async def _round(self) -> None:
-        for order_id in list(self._open):
+    async def _round(self) -> bool:
+        """Ask once about each order; False when that settled none of them."""
+        waited = list(self._open)
+        for order_id in waited:
             try:
                 if await self._settled(order_id):
                     self._open.pop(order_id, None)
             except UnknownOrder:
                 self._open.pop(order_id, None)
+        return any(order_id not in self._open for order_id in waited)
 
     async def _settled(self, order_id: str) -> bool:
         """Ask once about one order; True when nothing is left to ask."""
@@ -158,7 +163,7 @@ class Reconciler:
             view = await self._venue.get(order_id)
         except VenueKnowsNothing:
             return await self._never_arrived(order)
-        await self.take_view(view)
+        await self.take_view(replace(view, report=view.settled))
         return await self._finish(order_id)
 
     async def _finish(self, order_id: str) -> bool:
@@ -176,14 +181,14 @@ class Reconciler:
             refused = ReplaceRefused(at_ns=self._at(order), message="the venue still has the former terms")
             await self._ledger.settle(order_id, refused)
         order = self._ledger.account.get(order_id) or order
-        waits = order.cancel_requested and order.state.is_working
+        waits = order.state is OrderState.UNKNOWN or (order.cancel_requested and order.state.is_working)
         return not waits and not order.misses_fills
 
     async def _never_arrived(self, order: Order) -> bool:
         """Send an order that never arrived again, under the same id, while it is fresh; else give it up."""
         if self._desk is None:
             return True
-        unsent = order.state in (OrderState.SUBMITTING, OrderState.UNKNOWN)
+        unsent = order.state in (OrderState.SUBMITTING, OrderState.UNKNOWN) and order.venue_order_id is None
         if unsent and self._may_resend(order):
             await self._desk.send(order.order_id)
             return False

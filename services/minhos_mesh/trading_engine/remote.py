@@ -57,8 +57,13 @@ _STATES: Final = {
     venue_pb2.VENUE_ORDER_STATE_CANCELED: OrderState.CANCELED,
     venue_pb2.VENUE_ORDER_STATE_REJECTED: OrderState.REJECTED,
     venue_pb2.VENUE_ORDER_STATE_EXPIRED: OrderState.EXPIRED,
+    venue_pb2.VENUE_ORDER_STATE_UNKNOWN: OrderState.UNKNOWN,
 }
-_REASONS: Final = {OrderState.REJECTED: Reason.VENUE_REJECTED, OrderState.EXPIRED: Reason.TIME_IN_FORCE}
+_REASONS: Final = {
+    OrderState.REJECTED: Reason.VENUE_REJECTED,
+    OrderState.EXPIRED: Reason.TIME_IN_FORCE,
+    OrderState.UNKNOWN: Reason.OUTCOME_UNKNOWN,
+}
 _NO_PRICE_PAUSE_S: Final = 0.1
 _CODES: Final = {
     venue_pb2.VENUE_ORDER_REASON_FOK_UNFILLED: Reason.TIME_IN_FORCE,
@@ -66,6 +71,7 @@ _CODES: Final = {
     venue_pb2.VENUE_ORDER_REASON_TIME_IN_FORCE: Reason.TIME_IN_FORCE,
     venue_pb2.VENUE_ORDER_REASON_PROVENANCE: Reason.PROVENANCE,
     venue_pb2.VENUE_ORDER_REASON_REDUCE_ONLY: Reason.NOT_REDUCING,
+    venue_pb2.VENUE_ORDER_REASON_SETTLED: Reason.SETTLED,
 }
 _REFUSALS: Final = frozenset(
     {
@@ -179,17 +185,17 @@ class RemoteVenue:
             answer = await self._ask(self._stub.SubmitOrder, request)
         except VenueKnowsNothing as error:  # it does not know the symbol
             raise VenueRefused(str(error)) from None
-        return _known(answer.order)
+        return view_from_proto(answer.order)
 
     async def cancel(self, order_id: str) -> VenueView:
         """Cancel an order. Raises VenueRefused, VenueKnowsNothing."""
         request = venue_pb2.CancelOrderRequest(client_order_id=order_id)
-        return _known((await self._ask(self._stub.CancelOrder, request)).order)
+        return view_from_proto((await self._ask(self._stub.CancelOrder, request)).order)
 
     async def cancel_all(self) -> Sequence[VenueView]:
         """Cancel everything that works."""
         answer = await self._query(self._stub.CancelAll, venue_pb2.CancelAllRequest())
-        return _all_known(answer.orders)
+        return [view_from_proto(order) for order in answer.orders]
 
     async def replace(self, order: Order, request_id: str) -> VenueView:
         """Send the terms that an order is PENDING_REPLACE for. Raises VenueRefused, VenueKnowsNothing, VenueConflict."""
@@ -200,17 +206,17 @@ class RemoteVenue:
             limit_price_e9=order.replace_limit_price_e9,
             stop_price_e9=order.replace_stop_price_e9,
         )
-        return _known((await self._ask(self._stub.ReplaceOrder, request)).order)
+        return view_from_proto((await self._ask(self._stub.ReplaceOrder, request)).order)
 
     async def get(self, order_id: str) -> VenueView:
-        """Ask how an order stands. Raises VenueKnowsNothing; VenueUnavailable while the venue does not know itself."""
+        """Ask how an order stands, UNKNOWN when the venue does not know it either. Raises VenueKnowsNothing."""
         request = venue_pb2.GetOrderRequest(client_order_id=order_id)
-        return _known((await self._query(self._stub.GetOrder, request)).order)
+        return view_from_proto((await self._query(self._stub.GetOrder, request)).order)
 
     async def open_orders(self) -> tuple[Sequence[VenueView], int]:
-        """List what works for certain, with the revision that the view is of."""
+        """List what works, or of which that is not known, with the revision that the view is of."""
         answer = await self._query(self._stub.ListOpenOrders, venue_pb2.ListOpenOrdersRequest())
-        return _all_known(answer.orders), answer.revision
+        return [view_from_proto(order) for order in answer.orders], answer.revision
 
     async def fills(self, *, order_id: str | None = None, after_fill_id: str | None = None) -> AsyncGenerator[Fill]:
         """List fills, the oldest first, of one order or behind a fill."""
@@ -277,8 +283,10 @@ class RemoteVenue:
 
 
 def view_from_proto(order: venue_pb2.VenueOrder) -> VenueView:
-    """An order as the venue tells it."""
-    state, terms = _STATES[order.state], order.terms
+    """An order as the venue tells it; a state that is newer than this program is not known."""
+    state, terms = _STATES.get(order.state, OrderState.UNKNOWN), order.terms
+    if order.unanswered and order.state == venue_pb2.VENUE_ORDER_STATE_PENDING:
+        state = OrderState.SUBMITTING
     return VenueView(
         order_id=order.client_order_id,
         report=VenueReported(
@@ -296,29 +304,11 @@ def view_from_proto(order: venue_pb2.VenueOrder) -> VenueView:
     )
 
 
-def _known(order: venue_pb2.VenueOrder) -> VenueView:
-    """The same; raises VenueUnavailable when the venue does not know how the order stands."""
-    if order.state == venue_pb2.VENUE_ORDER_STATE_UNKNOWN:
-        raise VenueUnavailable(f"it does not know what became of order {order.client_order_id}: {order.reason_message}")
-    return view_from_proto(order)
-
-
-def _all_known(orders: Sequence[venue_pb2.VenueOrder]) -> list[VenueView]:
-    return [view_from_proto(order) for order in orders if order.state != venue_pb2.VENUE_ORDER_STATE_UNKNOWN]
-
-
 def _news_from_proto(message: venue_pb2.WatchOrdersResponse) -> VenueNews:
     kind = message.WhichOneof("update")
     if kind == "snapshot":
-        views = tuple(_all_known(message.snapshot.orders))
-        unknown = tuple(
-            order.client_order_id
-            for order in message.snapshot.orders
-            if order.state == venue_pb2.VENUE_ORDER_STATE_UNKNOWN
-        )
-        return VenueNews(revision=message.revision, snapshot=views, unknown=unknown)
-    if kind == "order" and message.order.state == venue_pb2.VENUE_ORDER_STATE_UNKNOWN:
-        return VenueNews(revision=message.revision, unknown=(message.order.client_order_id,))
+        views = tuple(view_from_proto(order) for order in message.snapshot.orders)
+        return VenueNews(revision=message.revision, snapshot=views)
     if kind == "order":
         return VenueNews(revision=message.revision, order=view_from_proto(message.order))
     if kind == "fill":

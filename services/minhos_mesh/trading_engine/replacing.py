@@ -57,6 +57,7 @@ class Replacing:
         UnknownOrder, RequestIdReused, OrderIsClosed, ImpossibleTransition, InvalidOrder, RiskRefused, RiskUnavailable,
         and what control raises for a new order.
         """
+        self._desk.check_venue()
         order = await self._desk.find(order_id)
         async with self._desk.risk_turn:  # one at a time, so that a request is looked up behind the one before it
             content = _content(order_id, wish)

@@ -89,7 +89,11 @@ _ANSWERS: Final = """
 """
 """First answers by request, and what was one reason of mode and state told apart."""
 
-MIGRATIONS: Final = (_ORDERS, OUTBOX_SCHEMA, _ANSWERS)
+_FACTS: Final = "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+
+MIGRATIONS: Final = (_ORDERS, OUTBOX_SCHEMA, _ANSWERS, _FACTS)
+_HOME: Final = "venue"
+"""Name of the fact that says at which venue orders and positions are."""
 
 
 Also = Callable[[Connection], None]
@@ -144,6 +148,8 @@ class Changes:
     cursor: VenueCursor | None = None
     replay: ReplayPosition | None = None
     answer: Answered | None = None
+    home: str | None = None
+    """The venue at which orders and positions are from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +162,8 @@ class Kept:
     control: Control | None
     cursor: VenueCursor
     replay: tuple[ReplayPosition, ...]
+    home: str
+    """The venue at which orders and positions are; empty before the first start at one."""
 
 
 class Store:
@@ -266,6 +274,8 @@ def _write(connection: Connection, step: Changes, also: Also | None) -> bool:
     if step.answer is not None:
         answer = tuple(getattr(step.answer, name) for name in Answered.__slots__)
         connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", answer)
+    if step.home is not None:
+        connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_HOME, step.home))
     if also is not None:
         also(connection)
     return True
@@ -308,6 +318,7 @@ def _load(connection: Connection) -> Kept:
     control = connection.execute("SELECT body FROM control").fetchone()
     cursor = connection.execute("SELECT revision, fill_id FROM venue_cursor").fetchone()
     replay = connection.execute("SELECT symbol, epoch, through FROM replay").fetchall()
+    home = connection.execute("SELECT value FROM facts WHERE name = ?", (_HOME,)).fetchone()
     return Kept(
         open_orders=tuple(decode_order(body) for (body,) in orders),
         fills=tuple(decode_fill(body) for (body,) in fills),
@@ -315,6 +326,7 @@ def _load(connection: Connection) -> Kept:
         control=None if control is None else decode_control(control[0]),
         cursor=VenueCursor() if cursor is None else VenueCursor(revision=cursor[0], fill_id=cursor[1]),
         replay=tuple(ReplayPosition(symbol=symbol, epoch=epoch, through=through) for symbol, epoch, through in replay),
+        home="" if home is None else home[0],
     )
 
 

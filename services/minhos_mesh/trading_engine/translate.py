@@ -34,28 +34,13 @@ from minhos_mesh.trading_engine.domain.signals import Signal
 from minhos_mesh.trading_engine.ports import Evidence
 from minhos_mesh.trading_engine.service import Holdings
 
-SIDES: Final = {Side.BUY: order_terms_pb2.SIDE_BUY, Side.SELL: order_terms_pb2.SIDE_SELL}
+SIDES: Final = {side: order_terms_pb2.Side.Value(f"SIDE_{side.name}") for side in Side}
 _SIDES_BACK: Final[Mapping[int, Side]] = {number: side for side, number in SIDES.items()}
-_TYPES: Final = {
-    OrderType.MARKET: order_terms_pb2.ORDER_TYPE_MARKET,
-    OrderType.LIMIT: order_terms_pb2.ORDER_TYPE_LIMIT,
-    OrderType.STOP: order_terms_pb2.ORDER_TYPE_STOP,
-    OrderType.STOP_LIMIT: order_terms_pb2.ORDER_TYPE_STOP_LIMIT,
-}
+_TYPES: Final = {kind: order_terms_pb2.OrderType.Value(f"ORDER_TYPE_{kind.name}") for kind in OrderType}
 _TYPES_BACK: Final[Mapping[int, OrderType]] = {number: kind for kind, number in _TYPES.items()}
-_TIMES: Final = {
-    TimeInForce.DAY: order_terms_pb2.TIME_IN_FORCE_DAY,
-    TimeInForce.GTC: order_terms_pb2.TIME_IN_FORCE_GTC,
-    TimeInForce.IOC: order_terms_pb2.TIME_IN_FORCE_IOC,
-    TimeInForce.FOK: order_terms_pb2.TIME_IN_FORCE_FOK,
-}
+_TIMES: Final = {time: order_terms_pb2.TimeInForce.Value(f"TIME_IN_FORCE_{time.name}") for time in TimeInForce}
 _TIMES_BACK: Final[Mapping[int, TimeInForce]] = {number: time for time, number in _TIMES.items()}
-_PROVENANCES: Final = {
-    Provenance.LIVE: provenance_pb2.PROVENANCE_LIVE,
-    Provenance.DELAYED: provenance_pb2.PROVENANCE_DELAYED,
-    Provenance.REPLAY: provenance_pb2.PROVENANCE_REPLAY,
-    Provenance.SIMULATED: provenance_pb2.PROVENANCE_SIMULATED,
-}
+_PROVENANCES: Final = {each: provenance_pb2.Provenance.Value(f"PROVENANCE_{each.name}") for each in Provenance}
 _PROVENANCES_BACK: Final[Mapping[int, Provenance]] = {number: provenance for provenance, number in _PROVENANCES.items()}
 _STATES: Final = {state: order_pb2.OrderState.Value(f"ORDER_STATE_{state.value}") for state in OrderState}
 _STATES_BACK: Final[Mapping[int, OrderState]] = {number: state for state, number in _STATES.items()}

@@ -117,6 +117,4 @@ class VenueFeed:
                 await self._reconciler.take_view(view, wait=False)
         elif news.progress is not None:
             self._progress.note(news.progress)
-        for order_id in news.unknown:
-            self._reconciler.ask(order_id)
         self._ledger.reach(news.revision)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,45 @@ def golden() -> dict[str, dict[str, Any]]:
     return read
 
 
+@dataclass
+class Part:
+    """One form of a message: with strings of fixed, or of variable length."""
+
+    size: int
+    offsets: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Measured:
+    """Where members lie, as it was measured without our code."""
+
+    types: dict[str, int] = field(default_factory=dict)
+    fixed: dict[str, Part] = field(default_factory=dict)
+    variable: dict[str, Part] = field(default_factory=dict)
+    enums: dict[str, list[int]] = field(default_factory=dict)
+
+
 @pytest.fixture(scope="session")
-def facts() -> dict[str, Any]:
-    folder = Path(os.environ.get("MINHOS_TEST_FACTS", HERE.parents[3] / "shared" / "facts"))
-    path = folder / "dtc-layout-v8-2022.json"
-    if not path.exists():
-        pytest.skip(f"the measured layout {path} is not there: set MINHOS_TEST_FACTS to the folder that holds it")
-    found: dict[str, Any] = json.loads(path.read_text())
+def measured() -> Measured:
+    """The table in measured.txt, which says itself how it is written."""
+    found, name, part = Measured(), "", Part(0)
+    for line in (HERE / "measured.txt").read_text(encoding="utf-8").splitlines():
+        first, *words = line.split() or [""]
+        if not first or first == "#":
+            continue
+        if first == "enum":
+            found.enums[words[0]] = [int(number) for number in words[1:]]
+        elif not line.startswith(" "):
+            name = first
+            found.types[name] = int(words[0])
+        elif first in ("fixed", "variable"):
+            part = Part(int(words.pop(0)))
+            (found.fixed if first == "fixed" else found.variable)[name] = part
+            part.offsets.update(_placed(words))
+        else:
+            part.offsets.update(_placed([first, *words]))
     return found
+
+
+def _placed(words: list[str]) -> dict[str, int]:
+    return {member: int(offset) for member, _, offset in (word.partition("@") for word in words)}

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,43 +9,38 @@ from minhos_mesh.dtc.layout import Layout, define
 from minhos_mesh.dtc.tables import ALL, BY_NAME, BY_TYPE
 from minhos_mesh.dtc.tables.trading import ORDER_UPDATE
 
+if TYPE_CHECKING:
+    from tests.unit.dtc.conftest import Measured
+
 RENAMED = {("LOGON_REQUEST", "Unused1"): "TradeMode"}
-
-
-def plain(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
-
-
-def structure(facts: dict[str, Any], layout: Layout, part: str) -> dict[str, Any] | None:
-    found = {plain(name[2:]): body for name, body in facts[part].items()}.get(plain(layout.name))
-    return found if found is None else dict(found)
 
 
 def test_numbers_and_names_are_unique() -> None:
     assert len(BY_TYPE) == len(BY_NAME) == len(ALL)
 
 
+def test_the_table_has_every_message_and_no_other(measured: Measured) -> None:
+    assert list(measured.types) == list(measured.fixed) == [layout.name for layout in ALL]
+    assert sum(len(part.offsets) for part in measured.fixed.values()) > 400
+
+
 @pytest.mark.parametrize("layout", ALL, ids=lambda layout: layout.name)
-def test_every_member_lies_where_the_measured_layout_has_it(facts: dict[str, Any], layout: Layout) -> None:
-    assert facts["message_types"][layout.name] == layout.type
-    for part, header in (("fixed", 2), ("vls", 3)):
-        measured = structure(facts, layout, part)
-        if measured is None:
-            assert part == "vls"
-            assert layout.variable_size is None
-            continue
-        assert measured["size"] == (layout.fixed_size if part == "fixed" else layout.variable_size)
-        offsets = {field["name"]: field["offset"] for field in measured["fields"][header:]}
-        known = {member.name: member for member in layout.members}
-        for name, offset in offsets.items():
+def test_every_member_lies_where_the_measured_layout_has_it(measured: Measured, layout: Layout) -> None:
+    assert measured.types[layout.name] == layout.type
+    fixed, variable = measured.fixed[layout.name], measured.variable.get(layout.name)
+    assert fixed.size == layout.fixed_size
+    assert (None if variable is None else variable.size) == layout.variable_size
+    known = {member.name: member for member in layout.members}
+    for part in (fixed, variable):
+        for name, offset in part.offsets.items() if part is not None else ():
             ours = known.get(RENAMED.get((layout.name, name), name))
             if ours is None:
                 assert name.startswith(("Unused", "Reserve")) or (layout.type, name) == (803, "OpenInterest")
                 continue
-            assert offset == (ours.fixed_offset if part == "fixed" else ours.variable_offset), name
+            assert offset == (ours.fixed_offset if part is fixed else ours.variable_offset), name
 
 
-def test_enumerations_have_the_measured_numbers(facts: dict[str, Any]) -> None:
+def test_enumerations_have_the_measured_numbers(measured: Measured) -> None:
     pairs = {
         "EncodingEnum": enums.Encoding,
         "LogonStatusEnum": enums.LogonStatus,
@@ -64,7 +58,8 @@ def test_enumerations_have_the_measured_numbers(facts: dict[str, Any]) -> None:
         "HistoricalPriceDataRejectReasonCodeEnum": enums.HistoryRejectReason,
     }
     for name, ours in pairs.items():
-        assert sorted(facts["enums"][name]["values"].values()) == sorted(int(value) for value in ours), name
+        assert measured.enums[name] == sorted(int(value) for value in ours), name
+    assert measured.enums.keys() == pairs.keys()
 
 
 def test_an_unknown_member_is_named() -> None:

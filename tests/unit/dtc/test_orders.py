@@ -50,6 +50,11 @@ def market_of(symbol: str) -> Market:
     return MARKET
 
 
+def position(ledger: OrderLedger) -> int:
+    """Contracts that the fills of our orders add up to; all of them buy."""
+    return sum(known.filled_quantity for known in ledger.all())
+
+
 def order(quantity: int = 5, client_id: str = "a", submitted_ns: int = 100) -> TrackedOrder:
     return TrackedOrder(
         client_order_id=client_id,
@@ -216,7 +221,7 @@ def test_a_fill_told_before_its_order_waits_for_it() -> None:
     assert ledger.report(filled(2, 2, "x1", ClientOrderID="")) == ()
     told = ledger.report(ACCEPTED)
     assert kinds(told) == [UpdateKind.ACCEPTED, UpdateKind.FILLED]
-    assert (ledger.position(SYMBOL), ledger.counts.not_ours) == (2, 0)
+    assert (position(ledger), ledger.counts.not_ours) == (2, 0)
 
 
 def test_orders_of_others_are_counted_and_left_alone() -> None:
@@ -324,12 +329,69 @@ def test_listed_order_with_fills_that_were_not_told_gets_them_from_the_list() ->
     assert told == [UpdateKind.FILLS_MISSING, UpdateKind.FILLED]
 
 
-def test_difference_of_positions_is_told_by_symbol() -> None:
-    ledger = broken(ACCEPTED, filled(2, 2, "x1"))
-    same = Listing(open_orders=(), fills=(), fills_from_ns=0, positions={SYMBOL: 2})
-    other = Listing(open_orders=(), fills=(), fills_from_ns=0, positions={SYMBOL: -1, "ESZ26-CME": 4})
-    assert ledger.position_differences(same, {}) == {}
-    assert ledger.position_differences(other, {"ESZ26-CME": 4}) == {SYMBOL: (2, -1)}
+def settled(ledger: OrderLedger, state: OrderState, *fills: FillReport) -> tuple[TrackedOrder, list[UpdateKind]]:
+    told = kinds(ledger.settle("a", fills, state, "settled by ann: seen"))
+    known = ledger.get("a")
+    assert known is not None
+    return known, told
+
+
+def of_a_person(quantity: int, number: int = 1) -> FillReport:
+    return fill(quantity, f"settled:word:{number}", "", 5_000_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("fills", "state", "becomes"),
+    [
+        ((of_a_person(5),), OrderState.CANCELED, OrderState.FILLED),
+        ((of_a_person(2), of_a_person(3, 2)), OrderState.CANCELED, OrderState.FILLED),
+        ((of_a_person(2),), OrderState.CANCELED, OrderState.CANCELED),
+        ((), OrderState.CANCELED, OrderState.CANCELED),
+        ((), OrderState.REJECTED, OrderState.REJECTED),
+    ],
+)
+def test_unknown_order_ends_by_the_word_of_a_person(
+    fills: tuple[FillReport, ...], state: OrderState, becomes: OrderState
+) -> None:
+    ledger = broken()
+    known, told = settled(ledger, state, *fills)
+    assert (known.state, known.filled_quantity, known.settled) == (becomes, sum(f.quantity for f in fills), True)
+    assert told.count(UpdateKind.FILLED) == len(fills)
+    assert ledger.take_changed()[-1] == known
+    assert ledger.reconcile(listing()) == (), "what a person has settled is not settled again"
+
+
+def test_fill_that_a_person_has_told_is_not_booked_again_when_the_server_lists_it() -> None:
+    ledger = broken(ACCEPTED)
+    ledger.reconcile(listing(since=150))
+    known, _ = settled(ledger, OrderState.CANCELED, of_a_person(2), of_a_person(3, 2))
+    assert known.state is OrderState.FILLED
+    assert ledger.reconcile(listing(fills=(fill(2, "h1"), fill(3, "h2")))) == ()
+
+
+def test_fill_that_a_person_has_told_of_one_order_is_given_to_no_other() -> None:
+    ledger = broken()
+    ledger.placed(order(client_id="b"))
+    ledger.disconnected(300)
+    settled(ledger, OrderState.CANCELED, of_a_person(5))
+    found = replace(listing(fills=(fill(5, "h1", "s-strange"),)), account_is_ours=True)
+    ledger.reconcile(found)
+    other = ledger.get("b")
+    assert other is not None
+    assert (other.state, other.fills) == (OrderState.REJECTED, ())
+
+
+def test_order_that_works_though_a_person_has_settled_it_is_told_until_its_cancel_is_under_way() -> None:
+    ledger = broken()
+    settled(ledger, OrderState.CANCELED)
+    assert kinds(ledger.report(LISTED)) == [UpdateKind.TURNED_UP]
+    pending = update(UpdateReason.GENERAL_ORDER_UPDATE, OrderStatus.PENDING_CANCEL)
+    assert ledger.report(pending) == ()
+    assert kinds(ledger.report(filled(5, 5, "x1"))) == [UpdateKind.FILLED], "what is filled all the same is booked"
+    unknown = broken()
+    unknown.reconcile(listing())
+    assert ledger.counts.reports, "one that the server never took has no such word"
+    assert unknown.report(LISTED) == ()
 
 
 class Server:
@@ -382,7 +444,7 @@ def test_lost_doubled_and_shuffled_reports_end_in_the_same_orders_and_position_a
     due = [each for each in server.fills if each.server_order_id in learnt]
     executions = [update.fill.execution_id for update in told if update.kind is UpdateKind.FILLED and update.fill]
     assert sorted(executions) == sorted(each.execution_id for each in due)
-    assert ledger.position(SYMBOL) == sum(each.quantity for each in due)
+    assert position(ledger) == sum(each.quantity for each in due)
     assert UpdateKind.CONTRADICTION not in kinds(told)
     listed = {report.client_order_id for report in found.open_orders}
     for known in ledger.all():
@@ -562,7 +624,7 @@ def test_strange_fill_that_cannot_be_of_an_order_or_may_be_of_two_is_given_to_no
     ledger.placed(order(client_id="b"))
     ledger.disconnected(300)
     ledger.reconcile(replace(listing(fills=(fill(quantity, "x1", "s-strange"),)), account_is_ours=True))
-    assert ledger.position(SYMBOL) == 0
+    assert position(ledger) == 0
     assert {known.state for known in ledger.all()} == {OrderState.UNKNOWN}
 
 

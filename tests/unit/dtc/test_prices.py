@@ -13,7 +13,6 @@ from minhos_mesh.dtc.prices import (
     contracts,
     exact_multiplier,
     fill_price,
-    history_time_ns,
     money_e9,
     price_to_wire,
     tick_of,
@@ -140,10 +139,6 @@ def test_times_come_in_seconds_fractions_milliseconds_and_microseconds() -> None
     for wrong in (-1, 1e300, float("nan")):
         with pytest.raises(ValueUnreadable, match="DateTime"):
             time_ns(wrong, "DateTime")
-
-
-def test_time_of_a_historical_record_is_told_by_its_magnitude() -> None:
-    assert history_time_ns(1_621_443_600, "StartDateTime") == history_time_ns(1_621_443_600_000_000, "StartDateTime")
 
 
 def test_scale_without_a_tick_is_refused() -> None:

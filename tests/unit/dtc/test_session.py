@@ -19,7 +19,6 @@ from minhos_mesh.dtc.session import (
     Session,
     Step,
     Switch,
-    allow_silence,
     heard,
     log_off,
     next_deadline,
@@ -136,14 +135,6 @@ def test_silence_of_two_intervals_ends_the_session_and_any_byte_prevents_it() ->
     assert close.reason is CloseReason.OTHER_SIDE_SILENT
     assert close.reconnect
     assert tick(heard(session, 5.0), 21.0, 0).session.phase is Phase.READY
-
-
-def test_silence_is_allowed_while_compressed_history_runs() -> None:
-    session = allow_silence(logged_on(), True, 2.0)
-    assert next_deadline(session) is None
-    assert tick(session, 10_000.0, 0).actions == ()
-    again = allow_silence(session, False, 10_000.0)
-    assert next_deadline(again) == 10_010.0
 
 
 def test_connection_for_history_has_no_heartbeats() -> None:

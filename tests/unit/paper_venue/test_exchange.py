@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minhos_mesh.matching import MatchingRules, OrderType, Side, TimeInForce
-from minhos_mesh.paper_venue.domain.errors import (
+from minhos_mesh.paper_venue.domain.exchange import Exchange
+from minhos_mesh.paper_venue.domain.orders import Change, OrderRecord
+from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS
+from minhos_mesh.runtime.money import OffScale, OffTick
+from minhos_mesh.runtime.tick_layout import Tick, TickKind, TradeSide
+from minhos_mesh.venue.domain.errors import (
     InvalidField,
     OrderDone,
     OrderUnknown,
@@ -18,12 +23,16 @@ from minhos_mesh.paper_venue.domain.errors import (
     RequestConflict,
     SymbolUnknown,
 )
-from minhos_mesh.paper_venue.domain.exchange import Exchange, Submission
-from minhos_mesh.paper_venue.domain.market import DELAYED, LIVE, REPLAY, SIMULATED
-from minhos_mesh.paper_venue.domain.orders import Change, FillRecord, OrderRecord, OrderState, Terms
-from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS
-from minhos_mesh.runtime.money import OffScale, OffTick
-from minhos_mesh.runtime.tick_layout import Tick, TickKind, TradeSide
+from minhos_mesh.venue.domain.orders import (
+    DELAYED,
+    LIVE,
+    REPLAY,
+    SIMULATED,
+    FillRecord,
+    OrderState,
+    Submission,
+    Terms,
+)
 
 E9 = 1_000_000_000
 TICK = 250_000_000

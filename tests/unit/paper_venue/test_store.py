@@ -10,9 +10,10 @@ import pytest
 
 from minhos_mesh.matching import OrderType, Phase, Position, Side, TimeInForce
 from minhos_mesh.paper_venue import store
-from minhos_mesh.paper_venue.domain.errors import RequestConflict
-from minhos_mesh.paper_venue.domain.exchange import HeldPosition
-from minhos_mesh.paper_venue.domain.orders import FillRecord, OrderRecord, OrderState, ProgressRecord, Terms
+from minhos_mesh.paper_venue.domain.orders import OrderRecord
+from minhos_mesh.venue.domain.errors import RequestConflict
+from minhos_mesh.venue.domain.orders import FillRecord, OrderState, Terms
+from minhos_mesh.venue.domain.views import HeldPosition, ProgressRecord
 
 TERMS = Terms(
     symbol="NQZ26-CME",
@@ -51,6 +52,7 @@ def fill(number: int, revision: int) -> FillRecord:
     return FillRecord(
         fill_id=f"o-1/{number}",
         client_order_id="o-1",
+        venue_order_id="paper-o-1",
         symbol="NQZ26-CME",
         side=Side.SELL,
         quantity=1,
@@ -113,3 +115,9 @@ def test_request_id_stands_for_one_content(connection: sqlite3.Connection) -> No
     assert store.find_request(connection, "r") == "one"
     with pytest.raises(RequestConflict):
         store.save(connection, store.Commit(changes=(), request=("r", "two")))
+
+
+def test_a_fill_of_an_older_file_has_the_id_that_the_venue_gave_its_order(connection: sqlite3.Connection) -> None:
+    store.save(connection, store.Commit(changes=(fill(1, 1),)))
+    connection.execute("UPDATE fills SET body = json_remove(body, '$.venue_order_id')")
+    assert store.list_fills(connection, None, 0, 10) == [(1, fill(1, 1))]

@@ -17,16 +17,13 @@ from minhos_mesh.sierra_client.venue.account import ServerAccount
 from minhos_mesh.sierra_client.venue.book import VenueBook
 from minhos_mesh.sierra_client.venue.domain import (
     Asked,
-    FillRecord,
-    OrderReason,
     OrderRecord,
-    OrderState,
-    Terms,
     check_change,
     dtc_id_of,
     tracked_of,
 )
-from minhos_mesh.sierra_client.venue.errors import InvalidField
+from minhos_mesh.venue.domain.errors import InvalidField
+from minhos_mesh.venue.domain.orders import FillRecord, OrderReason, OrderState, Terms
 
 SYMBOL = "NQZ26-CME"
 P, TICK = 23_500_000_000_000, 250_000_000

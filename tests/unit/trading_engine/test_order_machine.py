@@ -57,21 +57,46 @@ OURS: dict[OrderState, list[OrderState | str]] = {
     S.REJECTED: [NO, NO, SAME, SAME, DONE, SAME, DONE, SAME],
     S.EXPIRED: [NO, NO, SAME, SAME, DONE, SAME, DONE, SAME],
 }
-# Each state against each report of the venue: WORKING, FILLED, CANCELED, REJECTED, EXPIRED.
-REPORTS = (S.WORKING, S.FILLED, S.CANCELED, S.REJECTED, S.EXPIRED)
+# Each state against each report of the venue: WORKING, FILLED, CANCELED, REJECTED, EXPIRED, UNKNOWN, and SUBMITTING
+# for what it has sent on and nobody has answered.
+REPORTS = (S.WORKING, S.FILLED, S.CANCELED, S.REJECTED, S.EXPIRED, S.UNKNOWN, S.SUBMITTING)
 THEIRS = {
-    S.NEW: [S.WORKING, S.WORKING, S.CANCELED, S.REJECTED, S.EXPIRED],
-    S.DENIED: [S.DENIED] * 5,
-    S.SUBMITTING: [S.WORKING, S.WORKING, S.CANCELED, S.REJECTED, S.EXPIRED],
-    S.WORKING: [S.WORKING, S.WORKING, S.CANCELED, S.REJECTED, S.EXPIRED],
-    S.PARTIALLY_FILLED: [S.PARTIALLY_FILLED, S.PARTIALLY_FILLED, S.CANCELED, S.CANCELED, S.EXPIRED],
-    S.PENDING_CANCEL: [S.PENDING_CANCEL, S.PENDING_CANCEL, S.CANCELED, S.REJECTED, S.EXPIRED],
-    S.PENDING_REPLACE: [S.PENDING_REPLACE, S.PENDING_REPLACE, S.CANCELED, S.REJECTED, S.EXPIRED],
-    S.UNKNOWN: [S.WORKING, S.WORKING, S.CANCELED, S.REJECTED, S.EXPIRED],
-    S.FILLED: [S.FILLED] * 5,
-    S.CANCELED: [S.CANCELED] * 5,
-    S.REJECTED: [S.REJECTED] * 5,
-    S.EXPIRED: [S.EXPIRED] * 5,
+    S.NEW: [S.WORKING, S.WORKING, S.CANCELED, S.REJECTED, S.EXPIRED, S.UNKNOWN, S.NEW],
+    S.DENIED: [S.DENIED] * 7,
+    S.SUBMITTING: [S.WORKING, S.WORKING, S.CANCELED, S.REJECTED, S.EXPIRED, S.UNKNOWN, S.SUBMITTING],
+    S.WORKING: [S.WORKING, S.WORKING, S.CANCELED, S.REJECTED, S.EXPIRED, S.UNKNOWN, S.WORKING],
+    S.PARTIALLY_FILLED: [
+        S.PARTIALLY_FILLED,
+        S.PARTIALLY_FILLED,
+        S.CANCELED,
+        S.CANCELED,
+        S.EXPIRED,
+        S.UNKNOWN,
+        S.PARTIALLY_FILLED,
+    ],
+    S.PENDING_CANCEL: [
+        S.PENDING_CANCEL,
+        S.PENDING_CANCEL,
+        S.CANCELED,
+        S.REJECTED,
+        S.EXPIRED,
+        S.UNKNOWN,
+        S.PENDING_CANCEL,
+    ],
+    S.PENDING_REPLACE: [
+        S.PENDING_REPLACE,
+        S.PENDING_REPLACE,
+        S.CANCELED,
+        S.REJECTED,
+        S.EXPIRED,
+        S.UNKNOWN,
+        S.PENDING_REPLACE,
+    ],
+    S.UNKNOWN: [S.WORKING, S.WORKING, S.CANCELED, S.REJECTED, S.EXPIRED, S.UNKNOWN, S.UNKNOWN],
+    S.FILLED: [S.FILLED] * 7,
+    S.CANCELED: [S.CANCELED] * 7,
+    S.REJECTED: [S.REJECTED] * 7,
+    S.EXPIRED: [S.EXPIRED] * 7,
 }
 # Where a fill of one of four contracts, and the last of them, lead to.
 FILLS = {
@@ -142,6 +167,35 @@ def test_a_repeated_report_changes_nothing(make: Builder, state: OrderState) -> 
     report = make.report(S.WORKING, revision=7, filled=order.filled_quantity, venue_order_id="v-1")
     once = apply(order, report)
     assert apply(once, report) is once
+
+
+def test_an_order_that_the_venue_lost_sight_of_is_unknown_with_its_words_until_the_next_word_on_it(
+    make: Builder,
+) -> None:
+    order = apply(make.order(S.WORKING), make.report(S.WORKING, revision=1, venue_order_id="v-1"))
+    lost = apply(order, make.report(S.UNKNOWN, revision=2, message="the connection broke"))
+    assert (lost.state, lost.message, lost.state.is_working) == (S.UNKNOWN, "the connection broke", True)
+    assert apply(lost, make.report(S.UNKNOWN, revision=2, message="the connection broke")) is lost
+    assert apply(lost, make.report(S.WORKING, revision=1)) is lost, "what was said before says nothing now"
+    asked = apply(lost, make.report(S.UNKNOWN, revision=3, message="it is not listed"))
+    assert asked.message == "it is not listed"
+    found = apply(asked, make.report(S.WORKING, revision=4))
+    assert (found.state, found.reason, found.message) == (S.WORKING, Reason.NONE, "")
+    ended = apply(asked, make.report(S.CANCELED, revision=4, reason=Reason.SETTLED, message="settled by ann: seen"))
+    assert (ended.state, ended.reason, ended.message) == (S.CANCELED, Reason.SETTLED, "settled by ann: seen")
+
+
+def test_a_wish_to_cancel_outlives_that_nobody_knows_the_order(make: Builder) -> None:
+    pending = make.order(S.PENDING_CANCEL)
+    lost = apply(pending, make.report(S.UNKNOWN, message="the connection broke"))
+    assert lost.message == "cancelled by ann; not known: the connection broke"
+    again = apply(lost, make.report(S.UNKNOWN, message="it is not listed"))
+    assert again.message == "cancelled by ann; not known: it is not listed"
+    for after in (apply(again, make.report(S.CANCELED)), apply(again, make.report(S.WORKING))):
+        assert (after.reason, after.message) == (Reason.CANCELED_BY_USER, "cancelled by ann")
+    late = apply(make.order(S.UNKNOWN), OUR_EVENTS["cancel"])
+    assert late.message == "cancelled by ann; not known: no answer"
+    assert apply(late, make.report(S.CANCELED)).message == "cancelled by ann"
 
 
 def test_a_repeated_fill_is_booked_once(make: Builder) -> None:

@@ -54,7 +54,9 @@ class _OrderStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderState
     ORDER_STATE_EXPIRED: _OrderState.ValueType  # 11
     """Its time in force ended; a part may be filled."""
     ORDER_STATE_UNKNOWN: _OrderState.ValueType  # 12
-    """Sent, and the answer was lost; the venue is being asked."""
+    """Sent, and what became of it is not known: the answer was lost and the venue is being asked, or the venue does not know it either. It may work, be filled, or be
+    nowhere, so it counts as working. reason_message says why; `minhos order settle` tells the venue what a person has looked up.
+    """
 
 class OrderState(_OrderState, metaclass=_OrderStateEnumTypeWrapper):
     """Where an order stands. Done are DENIED, FILLED, CANCELED, REJECTED and EXPIRED."""
@@ -84,7 +86,9 @@ ORDER_STATE_REJECTED: OrderState.ValueType  # 10
 ORDER_STATE_EXPIRED: OrderState.ValueType  # 11
 """Its time in force ended; a part may be filled."""
 ORDER_STATE_UNKNOWN: OrderState.ValueType  # 12
-"""Sent, and the answer was lost; the venue is being asked."""
+"""Sent, and what became of it is not known: the answer was lost and the venue is being asked, or the venue does not know it either. It may work, be filled, or be
+nowhere, so it counts as working. reason_message says why; `minhos order settle` tells the venue what a person has looked up.
+"""
 Global___OrderState: _TypeAlias = OrderState  # noqa: Y015
 
 class _OrderReason:
@@ -106,7 +110,7 @@ class _OrderReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderReas
     ORDER_REASON_VENUE_NEVER_SAW: _OrderReason.ValueType  # 5
     """The venue never took it, as it said when asked."""
     ORDER_REASON_OUTCOME_UNKNOWN: _OrderReason.ValueType  # 6
-    """The answer of the venue was lost."""
+    """The answer of the venue was lost, or the venue does not know itself what became of the order."""
     ORDER_REASON_CANCELED_BY_USER: _OrderReason.ValueType  # 7
     """A person cancelled it."""
     ORDER_REASON_EMERGENCY_STOP: _OrderReason.ValueType  # 8
@@ -119,6 +123,8 @@ class _OrderReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderReas
     """The venue could not be reached before it was sent."""
     ORDER_REASON_NOT_REDUCING: _OrderReason.ValueType  # 12
     """It may only reduce a position, and would have done more."""
+    ORDER_REASON_SETTLED: _OrderReason.ValueType  # 13
+    """Nobody told what became of it, and a person has settled it at the venue."""
 
 class OrderReason(_OrderReason, metaclass=_OrderReasonEnumTypeWrapper):
     """Why an order stands where it stands."""
@@ -136,7 +142,7 @@ ORDER_REASON_VENUE_REJECTED: OrderReason.ValueType  # 4
 ORDER_REASON_VENUE_NEVER_SAW: OrderReason.ValueType  # 5
 """The venue never took it, as it said when asked."""
 ORDER_REASON_OUTCOME_UNKNOWN: OrderReason.ValueType  # 6
-"""The answer of the venue was lost."""
+"""The answer of the venue was lost, or the venue does not know itself what became of the order."""
 ORDER_REASON_CANCELED_BY_USER: OrderReason.ValueType  # 7
 """A person cancelled it."""
 ORDER_REASON_EMERGENCY_STOP: OrderReason.ValueType  # 8
@@ -149,6 +155,8 @@ ORDER_REASON_VENUE_UNAVAILABLE: OrderReason.ValueType  # 11
 """The venue could not be reached before it was sent."""
 ORDER_REASON_NOT_REDUCING: OrderReason.ValueType  # 12
 """It may only reduce a position, and would have done more."""
+ORDER_REASON_SETTLED: OrderReason.ValueType  # 13
+"""Nobody told what became of it, and a person has settled it at the venue."""
 Global___OrderReason: _TypeAlias = OrderReason  # noqa: Y015
 
 @_typing.final

@@ -96,6 +96,8 @@ class _VenueOrderReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Venu
     """The venue does not take such terms."""
     VENUE_ORDER_REASON_OTHER: _VenueOrderReason.ValueType  # 10
     """Something else; reason_message says what."""
+    VENUE_ORDER_REASON_SETTLED: _VenueOrderReason.ValueType  # 11
+    """Nobody told what became of it, and a person has settled it; reason_message says who and why."""
 
 class VenueOrderReason(_VenueOrderReason, metaclass=_VenueOrderReasonEnumTypeWrapper):
     """Why an order ended other than by being filled."""
@@ -122,6 +124,8 @@ VENUE_ORDER_REASON_INVALID_TERMS: VenueOrderReason.ValueType  # 9
 """The venue does not take such terms."""
 VENUE_ORDER_REASON_OTHER: VenueOrderReason.ValueType  # 10
 """Something else; reason_message says what."""
+VENUE_ORDER_REASON_SETTLED: VenueOrderReason.ValueType  # 11
+"""Nobody told what became of it, and a person has settled it; reason_message says who and why."""
 Global___VenueOrderReason: _TypeAlias = VenueOrderReason  # noqa: Y015
 
 @_typing.final
@@ -142,6 +146,7 @@ class VenueOrder(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     REASON_CODE_FIELD_NUMBER: _builtins.int
     REDUCE_ONLY_FIELD_NUMBER: _builtins.int
+    UNANSWERED_FIELD_NUMBER: _builtins.int
     client_order_id: _builtins.str
     """Id that the client gave."""
     venue_order_id: _builtins.str
@@ -160,6 +165,8 @@ class VenueOrder(_message.Message):
     """Why it is REJECTED, CANCELED or EXPIRED; unspecified otherwise."""
     reduce_only: _builtins.bool
     """Whether it may only reduce a position."""
+    unanswered: _builtins.bool
+    """Whether it was sent on to those who execute it and not answered by them yet; then it is PENDING, and may be there or not."""
     @_builtins.property
     def terms(self) -> _order_terms_pb2.OrderTerms:
         """What it asks for now."""
@@ -187,10 +194,11 @@ class VenueOrder(_message.Message):
         revision: _builtins.int = ...,
         reason_code: Global___VenueOrderReason.ValueType = ...,
         reduce_only: _builtins.bool = ...,
+        unanswered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "create_time", b"create_time", "terms", b"terms", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "client_order_id", b"client_order_id", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "reason_code", b"reason_code", "reason_message", b"reason_message", "reduce_only", b"reduce_only", "revision", b"revision", "state", b"state", "terms", b"terms", "update_time", b"update_time", "venue_order_id", b"venue_order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "client_order_id", b"client_order_id", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "reason_code", b"reason_code", "reason_message", b"reason_message", "reduce_only", b"reduce_only", "revision", b"revision", "state", b"state", "terms", b"terms", "unanswered", b"unanswered", "update_time", b"update_time", "venue_order_id", b"venue_order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__average_price_e9: _TypeAlias = _typing.Literal["average_price_e9"]  # noqa: Y015
     _WhichOneofArgType__average_price_e9: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9"]  # noqa: Y015
@@ -430,6 +438,174 @@ class CancelAllResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelAllResponse: _TypeAlias = CancelAllResponse  # noqa: Y015
+
+@_typing.final
+class SettleUnknownOrderRequest(_message.Message):
+    """Says what became of an order that is UNKNOWN."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ORDER_ID_FIELD_NUMBER: _builtins.int
+    FILLED_FIELD_NUMBER: _builtins.int
+    CANCELED_FIELD_NUMBER: _builtins.int
+    NEVER_ARRIVED_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Id of this word, made by the caller."""
+    client_order_id: _builtins.str
+    """Which, by the client's id."""
+    actor: _builtins.str
+    """Who says so."""
+    reason: _builtins.str
+    """Where that is known from, for people."""
+    @_builtins.property
+    def filled(self) -> Global___SettledFills:
+        """It was filled, whole or in part; what is left of it ends CANCELED."""
+
+    @_builtins.property
+    def canceled(self) -> Global___SettledCanceled:
+        """It ended with no more contracts filled than the venue has told: CANCELED."""
+
+    @_builtins.property
+    def never_arrived(self) -> Global___SettledNeverArrived:
+        """It never arrived: REJECTED. Refused for an order that had been answered."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        client_order_id: _builtins.str = ...,
+        filled: Global___SettledFills | None = ...,
+        canceled: Global___SettledCanceled | None = ...,
+        never_arrived: Global___SettledNeverArrived | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canceled", b"canceled", "filled", b"filled", "never_arrived", b"never_arrived", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "canceled", b"canceled", "client_order_id", b"client_order_id", "filled", b"filled", "never_arrived", b"never_arrived", "outcome", b"outcome", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["filled", "canceled", "never_arrived"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___SettleUnknownOrderRequest: _TypeAlias = SettleUnknownOrderRequest  # noqa: Y015
+
+@_typing.final
+class SettledFills(_message.Message):
+    """Fills of an order that the venue has not told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fills(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettledFill]:
+        """Each of them; together not more than what is left of the order."""
+
+    def __init__(
+        self,
+        *,
+        fills: _abc.Iterable[Global___SettledFill] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fills", b"fills"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledFills: _TypeAlias = SettledFills  # noqa: Y015
+
+@_typing.final
+class SettledFill(_message.Message):
+    """One fill that a person has looked up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    PRICE_E9_FIELD_NUMBER: _builtins.int
+    FILL_TIME_FIELD_NUMBER: _builtins.int
+    quantity: _builtins.int
+    """Contracts."""
+    price_e9: _builtins.int
+    """Price, 1e-9 units, a multiple of the tick."""
+    @_builtins.property
+    def fill_time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened; the time of the request when unset."""
+
+    def __init__(
+        self,
+        *,
+        quantity: _builtins.int = ...,
+        price_e9: _builtins.int = ...,
+        fill_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fill_time", b"fill_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fill_time", b"fill_time", "price_e9", b"price_e9", "quantity", b"quantity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledFill: _TypeAlias = SettledFill  # noqa: Y015
+
+@_typing.final
+class SettledCanceled(_message.Message):
+    """An order that ended without more fills."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledCanceled: _TypeAlias = SettledCanceled  # noqa: Y015
+
+@_typing.final
+class SettledNeverArrived(_message.Message):
+    """An order that nobody but the venue ever had."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledNeverArrived: _TypeAlias = SettledNeverArrived  # noqa: Y015
+
+@_typing.final
+class SettleUnknownOrderResponse(_message.Message):
+    """The order as it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> Global___VenueOrder:
+        """The order."""
+
+    def __init__(
+        self,
+        *,
+        order: Global___VenueOrder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleUnknownOrderResponse: _TypeAlias = SettleUnknownOrderResponse  # noqa: Y015
 
 @_typing.final
 class GetOrderRequest(_message.Message):

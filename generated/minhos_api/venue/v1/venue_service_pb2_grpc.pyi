@@ -30,6 +30,7 @@ class VenueServiceStub:
     """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
+    The one exception is SettleUnknownOrder, by which a person says what the venue cannot find out.
     """
 
     @_typing.overload
@@ -58,6 +59,14 @@ class VenueServiceStub:
     """
     CancelAll: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.CancelAllRequest, _venue_service_pb2.CancelAllResponse]
     """Cancels all working orders, of one symbol when given. Idempotent by nature, so it takes no request id."""
+    SettleUnknownOrder: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.SettleUnknownOrderRequest, _venue_service_pb2.SettleUnknownOrderResponse]
+    """Settles an order in state UNKNOWN by the word of a person who has looked it up, where those who have it do not tell what became of it.
+
+    It is on disk when the call returns, and whoever watches orders is told as of any other change. What the venue hears of the order later still counts:
+    fills are booked, and an order that turns out to work although it was settled as ended is cancelled.
+    Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+    FAILED_PRECONDITION/ORDER_STATE when the order is not UNKNOWN, or cannot have had that outcome; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+    """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.GetOrderRequest, _venue_service_pb2.GetOrderResponse]
     """Returns one order by either id. NOT_FOUND/ORDER_UNKNOWN says for certain that the venue never took it."""
     ListOpenOrders: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.ListOpenOrdersRequest, _venue_service_pb2.ListOpenOrdersResponse]
@@ -85,6 +94,7 @@ class VenueServiceAsyncStub(VenueServiceStub):
     """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
+    The one exception is SettleUnknownOrder, by which a person says what the venue cannot find out.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -110,6 +120,14 @@ class VenueServiceAsyncStub(VenueServiceStub):
     """
     CancelAll: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.CancelAllRequest, _venue_service_pb2.CancelAllResponse]  # type: ignore[assignment]
     """Cancels all working orders, of one symbol when given. Idempotent by nature, so it takes no request id."""
+    SettleUnknownOrder: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.SettleUnknownOrderRequest, _venue_service_pb2.SettleUnknownOrderResponse]  # type: ignore[assignment]
+    """Settles an order in state UNKNOWN by the word of a person who has looked it up, where those who have it do not tell what became of it.
+
+    It is on disk when the call returns, and whoever watches orders is told as of any other change. What the venue hears of the order later still counts:
+    fills are booked, and an order that turns out to work although it was settled as ended is cancelled.
+    Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+    FAILED_PRECONDITION/ORDER_STATE when the order is not UNKNOWN, or cannot have had that outcome; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+    """
     GetOrder: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.GetOrderRequest, _venue_service_pb2.GetOrderResponse]  # type: ignore[assignment]
     """Returns one order by either id. NOT_FOUND/ORDER_UNKNOWN says for certain that the venue never took it."""
     ListOpenOrders: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.ListOpenOrdersRequest, _venue_service_pb2.ListOpenOrdersResponse]  # type: ignore[assignment]
@@ -136,6 +154,7 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
     """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
+    The one exception is SettleUnknownOrder, by which a person says what the venue cannot find out.
     """
 
     @_abc_1.abstractmethod
@@ -183,6 +202,20 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_venue_service_pb2.CancelAllResponse, _abc.Awaitable[_venue_service_pb2.CancelAllResponse]]:
         """Cancels all working orders, of one symbol when given. Idempotent by nature, so it takes no request id."""
+
+    @_abc_1.abstractmethod
+    def SettleUnknownOrder(
+        self,
+        request: _venue_service_pb2.SettleUnknownOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_venue_service_pb2.SettleUnknownOrderResponse, _abc.Awaitable[_venue_service_pb2.SettleUnknownOrderResponse]]:
+        """Settles an order in state UNKNOWN by the word of a person who has looked it up, where those who have it do not tell what became of it.
+
+        It is on disk when the call returns, and whoever watches orders is told as of any other change. What the venue hears of the order later still counts:
+        fills are booked, and an order that turns out to work although it was settled as ended is cancelled.
+        Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+        FAILED_PRECONDITION/ORDER_STATE when the order is not UNKNOWN, or cannot have had that outcome; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+        """
 
     @_abc_1.abstractmethod
     def GetOrder(

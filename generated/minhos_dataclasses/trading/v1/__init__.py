@@ -71,7 +71,10 @@ class OrderState(betterproto.Enum):
     """Its time in force ended; a part may be filled."""
 
     UNKNOWN = 12
-    """Sent, and the answer was lost; the venue is being asked."""
+    """
+    Sent, and what became of it is not known: the answer was lost and the venue is being asked, or the venue does not know it either. It may work, be filled, or be
+     nowhere, so it counts as working. reason_message says why; `minhos order settle` tells the venue what a person has looked up.
+    """
 
 
 class OrderReason(betterproto.Enum):
@@ -96,7 +99,9 @@ class OrderReason(betterproto.Enum):
     """The venue never took it, as it said when asked."""
 
     OUTCOME_UNKNOWN = 6
-    """The answer of the venue was lost."""
+    """
+    The answer of the venue was lost, or the venue does not know itself what became of the order.
+    """
 
     CANCELED_BY_USER = 7
     """A person cancelled it."""
@@ -115,6 +120,11 @@ class OrderReason(betterproto.Enum):
 
     NOT_REDUCING = 12
     """It may only reduce a position, and would have done more."""
+
+    SETTLED = 13
+    """
+    Nobody told what became of it, and a person has settled it at the venue.
+    """
 
 
 class TradingMode(betterproto.Enum):

@@ -95,6 +95,11 @@ class VenueOrderReason(betterproto.Enum):
     OTHER = 10
     """Something else; reason_message says what."""
 
+    SETTLED = 11
+    """
+    Nobody told what became of it, and a person has settled it; reason_message says who and why.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class VenueOrder(betterproto.Message):
@@ -139,6 +144,11 @@ class VenueOrder(betterproto.Message):
 
     reduce_only: bool = betterproto.bool_field(12)
     """Whether it may only reduce a position."""
+
+    unanswered: bool = betterproto.bool_field(13)
+    """
+    Whether it was sent on to those who execute it and not answered by them yet; then it is PENDING, and may be there or not.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -231,6 +241,80 @@ class CancelAllResponse(betterproto.Message):
 
     orders: List["VenueOrder"] = betterproto.message_field(1)
     """As they stand."""
+
+
+@dataclass(eq=False, repr=False)
+class SettleUnknownOrderRequest(betterproto.Message):
+    """Says what became of an order that is UNKNOWN."""
+
+    request_id: str = betterproto.string_field(1)
+    """Id of this word, made by the caller."""
+
+    client_order_id: str = betterproto.string_field(2)
+    """Which, by the client's id."""
+
+    filled: "SettledFills" = betterproto.message_field(3, group="outcome")
+    """It was filled, whole or in part; what is left of it ends CANCELED."""
+
+    canceled: "SettledCanceled" = betterproto.message_field(4, group="outcome")
+    """
+    It ended with no more contracts filled than the venue has told: CANCELED.
+    """
+
+    never_arrived: "SettledNeverArrived" = betterproto.message_field(5, group="outcome")
+    """
+    It never arrived: REJECTED. Refused for an order that had been answered.
+    """
+
+    actor: str = betterproto.string_field(6)
+    """Who says so."""
+
+    reason: str = betterproto.string_field(7)
+    """Where that is known from, for people."""
+
+
+@dataclass(eq=False, repr=False)
+class SettledFills(betterproto.Message):
+    """Fills of an order that the venue has not told."""
+
+    fills: List["SettledFill"] = betterproto.message_field(1)
+    """Each of them; together not more than what is left of the order."""
+
+
+@dataclass(eq=False, repr=False)
+class SettledFill(betterproto.Message):
+    """One fill that a person has looked up."""
+
+    quantity: int = betterproto.int64_field(1)
+    """Contracts."""
+
+    price_e9: int = betterproto.int64_field(2)
+    """Price, 1e-9 units, a multiple of the tick."""
+
+    fill_time: datetime = betterproto.message_field(3)
+    """When it happened; the time of the request when unset."""
+
+
+@dataclass(eq=False, repr=False)
+class SettledCanceled(betterproto.Message):
+    """An order that ended without more fills."""
+
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class SettledNeverArrived(betterproto.Message):
+    """An order that nobody but the venue ever had."""
+
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class SettleUnknownOrderResponse(betterproto.Message):
+    """The order as it stands."""
+
+    order: "VenueOrder" = betterproto.message_field(1)
+    """The order."""
 
 
 @dataclass(eq=False, repr=False)
@@ -511,6 +595,23 @@ class VenueServiceStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def settle_unknown_order(
+        self,
+        settle_unknown_order_request: "SettleUnknownOrderRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None,
+    ) -> "SettleUnknownOrderResponse":
+        return await self._unary_unary(
+            "/minhos_api.venue.v1.VenueService/SettleUnknownOrder",
+            settle_unknown_order_request,
+            SettleUnknownOrderResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def get_order(
         self,
         get_order_request: "GetOrderRequest",
@@ -653,6 +754,11 @@ class VenueServiceBase(ServiceBase):
     ) -> "CancelAllResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def settle_unknown_order(
+        self, settle_unknown_order_request: "SettleUnknownOrderRequest"
+    ) -> "SettleUnknownOrderResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def get_order(
         self, get_order_request: "GetOrderRequest"
     ) -> "GetOrderResponse":
@@ -715,6 +821,14 @@ class VenueServiceBase(ServiceBase):
     ) -> None:
         request = await stream.recv_message()
         response = await self.cancel_all(request)
+        await stream.send_message(response)
+
+    async def __rpc_settle_unknown_order(
+        self,
+        stream: "grpclib.server.Stream[SettleUnknownOrderRequest, SettleUnknownOrderResponse]",
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.settle_unknown_order(request)
         await stream.send_message(response)
 
     async def __rpc_get_order(
@@ -797,6 +911,12 @@ class VenueServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 CancelAllRequest,
                 CancelAllResponse,
+            ),
+            "/minhos_api.venue.v1.VenueService/SettleUnknownOrder": grpclib.const.Handler(
+                self.__rpc_settle_unknown_order,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                SettleUnknownOrderRequest,
+                SettleUnknownOrderResponse,
             ),
             "/minhos_api.venue.v1.VenueService/GetOrder": grpclib.const.Handler(
                 self.__rpc_get_order,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from minhos_mesh.matching import (
     Event,
@@ -19,75 +19,26 @@ from minhos_mesh.matching import (
     apply_fill,
     session_open,
 )
-from minhos_mesh.paper_venue.domain.errors import (
-    OrderDone,
-    OrderUnknown,
-    ProvenanceRefused,
-    RequestConflict,
-    SymbolUnknown,
-)
-from minhos_mesh.paper_venue.domain.market import (
-    DELAY_ALLOWED_NS,
+from minhos_mesh.paper_venue.domain.market import DELAY_ALLOWED_NS, SymbolMarket, apply_tick, observe_ticks, time_of
+from minhos_mesh.paper_venue.domain.orders import REDUCE_ONLY_WOULD_INCREASE, VENUE, Change, OrderRecord
+from minhos_mesh.runtime.instruments import InstrumentSpec
+from minhos_mesh.runtime.tick_layout import Tick
+from minhos_mesh.venue.domain.errors import OrderDone, OrderUnknown, ProvenanceRefused, SymbolUnknown
+from minhos_mesh.venue.domain.orders import (
     DELAYED,
     LIVE,
     PROVENANCE_NAMES,
     REPLAY,
     SIMULATED,
-    SymbolMarket,
-    apply_tick,
-    observe_ticks,
-)
-from minhos_mesh.paper_venue.domain.orders import (
-    REDUCE_ONLY_WOULD_INCREASE,
-    Change,
     FillRecord,
-    OrderRecord,
     OrderState,
-    ProgressRecord,
-    Terms,
+    Submission,
+    check_terms,
 )
-from minhos_mesh.paper_venue.domain.terms import check_terms
-from minhos_mesh.runtime.instruments import InstrumentSpec
-from minhos_mesh.runtime.tick_layout import Tick
+from minhos_mesh.venue.domain.views import AccountView, HeldPosition, ProgressRecord
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """An order that somebody wants taken."""
-
-    client_order_id: str
-    terms: Terms
-    provenance: int
-    reduce_only: bool = False
-    decision_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldPosition:
-    """A position with when and how often fills changed it."""
-
-    position: Position
-    update_ns: int
-    fills: int
-
-
-@dataclass(frozen=True, slots=True)
-class PositionView:
-    """A position at the last price; open profit is None without one."""
-
-    symbol: str
-    held: HeldPosition
-    unrealized_e9: int | None
-    multiplier: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """The paper account, 1e-9 units of its currency."""
-
-    cash_e9: int
-    equity_e9: int
-    commission_e9: int
+CURRENCY = "USD"
+"""Currency of the paper account."""
 
 
 class Exchange:
@@ -113,6 +64,7 @@ class Exchange:
         self.revision = revision
         self._initial_cash_e9 = initial_cash_e9
         self._latency_ns = latency_ns
+        self._max_age_ns = rules.max_quote_age_ns
         self._next_number = 1
         self._fills = 0
         self._done_kept = done_kept
@@ -141,7 +93,7 @@ class Exchange:
         market = self._market(submission.terms.symbol)
         check_terms(submission.terms, market.spec, market.last_price_e9)
         if submission.provenance == LIVE and market.provenance not in (0, LIVE):
-            raise ProvenanceRefused("LIVE", PROVENANCE_NAMES[market.provenance])
+            raise ProvenanceRefused("LIVE", f"the market of this venue is {PROVENANCE_NAMES[market.provenance]}")
         time_ns = self._time(market, now_ns)
         record = self._new_record(submission, market, time_ns)
         if submission.reduce_only and not self._reduces(record):
@@ -157,8 +109,7 @@ class Exchange:
 
     def same(self, known: OrderRecord, submission: Submission) -> OrderRecord:
         """Return the known order when it was asked for with the same content. Raises RequestConflict."""
-        if (known.asked, known.reduce_only) != (submission.terms, submission.reduce_only):
-            raise RequestConflict(submission.client_order_id)
+        submission.check_same(known.asked, known.reduce_only)
         return known
 
     def find(self, client_order_id: str) -> OrderRecord:
@@ -243,11 +194,14 @@ class Exchange:
         market.sequence, market.event_time_ns = sequence, event_time_ns
 
     def on_ticks(self, symbol: str, ticks: Sequence[Tick], now_ns: int) -> tuple[Change, ...]:
-        """Let ticks take effect, each once and in order."""
+        """Let ticks take effect, each once and in order; history that is told now passes by and fills nothing."""
         market = self._market(symbol)
         fresh = [tick for tick in ticks if tick.sequence > market.sequence]
         if not fresh:
             return ()
+        past = self._past(market, fresh, now_ns)
+        observe_ticks(market, fresh[:past])
+        fresh = fresh[past:]
         changes: list[Change] = []
         self._follow_session(market, now_ns, changes)
         for index, tick in enumerate(fresh):
@@ -258,6 +212,17 @@ class Exchange:
             if events:
                 changes.extend(self._book(market, events, self._time(market, now_ns)))
         return tuple(changes)
+
+    def _past(self, market: SymbolMarket, ticks: Sequence[Tick], now_ns: int) -> int:
+        """Return how many ticks, the first ones, happened too long ago to fill orders of now; none do in a replay.
+
+        A source whose file was replaced or cut off is read again from its beginning, under another epoch.
+        """
+        if market.provenance == REPLAY:
+            return 0
+        oldest_ns = now_ns - self._max_age_ns
+        fresh = (place for place, tick in enumerate(ticks) if time_of(tick, market.provenance) >= oldest_ns)
+        return next(fresh, len(ticks))
 
     def on_time(self, now_ns: int) -> tuple[Change, ...]:
         """Let time pass: sessions open and close, orders take effect."""
@@ -276,13 +241,18 @@ class Exchange:
             ProgressRecord(symbol=symbol, epoch=market.epoch, through_sequence=market.sequence, revision=self.revision),
         )
 
-    def account(self) -> Account:
+    def account(self) -> AccountView:
         """Return the account at the last prices; a position without a price counts with its cost."""
         realized = sum(held.position.realized_pnl_e9 for held in self.positions.values())
         commission = sum(held.position.commission_e9 for held in self.positions.values())
         cash = self._initial_cash_e9 + realized - commission
-        return Account(
-            cash_e9=cash, equity_e9=cash + sum(map(self._open_profit, self.positions)), commission_e9=commission
+        return AccountView(
+            account_id=VENUE,
+            currency=CURRENCY,
+            cash_e9=cash,
+            equity_e9=cash + sum(map(self._open_profit, self.positions)),
+            commission_e9=commission,
+            live=False,
         )
 
     def unrealized_e9(self, symbol: str) -> int | None:
@@ -412,6 +382,7 @@ class Exchange:
         return FillRecord(
             fill_id=f"{record.client_order_id}/{record.fills}",
             client_order_id=record.client_order_id,
+            venue_order_id=record.venue_order_id,
             symbol=market.symbol,
             side=fill.side,
             quantity=fill.quantity,

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from minhos_mesh.matching import Event, MatchingBook, Quote, Side, Trade
 from minhos_mesh.runtime.instruments import InstrumentSpec
 from minhos_mesh.runtime.tick_layout import Tick, TickKind, TradeSide
+from minhos_mesh.venue.domain.orders import DELAYED, REPLAY
 
-LIVE, DELAYED, REPLAY, SIMULATED = 1, 2, 3, 4
-PROVENANCE_NAMES = {0: "UNSPECIFIED", LIVE: "LIVE", DELAYED: "DELAYED", REPLAY: "REPLAY", SIMULATED: "SIMULATED"}
 DELAY_ALLOWED_NS = 20 * 60 * 1_000_000_000
 """How much later than its event time DELAYED data may come and still count as of now."""
 

@@ -3,62 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import IntEnum
 
-from minhos_mesh.matching import (
-    Fill,
-    Order,
-    OrderType,
-    OrderUpdate,
-    Phase,
-    Side,
-    TimeInForce,
-    UpdateKind,
-    round_half_even,
+from minhos_mesh.matching import Fill, OrderUpdate, Phase, TimeInForce, UpdateKind, round_half_even
+from minhos_mesh.venue.domain.orders import (
+    AT_ONCE,
+    CANCELED_BY_CLIENT,
+    WOULD_GROW,
+    FillRecord,
+    OrderReason,
+    OrderState,
+    Terms,
 )
+from minhos_mesh.venue.domain.views import ProgressRecord
 
-
-class OrderState(IntEnum):
-    """Where an order stands; numbers are those of the contract."""
-
-    PENDING = 1
-    WORKING = 2
-    FILLED = 3
-    CANCELED = 4
-    REJECTED = 5
-    EXPIRED = 6
-
-    @property
-    def done(self) -> bool:
-        """Return whether nothing can change any more."""
-        return self not in (OrderState.PENDING, OrderState.WORKING)
-
-
-class OrderReason(IntEnum):
-    """Why an order ended other than by being filled; numbers are those of the contract."""
-
-    UNSPECIFIED = 0
-    REQUESTED = 1
-    MARKET_CLOSED = 2
-    NO_FRESH_QUOTE = 3
-    FOK_UNFILLED = 4
-    IOC_REST = 5
-    TIME_IN_FORCE = 6
-    REDUCE_ONLY = 7
-    PROVENANCE = 8
-    INVALID_TERMS = 9
-    OTHER = 10
-
-
+VENUE = "paper"
+"""Name of this venue."""
 REDUCE_ONLY_WOULD_INCREASE = "REDUCE_ONLY_WOULD_INCREASE"
 
 _REASONS = {
     "": (OrderReason.UNSPECIFIED, ""),
-    "REQUESTED": (OrderReason.REQUESTED, "Its client cancelled it."),
+    "REQUESTED": (OrderReason.REQUESTED, CANCELED_BY_CLIENT),
     "SESSION_CLOSED": (OrderReason.MARKET_CLOSED, "The session is closed."),
     "SESSION_ENDED": (OrderReason.TIME_IN_FORCE, "It was for the day, and the session ended."),
     "NO_FRESH_QUOTE": (OrderReason.NO_FRESH_QUOTE, "There is no quote, or none fresh enough to fill against."),
-    REDUCE_ONLY_WOULD_INCREASE: (OrderReason.REDUCE_ONLY, "It may only reduce a position and would open or turn one."),
+    REDUCE_ONLY_WOULD_INCREASE: (OrderReason.REDUCE_ONLY, WOULD_GROW),
 }
 """What the words of the matcher mean; whatever else it says is OTHER."""
 
@@ -69,30 +37,9 @@ _ENDED = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What an order asks for; prices in 1e-9 units."""
-
-    symbol: str
-    side: Side
-    order_type: OrderType
-    quantity: int
-    time_in_force: TimeInForce
-    limit_price_e9: int | None = None
-    stop_price_e9: int | None = None
-
-    def as_order(self, order_id: str, effective_ns: int) -> Order:
-        """Return the order for the matcher."""
-        return Order(
-            order_id=order_id,
-            side=self.side,
-            order_type=self.order_type,
-            time_in_force=self.time_in_force,
-            quantity=self.quantity,
-            limit_price_e9=self.limit_price_e9,
-            stop_price_e9=self.stop_price_e9,
-            effective_ns=effective_ns,
-        )
+def venue_order_id(client_order_id: str) -> str:
+    """The id that the venue gives an order: the same in every life of the venue, since it comes from the client's."""
+    return f"{VENUE}-{client_order_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,16 +69,19 @@ class OrderRecord:
 
     @property
     def venue_order_id(self) -> str:
-        """Id that the venue gives: the same in every life of the venue, since it comes from the client's."""
-        return f"paper-{self.client_order_id}"
+        """Id that the venue gives."""
+        return venue_order_id(self.client_order_id)
+
+    @property
+    def unanswered(self) -> bool:
+        """Never: nobody else has to answer."""
+        return False
 
     @property
     def why(self) -> tuple[OrderReason, str]:
         """Return why the order ended, for programs and for people; UNSPECIFIED while it lives or when it was filled."""
         if self.reason == "NOT_FILLED_AT_ONCE":
-            if self.terms.time_in_force is TimeInForce.FOK:
-                return OrderReason.FOK_UNFILLED, "It was to be filled at once and whole (FOK), and could not be."
-            return OrderReason.IOC_REST, "It was to be filled at once (IOC), and this is what was left."
+            return AT_ONCE.get(self.terms.time_in_force, AT_ONCE[TimeInForce.IOC])
         return _REASONS.get(self.reason, (OrderReason.OTHER, self.reason))
 
     @property
@@ -154,34 +104,6 @@ class OrderRecord:
             fills=self.fills + 1,
             update_ns=time_ns,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FillRecord:
-    """One execution."""
-
-    fill_id: str
-    client_order_id: str
-    symbol: str
-    side: Side
-    quantity: int
-    cumulative_quantity: int
-    price_e9: int
-    commission_e9: int
-    time_ns: int
-    provenance: int
-    market_sequence: int | None
-    revision: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProgressRecord:
-    """How far the venue has gone in the market of a symbol, in a replay."""
-
-    symbol: str
-    epoch: int
-    through_sequence: int
-    revision: int
 
 
 Change = OrderRecord | FillRecord | ProgressRecord

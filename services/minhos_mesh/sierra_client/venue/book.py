@@ -12,23 +12,14 @@ from minhos_mesh.runtime.instruments import InstrumentSpec
 from minhos_mesh.sierra_client.venue.domain import (
     Asked,
     Change,
-    FillRecord,
-    OrderReason,
     OrderRecord,
     alike,
     fills_behind,
     record_of,
     refused_record,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class HeldPosition:
-    """What our own fills of a symbol make, with when and how often they changed it."""
-
-    position: Position
-    update_ns: int
-    fills: int
+from minhos_mesh.venue.domain.orders import FillRecord, OrderReason
+from minhos_mesh.venue.domain.views import HeldPosition
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ from minhos_mesh.sierra_client.dtc_status import DtcState, DtcStatus
 from minhos_mesh.sierra_client.venue import store
 from minhos_mesh.sierra_client.venue.account import ServerAccount
 from minhos_mesh.sierra_client.venue.book import Step, VenueBook
-from minhos_mesh.sierra_client.venue.domain import Change, OrderReason, OrderRecord, OrderState
-from minhos_mesh.sierra_client.venue.errors import VenueNotReady
-from minhos_mesh.sierra_client.venue.views import SIMULATED, Server, VenueSettings, server_of, told
+from minhos_mesh.sierra_client.venue.domain import Change, OrderRecord
+from minhos_mesh.sierra_client.venue.views import VENUE, Server, VenueSettings, server_of, told
+from minhos_mesh.venue.domain.errors import VenueNotReady
+from minhos_mesh.venue.domain.orders import SIMULATED, OrderReason, OrderState
 
 POSITION_DUE_S: Final = 1.0
 """When the server's word on the position behind a fill is missed."""
@@ -189,8 +190,8 @@ class VenueCore:
 
     def on_update(self, update: VenueUpdate) -> None:
         """An order of ours changed; it is written down."""
-        if update.kind is UpdateKind.CONTRADICTION:
-            _LOG.error("venue.contradiction", order=update.order.client_order_id, problem=update.text)
+        if update.kind in {UpdateKind.CONTRADICTION, UpdateKind.TURNED_UP}:
+            _LOG.error(f"venue.{update.kind.value.lower()}", order=update.order.client_order_id, problem=update.text)
         for waiting in list(self._waiting.get(update.order.client_order_id, ())):
             wanted = waiting.kinds is None or update.kind in waiting.kinds or update.order.state.done
             if wanted and not waiting.future.done():
@@ -302,21 +303,29 @@ class VenueCore:
             with suppress(NotReady):  # it is cancelled when the orders are compared again
                 await self._connection.cancel(record.asked.dtc_id)
 
+    def tracked(self, dtc_id: str) -> TrackedOrder | None:
+        """An order as the server has told it."""
+        return None if self._connection is None else self._connection.ledger.get(dtc_id)
+
     def can_send(self) -> bool:
         """Whether an order would be sent now."""
         return self._connection is not None and self._connection.ready()
+
+    def not_ready(self, because: str) -> VenueNotReady:
+        """Why nothing was sent."""
+        return VenueNotReady(VENUE, "the DTC server", self.status.state.value, because)
 
     def ready(self) -> DtcConnection:
         """The connection when an order can be sent over it. Raises VenueNotReady."""
         connection = self._connection
         if connection is None or not connection.ready() or self.server is None:
-            raise VenueNotReady(self.status.state.value, self.status.reason or "it is being reached")
+            raise self.not_ready(self.status.reason or "it is being reached")
         return connection
 
     def reached(self) -> Server:
         """Who the server is, while it tells what is held. Raises VenueNotReady."""
         if self.server is None or self.status.state not in {DtcState.READY, DtcState.NOT_PERMITTED}:
-            raise VenueNotReady(self.status.state.value, self.status.reason or "it is being reached")
+            raise self.not_ready(self.status.reason or "it is being reached")
         return self.server
 
     def waits(self, dtc_id: str, kinds: frozenset[UpdateKind] | None) -> Waits:
@@ -334,15 +343,37 @@ class VenueCore:
         if self.book.revision > self.log.newest:
             await self.write(_nothing)
 
-    async def commit(self, step: Step, tracked: Mapping[str, TrackedOrder] | None = None) -> None:
-        """Writes a step and tells it."""
+    async def settle(
+        self, dtc_id: str, fills: Sequence[FillReport], state: Tracked, text: str, request: tuple[str, str]
+    ) -> None:
+        """Ends an order by the word of a person; written down with the id and content of the request, and told then."""
+        if self._connection is None:
+            raise self.not_ready("it is being set up")
+        changed, told = self._connection.settle(dtc_id, fills, state, text)
+        step = self.book.take(changed, self.clock.wall_ns())
+        await self.commit(step, store.tracked_rows(changed), request)
+        for update in told:
+            self.on_update(update)
+
+    async def commit(
+        self,
+        step: Step,
+        tracked: Mapping[str, TrackedOrder] | None = None,
+        request: tuple[str, str] | None = None,
+    ) -> None:
+        """Writes a step and tells it; with it goes a request that must not be done twice."""
         records = {asked.client_order_id: self.book.orders[asked.client_order_id] for asked in step.asked}
 
         def tell(_: None) -> None:
             for change in step.changes:
                 self.log.append(change)
 
-        await self.write(lambda c: store.save(c, step, records, tracked or {}), tell)
+        def save(connection: Connection) -> None:
+            if request is not None:
+                store.remember_request(connection, *request)
+            store.save(connection, step, records, tracked or {})
+
+        await self.write(save, tell)
 
     async def write(self, fn: Callable[[Connection], Any], then: Callable[[Any], None] | None = None) -> None:
         """Writes, and calls `then` in the order of the commits. Raises StorageError, which ends the process too."""

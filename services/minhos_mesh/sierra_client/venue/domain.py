@@ -6,7 +6,6 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import IntEnum
 
 from minhos_mesh.dtc.enums import BuySell
 from minhos_mesh.dtc.enums import OrderType as WireType
@@ -15,46 +14,22 @@ from minhos_mesh.dtc.order_state import OrderState as Tracked
 from minhos_mesh.dtc.order_state import TrackedOrder
 from minhos_mesh.dtc.reports import FillReport
 from minhos_mesh.dtc.requests import LONGEST_CLIENT_ID
-from minhos_mesh.matching import Order, OrderType, Side, TimeInForce, check_order, round_half_even
-from minhos_mesh.runtime.instruments import InstrumentSpec
-from minhos_mesh.runtime.money import E9, check_scale, check_tick, format_e9
-from minhos_mesh.sierra_client.venue.errors import InvalidField
+from minhos_mesh.matching import OrderType, Side, TimeInForce, round_half_even
+from minhos_mesh.runtime.money import format_e9
+from minhos_mesh.venue.domain.errors import InvalidField
+from minhos_mesh.venue.domain.orders import (
+    AT_ONCE,
+    CANCELED_BY_CLIENT,
+    WOULD_GROW,
+    FillRecord,
+    OrderReason,
+    OrderState,
+    Terms,
+)
 
-LARGEST_QUANTITY = 10_000
-LARGEST_PRICE_E9 = 1_000_000 * E9
 SHORT_PREFIX = "mh."
 """Begins ids that were made shorter, so that none of them is that of another order."""
 
-
-class OrderState(IntEnum):
-    """Where an order stands; numbers are those of the contract."""
-
-    PENDING = 1
-    WORKING = 2
-    FILLED = 3
-    CANCELED = 4
-    REJECTED = 5
-    EXPIRED = 6
-    UNKNOWN = 7
-
-    @property
-    def done(self) -> bool:
-        """Whether it no longer works, for certain."""
-        return self in {OrderState.FILLED, OrderState.CANCELED, OrderState.REJECTED, OrderState.EXPIRED}
-
-
-class OrderReason(IntEnum):
-    """Why an order ended other than by being filled; numbers are those of the contract."""
-
-    UNSPECIFIED = 0
-    REQUESTED = 1
-    FOK_UNFILLED = 4
-    IOC_REST = 5
-    REDUCE_ONLY = 7
-    OTHER = 10
-
-
-WOULD_GROW = "It may only reduce a position and would open or turn one."
 
 WIRE_TYPES = {
     OrderType.MARKET: WireType.MARKET,
@@ -68,20 +43,6 @@ WIRE_TIMES = {
     TimeInForce.IOC: WireTime.IMMEDIATE_OR_CANCEL,
     TimeInForce.FOK: WireTime.FILL_OR_KILL,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What an order asks for; prices in 1e-9 units."""
-
-    symbol: str
-    """Canonical."""
-    side: Side
-    order_type: OrderType
-    quantity: int
-    time_in_force: TimeInForce
-    limit_price_e9: int | None = None
-    stop_price_e9: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +78,8 @@ class OrderRecord:
     fills: int
     update_ns: int
     revision: int
+    unanswered: bool = False
+    """Sent, and the server has not answered."""
 
     @property
     def client_order_id(self) -> str:
@@ -129,6 +92,21 @@ class OrderRecord:
         return f"dtc:{self.asked.dtc_id}"
 
     @property
+    def why(self) -> tuple[OrderReason, str]:
+        """Why it ended, or is UNKNOWN, for programs and for people."""
+        return self.reason, self.message
+
+    @property
+    def reduce_only(self) -> bool:
+        """Whether it may only reduce a position."""
+        return self.asked.reduce_only
+
+    @property
+    def create_ns(self) -> int:
+        """When it was taken."""
+        return self.asked.create_ns
+
+    @property
     def average_price_e9(self) -> int | None:
         """Average fill price, rounded half to even; None when nothing is filled."""
         return round_half_even(self.filled_value_e9, self.filled_quantity) if self.filled_quantity else None
@@ -137,24 +115,6 @@ class OrderRecord:
     def leaves_quantity(self) -> int:
         """Contracts that may still be filled."""
         return 0 if self.state.done else max(0, self.terms.quantity - self.filled_quantity)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FillRecord:
-    """One execution."""
-
-    fill_id: str
-    client_order_id: str
-    venue_order_id: str
-    symbol: str
-    side: Side
-    quantity: int
-    cumulative_quantity: int
-    price_e9: int
-    commission_e9: int
-    time_ns: int
-    provenance: int
-    revision: int
 
 
 Change = OrderRecord | FillRecord
@@ -167,23 +127,6 @@ def dtc_id_of(client_order_id: str) -> str:
         return client_order_id
     digest = hashlib.blake2s(client_order_id.encode(), digest_size=16).digest()
     return SHORT_PREFIX + base64.b32encode(digest).decode().rstrip("=").lower()
-
-
-def check_terms(terms: Terms, spec: InstrumentSpec, reference_e9: int | None, path: str = "terms.") -> None:
-    """Raises MoneyError for a price off the scale or the tick, InvalidField for whatever else is wrong with the form."""
-    if not 1 <= terms.quantity <= LARGEST_QUANTITY:
-        raise InvalidField(f"{path}quantity", str(terms.quantity), f"1 to {LARGEST_QUANTITY} contracts")
-    for name, price_e9 in (("limit_price_e9", terms.limit_price_e9), ("stop_price_e9", terms.stop_price_e9)):
-        if price_e9 is None:
-            continue
-        if price_e9 <= 0:
-            raise InvalidField(f"{path}{name}", format_e9(price_e9), "a price above 0")
-        check_scale(price_e9, field=f"{path}{name}", tick_e9=spec.tick_e9, reference_e9=reference_e9)
-        check_tick(price_e9, spec.tick_e9, field=f"{path}{name}")
-        if price_e9 > LARGEST_PRICE_E9:
-            raise InvalidField(f"{path}{name}", format_e9(price_e9), f"at most {format_e9(LARGEST_PRICE_E9)}")
-    for violation in check_order(_as_order(terms), spec.tick_e9):
-        raise InvalidField(f"{path}{violation.field}", violation.seen, violation.allowed)
 
 
 def check_change(terms: Terms, limit_price_e9: int | None, stop_price_e9: int | None) -> None:
@@ -240,6 +183,7 @@ def record_of(asked: Asked, tracked: TrackedOrder, *, fills: int, update_ns: int
         fills=fills,
         update_ns=update_ns,
         revision=0,
+        unanswered=tracked.state is Tracked.SUBMITTED,
     )
 
 
@@ -272,18 +216,6 @@ def alike(one: OrderRecord, other: OrderRecord) -> bool:
     return one == replace(other, update_ns=one.update_ns, revision=one.revision)
 
 
-def _as_order(terms: Terms) -> Order:
-    return Order(
-        order_id="order",
-        side=terms.side,
-        order_type=terms.order_type,
-        time_in_force=terms.time_in_force,
-        quantity=terms.quantity,
-        limit_price_e9=terms.limit_price_e9,
-        stop_price_e9=terms.stop_price_e9,
-    )
-
-
 def _state(asked: Asked, tracked: TrackedOrder, filled: int) -> OrderState:
     if tracked.state is Tracked.SUBMITTED:
         return OrderState.PENDING
@@ -294,6 +226,8 @@ def _state(asked: Asked, tracked: TrackedOrder, filled: int) -> OrderState:
 
 
 def _why(asked: Asked, tracked: TrackedOrder, state: OrderState) -> tuple[OrderReason, str]:
+    if tracked.settled and state in {OrderState.REJECTED, OrderState.CANCELED}:
+        return OrderReason.SETTLED, tracked.text
     if state is OrderState.UNKNOWN:
         return OrderReason.UNSPECIFIED, tracked.text
     if state is OrderState.REJECTED:
@@ -303,9 +237,6 @@ def _why(asked: Asked, tracked: TrackedOrder, state: OrderState) -> tuple[OrderR
     if asked.cancel is OrderReason.REDUCE_ONLY:
         return OrderReason.REDUCE_ONLY, WOULD_GROW
     if asked.cancel is OrderReason.REQUESTED:
-        return OrderReason.REQUESTED, "Its client cancelled it."
-    if asked.terms.time_in_force is TimeInForce.FOK:
-        return OrderReason.FOK_UNFILLED, "It was to be filled at once and whole (FOK), and could not be."
-    if asked.terms.time_in_force is TimeInForce.IOC:
-        return OrderReason.IOC_REST, "It was to be filled at once (IOC), and this is what was left."
-    return OrderReason.OTHER, tracked.text or "The server cancelled it without a reason."
+        return OrderReason.REQUESTED, CANCELED_BY_CLIENT
+    otherwise = OrderReason.OTHER, tracked.text or "The server cancelled it without a reason."
+    return AT_ONCE.get(asked.terms.time_in_force, otherwise)

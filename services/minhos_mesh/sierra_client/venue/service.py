@@ -6,30 +6,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final
 
 from minhos_mesh.dtc.order_state import UpdateKind
 from minhos_mesh.dtc.reports import PositionReport
 from minhos_mesh.matching import Side
+from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.storage import Connection
 from minhos_mesh.sierra_client.dtc_ports import NotReady
 from minhos_mesh.sierra_client.venue import store
 from minhos_mesh.sierra_client.venue.core import VenueCore
-from minhos_mesh.sierra_client.venue.domain import (
-    WOULD_GROW,
-    Asked,
-    Change,
-    FillRecord,
-    OrderReason,
-    OrderRecord,
-    OrderState,
-    check_change,
-    check_terms,
-    dtc_id_of,
-    tracked_of,
-)
-from minhos_mesh.sierra_client.venue.errors import (
+from minhos_mesh.sierra_client.venue.domain import Asked, Change, OrderRecord, check_change, dtc_id_of, tracked_of
+from minhos_mesh.sierra_client.venue.settling import SETTLED_AS, check_settlement, settled_fills
+from minhos_mesh.sierra_client.venue.views import VENUE
+from minhos_mesh.venue.domain.errors import (
     InvalidField,
     OrderDone,
     OrderUnknown,
@@ -40,15 +31,19 @@ from minhos_mesh.sierra_client.venue.errors import (
     VenueClosing,
     VenueNotReady,
 )
-from minhos_mesh.sierra_client.venue.views import (
+from minhos_mesh.venue.domain.orders import (
     LIVE,
     PROVENANCE_NAMES,
     REPLAY,
-    Account,
-    PositionView,
+    WOULD_GROW,
+    FillRecord,
+    OrderReason,
+    OrderState,
+    Settlement,
     Submission,
-    same,
+    check_terms,
 )
+from minhos_mesh.venue.domain.views import AccountView, PositionView, VenueStatus
 
 ANSWER_S: Final = 0.5
 """How long an order waits for the first word of the server before it is told as PENDING."""
@@ -59,6 +54,7 @@ CHANGE_S: Final = 1.5
 POSITIONS_S: Final = 0.5
 """How long a question about positions waits for the server's word on the last fill."""
 
+_LOG: Final = get_logger("sierra_client.venue")
 _ENDED: Final = frozenset({UpdateKind.CANCELED, UpdateKind.REJECTED, UpdateKind.BECAME_UNKNOWN})
 
 
@@ -86,14 +82,14 @@ class DtcVenue:
     async def submit(self, submission: Submission) -> OrderRecord:
         """Takes an order; it is on disk when this returns, and mostly answered by the server."""
         if self._closing:
-            raise VenueClosing
+            raise VenueClosing("sierra_client")
         client_order_id = submission.client_order_id
         task = self._under_way.get(client_order_id)
         if task is None:
             known = await self._known(client_order_id)
             task = self._under_way.get(client_order_id)
             if known is not None and task is None:
-                same(known.asked, submission)
+                submission.check_same(known.asked.terms, known.asked.reduce_only)
                 await self.core.written()
                 return self.book.orders.get(client_order_id, known)
         if task is None:
@@ -101,7 +97,7 @@ class DtcVenue:
             self._under_way[client_order_id] = task
             task.add_done_callback(lambda _: self._under_way.pop(client_order_id, None))
         record = await _result(task)
-        same(record.asked, submission)
+        submission.check_same(record.asked.terms, record.asked.reduce_only)
         return record
 
     async def _submit(self, submission: Submission) -> OrderRecord | Exception:
@@ -134,7 +130,7 @@ class DtcVenue:
                 await self.core.commit(self.book.refuse(asked, WOULD_GROW))
                 return self.book.orders[asked.client_order_id]
             except NotReady as away:
-                raise VenueNotReady(self.core.status.state.value, str(away)) from None
+                raise self.core.not_ready(str(away)) from None
             with suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_S):
                     await answered
@@ -147,7 +143,7 @@ class DtcVenue:
         waited_s = (self.core.clock.wall_ns() - asked.create_ns) / 1e9
         if waited_s > LATEST_S:
             because = f"the order would have been sent {waited_s:.1f} s late, behind others that were not answered"
-            raise VenueNotReady(self.core.status.state.value, because)
+            raise self.core.not_ready(because)
         if asked.reduce_only and not self._reduces(terms.symbol, terms.side, terms.quantity, asked.number):
             raise OnlyReduces
         self.book.note_asked(asked)
@@ -188,7 +184,7 @@ class DtcVenue:
             try:
                 await connection.cancel(dtc_id)
             except NotReady as away:
-                raise VenueNotReady(self.core.status.state.value, str(away)) from None
+                raise self.core.not_ready(str(away)) from None
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHANGE_S):
                     update = await outcome
@@ -241,7 +237,7 @@ class DtcVenue:
                     async with asyncio.timeout(CHANGE_S):
                         update = await outcome
                 except NotReady as away:
-                    raise VenueNotReady(self.core.status.state.value, str(away)) from None
+                    raise self.core.not_ready(str(away)) from None
                 except TimeoutError:
                     raise OutcomeUnknown(client_order_id, "replace it") from None
         if update.kind is UpdateKind.BECAME_UNKNOWN:
@@ -274,6 +270,39 @@ class DtcVenue:
         grows = terms.quantity > old.quantity
         if record.asked.reduce_only and grows and not self._reduces(old.symbol, old.side, left, record.asked.number):
             raise OrderDone(client_order_id, record.state.name, f"raise it to {terms.quantity}", WOULD_GROW)
+
+    async def settle_unknown(self, settlement: Settlement) -> OrderRecord:
+        """Ends an order that is UNKNOWN by the word of a person, once per request id; needs no connection.
+
+        Raises OrderUnknown, OrderDone for an order that is not UNKNOWN or cannot have ended so, InvalidField, MoneyError,
+        RequestConflict.
+        """
+        client_order_id, content = settlement.client_order_id, json.dumps(asdict(settlement), default=str)
+        async with self._turn:
+            if await self.core.database.read(lambda c: store.was_requested(c, settlement.request_id, content)):
+                return await self.order(client_order_id)
+            record = await self.order(client_order_id)
+            tracked = self.core.tracked(record.asked.dtc_id)
+            if record.state is not OrderState.UNKNOWN or tracked is None:
+                because = "a person settles only what nobody else can tell"
+                raise OrderDone(client_order_id, record.state.name, "settle it", because)
+            now_ns = self.core.clock.wall_ns()
+            spec, reference_e9 = self.book.spec(record.terms.symbol), self.core.reference_of(record.terms.symbol)
+            check_settlement(settlement, record, tracked, spec, reference_e9, now_ns)
+            fills = settled_fills(settlement, tracked, now_ns)
+            state = SETTLED_AS[settlement.outcome]
+            text = f"settled by {settlement.actor}: {settlement.reason}"
+            await self.core.settle(tracked.client_order_id, fills, state, text, (settlement.request_id, content))
+        _LOG.warning(
+            "venue.order_settled",
+            order=client_order_id,
+            outcome=settlement.outcome.value,
+            quantity=settlement.quantity,
+            actor=settlement.actor,
+            reason=settlement.reason,
+            request_id=settlement.request_id,
+        )
+        return await self.order(client_order_id)
 
     async def order(self, client_order_id: str) -> OrderRecord:
         """An order as it is on disk. Raises OrderUnknown, and OutcomeUnknown while it waits to be sent."""
@@ -352,17 +381,24 @@ class DtcVenue:
         cost_e9 = (average_e9 or 0) * report.quantity
         if held is not None and held.position.quantity == report.quantity:  # then our own sum is exact
             cost_e9, average_e9 = held.position.cost_e9, held.position.average_price_e9
-        return PositionView(symbol, report.quantity, cost_e9, average_e9, held, spec.multiplier if spec else 1)
+        return PositionView(
+            symbol=symbol,
+            quantity=report.quantity,
+            cost_e9=cost_e9,
+            average_price_e9=average_e9,
+            held=held,
+            multiplier=spec.multiplier if spec else 1,
+        )
 
-    async def account_view(self) -> Account:
+    async def account(self) -> AccountView:
         """The account by the server's word. Raises VenueNotReady."""
         server = self.core.reached()
         balance = self.core.account.balance
         if balance is None or balance.cash_e9 is None:
-            raise VenueNotReady(self.core.status.state.value, "the server does not tell the balance of the account")
+            raise self.core.not_ready("the server does not tell the balance of the account")
         await self.core.written()
-        return Account(
-            name=self.core.account.name,
+        return AccountView(
+            account_id=self.core.account.name,
             currency=balance.currency,
             cash_e9=balance.cash_e9,
             equity_e9=balance.cash_e9 + (balance.open_profit_e9 or 0),
@@ -370,18 +406,25 @@ class DtcVenue:
             live=server.live,
         )
 
-    def status_view(self) -> tuple[bool, str, bool, dict[str, int], int]:
+    def status(self) -> VenueStatus:
         """Whether orders are taken, why not, whether there may be money behind it, data by symbol, open orders.
 
         Raises VenueNotReady before the first logon: until then nobody knows whose money it is.
         """
         server = self.core.server
         if server is None:
-            raise VenueNotReady(self.core.status.state.value, self.core.status.reason or "it has not been reached yet")
+            raise self.core.not_ready(self.core.status.reason or "it has not been reached yet")
         ready = self.core.can_send() and not self._closing
         reason = "" if ready else self.core.status.reason or self.core.status.state.value
         seen = dict.fromkeys(self.book.symbols, self.book.provenance)
-        return ready, reason, server.live, seen, len(self.book.open_orders())
+        return VenueStatus(
+            venue=VENUE,
+            accepting=ready,
+            reason=reason,
+            live=server.live,
+            provenance=seen,
+            open_orders=len(self.book.open_orders()),
+        )
 
     async def watch(
         self, after: int | None, heartbeat_s: float

@@ -15,17 +15,11 @@ from minhos_mesh.dtc.order_state import TrackedOrder
 from minhos_mesh.dtc.reports import FillReport
 from minhos_mesh.matching import OrderType, Position, Side, TimeInForce
 from minhos_mesh.runtime.storage import Connection
-from minhos_mesh.sierra_client.venue.book import HeldPosition, Step
-from minhos_mesh.sierra_client.venue.domain import (
-    Asked,
-    Change,
-    FillRecord,
-    OrderReason,
-    OrderRecord,
-    OrderState,
-    Terms,
-)
-from minhos_mesh.sierra_client.venue.errors import RequestConflict
+from minhos_mesh.sierra_client.venue.book import Step
+from minhos_mesh.sierra_client.venue.domain import Asked, Change, OrderRecord
+from minhos_mesh.venue.domain.errors import RequestConflict
+from minhos_mesh.venue.domain.orders import FillRecord, OrderReason, OrderState, Terms
+from minhos_mesh.venue.domain.views import HeldPosition
 
 MIGRATIONS: Final = (
     """

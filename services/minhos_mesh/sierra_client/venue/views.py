@@ -9,23 +9,9 @@ from typing import Final
 
 from minhos_mesh.dtc.client_session import Permissions
 from minhos_mesh.runtime.instruments import InstrumentSpec
-from minhos_mesh.sierra_client.venue.book import HeldPosition
-from minhos_mesh.sierra_client.venue.domain import Asked, Terms
-from minhos_mesh.sierra_client.venue.errors import RequestConflict
 
-LIVE, DELAYED, REPLAY, SIMULATED = 1, 2, 3, 4
-"""Provenances as the contract numbers them."""
-PROVENANCE_NAMES: Final = {LIVE: "LIVE", DELAYED: "DELAYED", REPLAY: "REPLAY", SIMULATED: "SIMULATED"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """An order that somebody wants taken."""
-
-    client_order_id: str
-    terms: Terms
-    provenance: int
-    reduce_only: bool = False
+VENUE: Final = "sierra"
+"""Name of this venue for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,30 +45,6 @@ class VenueSettings:
     account_is_ours: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PositionView:
-    """A position as the server tells it, with what our fills know beyond that."""
-
-    symbol: str
-    quantity: int
-    cost_e9: int
-    average_price_e9: int | None
-    held: HeldPosition | None
-    multiplier: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """The account as the server tells it, 1e-9 units of its currency."""
-
-    name: str
-    currency: str
-    cash_e9: int
-    equity_e9: int
-    commission_e9: int
-    live: bool
-
-
 def server_of(permissions: Permissions, account: str, *, account_is_simulated: bool) -> Server:
     """Who a server is. An account counts as real unless the server is a simulator, or the account is declared and named as one."""
     declared = account_is_simulated and account.startswith("Sim")
@@ -93,9 +55,3 @@ def told(identity: str) -> str:
     """An identity in words."""
     values = json.loads(identity)
     return f"{'the simulator' if values['simulator'] else 'Sierra Chart'}, account {values['account']!r}"
-
-
-def same(asked: Asked, submission: Submission) -> None:
-    """Refuses an id that came before with other content. Raises RequestConflict."""
-    if (asked.terms, asked.reduce_only) != (submission.terms, submission.reduce_only):
-        raise RequestConflict(submission.client_order_id)

@@ -26,10 +26,10 @@ from minhos_mesh.sierra_client.feed import FeedStatus
 from minhos_mesh.sierra_client.ports import IngestPort
 from minhos_mesh.sierra_client.store import SourceStore
 from minhos_mesh.sierra_client.venue.core import VenueCore
-from minhos_mesh.sierra_client.venue.domain import OrderState
 from minhos_mesh.sierra_client.venue.service import DtcVenue
 from minhos_mesh.sierra_client.venue.store import MIGRATIONS
 from minhos_mesh.sierra_client.venue.views import VenueSettings
+from minhos_mesh.venue.domain.orders import OrderState
 
 STORE = "sierra_orders"
 """Name of the database of the orders, which survives a loss of power; that of the files need not."""

@@ -172,5 +172,9 @@ class VenueUnavailable(TradingError):
     """Expected: the venue did not answer, the outcome of the request is not known."""
 
 
+class VenueChanged(TradingError):
+    """Expected: orders or positions are open at another venue than the one to trade at."""
+
+
 class MarketDataUnavailable(TradingError):
     """Expected: no quote can be had for the order's evidence."""

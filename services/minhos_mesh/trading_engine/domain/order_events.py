@@ -111,7 +111,7 @@ class VenueReported:
 
     at_ns: int
     state: OrderState
-    """WORKING, FILLED, CANCELED, REJECTED or EXPIRED."""
+    """WORKING, FILLED, CANCELED, REJECTED or EXPIRED; UNKNOWN when the venue does not know it, SUBMITTING while nobody has answered it."""
     revision: int
     """Order of the reports at the venue; 0 when the venue gives none."""
     filled_quantity: int

@@ -26,6 +26,8 @@ S = OrderState
 _AT_VENUE = frozenset({S.WORKING, S.PARTIALLY_FILLED, S.PENDING_CANCEL, S.PENDING_REPLACE})
 _UNANSWERED = frozenset({S.NEW, S.SUBMITTING, S.UNKNOWN})
 _ENDED_BY_VENUE = frozenset({S.CANCELED, S.REJECTED, S.EXPIRED})
+_BUT = "; not known: "
+"""Between who wanted a cancel and why it is not known what became of the order."""
 
 
 def create(event: OrderCreated) -> Order:
@@ -70,7 +72,7 @@ def _step(order: Order, event: OrderEvent) -> Order:
         case OutcomeUnknown():
             if order.state is not S.SUBMITTING:
                 return order
-            return replace(order, state=S.UNKNOWN, reason=Reason.OUTCOME_UNKNOWN, message=event.message)
+            return _doubted(order, event.message)
         case NotAtVenue():
             return _not_at_venue(order, event)
         case OrderCreated():
@@ -105,6 +107,8 @@ def _cancel(order: Order, event: CancelRequested) -> Order:
     if order.state is S.NEW:
         return replace(order, state=S.CANCELED, **told)
     if order.state in (S.SUBMITTING, S.UNKNOWN):
+        if order.state is S.UNKNOWN and "message" in told:
+            told["message"] += f"{_BUT}{order.message}"
         return order if order.cancel_requested else replace(order, **told)
     if order.state is S.PENDING_CANCEL:
         return order
@@ -166,7 +170,7 @@ def _fill(order: Order, event: FillReported) -> Order:
 
 
 def _report(order: Order, event: VenueReported) -> Order:
-    if order.state is S.FILLED:
+    if order.state is S.FILLED or event.state is S.SUBMITTING:  # sent on and not answered says nothing new
         return order
     stale = event.revision != 0 and event.revision <= order.venue_revision
     seen = _seen(order, event)
@@ -174,6 +178,8 @@ def _report(order: Order, event: VenueReported) -> Order:
         return seen
     if order.state.is_terminal and not _turned_up(order):
         return seen
+    if event.state is S.UNKNOWN:
+        return _doubted(_with_terms(seen, event), event.message)
     if event.state in _ENDED_BY_VENUE:
         return _end(seen, event)
     if order.state in _UNANSWERED or _turned_up(order):
@@ -199,7 +205,7 @@ def _end(order: Order, event: VenueReported) -> Order:
         state = S.CANCELED
     reason, message = event.reason, event.message
     if state is S.CANCELED and order.cancel_requested and order.reason is not Reason.NONE:
-        reason, message = order.reason, order.message or message
+        reason, message = order.reason, _wish(order) or message
     return replace(_with_terms(order, event), state=state, reason=reason, message=message, given_up=False)
 
 
@@ -241,12 +247,27 @@ def _working(order: Order) -> Order:
         order,
         state=state,
         reason=order.reason if wanted else Reason.NONE,
-        message=order.message if wanted else "",
+        message=_wish(order) if wanted else "",
         given_up=False,
         replace_quantity=None,
         replace_limit_price_e9=None,
         replace_stop_price_e9=None,
     )
+
+
+def _doubted(order: Order, message: str) -> Order:
+    """An order of which it is not known what became of it; who wanted it cancelled stays told."""
+    reason = Reason.OUTCOME_UNKNOWN
+    if order.cancel_requested and order.reason is not Reason.NONE:
+        reason, message = order.reason, f"{_wish(order)}{_BUT}{message}"
+    if (order.state, order.reason, order.message) == (S.UNKNOWN, reason, message):
+        return order
+    return replace(order, state=S.UNKNOWN, reason=reason, message=message, given_up=False)
+
+
+def _wish(order: Order) -> str:
+    """Who wanted the order cancelled, without what was not known of it meanwhile."""
+    return order.message.partition(_BUT)[0]
 
 
 def _turned_up(order: Order) -> bool:

@@ -74,7 +74,7 @@ class OrderState(enum.Enum):
     PENDING_REPLACE = "PENDING_REPLACE"
     """Working at the venue; new terms were asked for and not yet answered."""
     UNKNOWN = "UNKNOWN"
-    """Sent, and the outcome is not known; the venue is asked until it is."""
+    """Sent, and the outcome is not known: the venue did not answer, or does not know it either. It is asked until it is."""
     FILLED = "FILLED"
     """Filled in full. Terminal."""
     CANCELED = "CANCELED"
@@ -116,6 +116,7 @@ class Reason(enum.Enum):
     PROVENANCE = "PROVENANCE"
     VENUE_UNAVAILABLE = "VENUE_UNAVAILABLE"
     NOT_REDUCING = "NOT_REDUCING"
+    SETTLED = "SETTLED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

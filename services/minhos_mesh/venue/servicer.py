@@ -1,68 +1,26 @@
-"""One short method per RPC of VenueService, and how the venue's exceptions are told."""
+"""One short method per RPC of VenueService, whatever venue is behind it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import grpc
-
-from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_api.venue.v1 import venue_service_pb2 as pb
 from minhos_api.venue.v1.venue_service_pb2_grpc import VenueServiceServicer
-from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
-from minhos_mesh.runtime.money import OffScale, OffTick
 from minhos_mesh.runtime.paging import make_token, page_size, read_token
-from minhos_mesh.runtime.storage import StorageBusy, StorageClosed
-from minhos_mesh.sierra_client.venue import translate
-from minhos_mesh.sierra_client.venue.errors import (
-    InvalidField,
-    OrderDone,
-    OrderUnknown,
-    OutcomeUnknown,
-    ProvenanceRefused,
-    RequestConflict,
-    SymbolUnknown,
-    VenueClosing,
-    VenueNotReady,
-)
-from minhos_mesh.sierra_client.venue.service import DtcVenue
+from minhos_mesh.venue import translate
+from minhos_mesh.venue.port import Venue
 
 HEARTBEAT_S: Final = 1.0
 """Half of what the contract promises."""
 
 PAGE_DEFAULT, PAGE_LIMIT = 500, 5_000
 
-_INVALID: Final = grpc.StatusCode.INVALID_ARGUMENT
-_PRECONDITION: Final = grpc.StatusCode.FAILED_PRECONDITION
-_UNAVAILABLE: Final = grpc.StatusCode.UNAVAILABLE
-_NOT_SERVING: Final = ErrorRow(_UNAVAILABLE, reasons.ERROR_REASON_NOT_SERVING, retry_after_s=0.2)
-
-ERRORS: Final[ErrorTable] = {
-    InvalidField: ErrorRow(_INVALID, reasons.ERROR_REASON_INVALID_FIELD, ("field", "seen", "allowed"), field="field"),
-    OffScale: ErrorRow(_INVALID, reasons.ERROR_REASON_PRICE_SCALE, ("field", "seen", "meant"), field="field"),
-    OffTick: ErrorRow(
-        _INVALID, reasons.ERROR_REASON_PRICE_OFF_TICK, ("field", "seen", "below_e9", "above_e9"), field="field"
-    ),
-    SymbolUnknown: ErrorRow(grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_SYMBOL_UNKNOWN, ("symbol", "known")),
-    OrderUnknown: ErrorRow(grpc.StatusCode.NOT_FOUND, reasons.ERROR_REASON_ORDER_UNKNOWN, ("order_id",)),
-    OrderDone: ErrorRow(_PRECONDITION, reasons.ERROR_REASON_ORDER_STATE, ("order_id", "state", "wanted")),
-    RequestConflict: ErrorRow(grpc.StatusCode.ALREADY_EXISTS, reasons.ERROR_REASON_REQUEST_CONFLICT, ("request_id",)),
-    ProvenanceRefused: ErrorRow(_PRECONDITION, reasons.ERROR_REASON_PROVENANCE_REFUSED, ("seen", "because")),
-    OutcomeUnknown: ErrorRow(grpc.StatusCode.UNKNOWN, reasons.ERROR_REASON_OUTCOME_UNKNOWN, ("order_id",)),
-    VenueNotReady: ErrorRow(
-        _UNAVAILABLE, reasons.ERROR_REASON_VENUE_NOT_READY, ("venue", "state", "because"), retry_after_s=0.5
-    ),
-    VenueClosing: ErrorRow(_UNAVAILABLE, reasons.ERROR_REASON_NOT_SERVING, ("service", "state"), retry_after_s=0.2),
-    StorageClosed: _NOT_SERVING,
-    StorageBusy: _NOT_SERVING,
-}
-
 
 class VenueServicer(VenueServiceServicer):
-    """Serves a DTC server as a venue."""
+    """Serves a venue."""
 
-    def __init__(self, venue: DtcVenue) -> None:
+    def __init__(self, venue: Venue) -> None:
         self._venue = venue
 
     async def SubmitOrder(self, request: pb.SubmitOrderRequest, context: Any) -> pb.SubmitOrderResponse:
@@ -90,6 +48,13 @@ class VenueServicer(VenueServiceServicer):
         """The orders that were cancelled."""
         records = await self._venue.cancel_all(request.symbol if request.HasField("symbol") else None)
         return pb.CancelAllResponse(orders=[translate.order_to_proto(record) for record in records])
+
+    async def SettleUnknownOrder(
+        self, request: pb.SettleUnknownOrderRequest, context: Any
+    ) -> pb.SettleUnknownOrderResponse:
+        """The order as a person settled it."""
+        record = await self._venue.settle_unknown(translate.settlement_from_proto(request))
+        return pb.SettleUnknownOrderResponse(order=translate.order_to_proto(record))
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.GetOrderResponse:
         """One order by either id."""
@@ -125,7 +90,7 @@ class VenueServicer(VenueServiceServicer):
 
     async def GetAccount(self, request: pb.GetAccountRequest, context: Any) -> pb.GetAccountResponse:
         """The account."""
-        return translate.account_to_proto(await self._venue.account_view())
+        return translate.account_to_proto(await self._venue.account())
 
     async def WatchOrders(self, request: pb.WatchOrdersRequest, context: Any) -> AsyncIterator[pb.WatchOrdersResponse]:
         """Orders and fills as they change."""
@@ -135,4 +100,4 @@ class VenueServicer(VenueServiceServicer):
 
     async def GetVenueStatus(self, request: pb.GetVenueStatusRequest, context: Any) -> pb.GetVenueStatusResponse:
         """Whether orders are taken."""
-        return translate.status_to_proto(*self._venue.status_view())
+        return translate.status_to_proto(self._venue.status())

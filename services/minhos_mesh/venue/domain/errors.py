@@ -1,4 +1,4 @@
-"""What a client of the venue can do wrong, each with the values that its message shows."""
+"""What a client of a venue can do wrong, and what stands behind the venue can, each with the values that its message shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class InvalidField(VenueError):
 
 
 class SymbolUnknown(VenueError):
-    """Expected: the venue has no market of that symbol."""
+    """Expected: the symbol is not traded at this venue."""
 
     def __init__(self, symbol: str, known: tuple[str, ...]) -> None:
         super().__init__(f"symbol {symbol!r} is not traded here; known are {', '.join(known) or 'none'}")
@@ -35,10 +35,10 @@ class OrderUnknown(VenueError):
 
 
 class OrderDone(VenueError):
-    """Expected: the order can no longer change, or not to that."""
+    """Expected: the order is in a state in which it cannot change, or not to that, or the change was refused."""
 
-    def __init__(self, order_id: str, state: str, wanted: str) -> None:
-        super().__init__(f"order {order_id!r} is {state}: cannot {wanted}")
+    def __init__(self, order_id: str, state: str, wanted: str, because: str = "") -> None:
+        super().__init__(f"order {order_id!r} is {state}: cannot {wanted}" + (f"; {because}" if because else ""))
         self.order_id = order_id
         self.state = state
         self.wanted = wanted
@@ -53,18 +53,38 @@ class RequestConflict(VenueError):
 
 
 class ProvenanceRefused(VenueError):
-    """Expected: the order claims to rest on LIVE data while this venue's market is not."""
+    """Expected: the data that led to an order is not what this venue may be traded on."""
 
-    def __init__(self, seen: str, market: str) -> None:
-        super().__init__(f"the order rests on {seen} data, the market of this venue is {market}")
+    def __init__(self, seen: str, because: str) -> None:
+        super().__init__(f"the order rests on {seen} data: {because}")
         self.seen = seen
-        self.because = f"the market of this venue is {market}"
+        self.because = because
+
+
+class VenueNotReady(VenueError):
+    """Expected: nothing can be sent now, and nothing of the request was. `behind` is what the venue stands before."""
+
+    def __init__(self, venue: str, behind: str, state: str, because: str) -> None:
+        super().__init__(f"{behind} cannot be traded on now ({state}): {because}")
+        self.venue = venue
+        self.state = state
+        self.because = because
+
+
+class OutcomeUnknown(VenueError):
+    """Expected: a request was sent on and was not answered in time."""
+
+    def __init__(self, order_id: str, wanted: str) -> None:
+        super().__init__(
+            f"the server has not answered yet: whether order {order_id!r} was changed ({wanted}) is not known"
+        )
+        self.order_id = order_id
 
 
 class VenueClosing(VenueError):
     """Expected while stopping: no order is taken any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: str) -> None:
         super().__init__("the venue is going down; ask again when it is back")
-        self.service = "paper_venue"
+        self.service = service
         self.state = "STOPPING"
