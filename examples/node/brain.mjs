@@ -1,7 +1,7 @@
 // A brain in Node: serves AIBrainService whole, from market data of the mesh to signals on its event bus: node brain.mjs $(minhos ports registry)
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ask, clientOf, invalid, joinMesh, reasonOf, refused, waiting } from "./mesh.mjs";
+import { ask, clientOf, instancesOf, invalid, joinMesh, reasonOf, refused, waiting } from "./mesh.mjs";
 import { log, serve } from "./serve.mjs";
 import { Signals } from "./signals.mjs";
 import { analyze, decide, SLOW } from "./strategy.mjs";
@@ -20,18 +20,17 @@ const RETRIED = ["", "ERROR_REASON_NOT_SERVING", "ERROR_REASON_DEPENDENCY_UNAVAI
 
 const [registry] = process.argv.slice(2);
 if (!/:\d+$/.test(registry)) {
-  console.error("usage: node brain.mjs REGISTRY_HOST:PORT");
+  console.error(`usage: node brain.mjs REGISTRY_HOST:PORT; seen: ${process.argv.slice(2).join(" ") || "nothing"}`);
   process.exit(2);
 }
 joinMesh(registry, `${SERVICE}/${process.pid}`);
 
 // Two brains would answer by turns, and both would trade.
-const lists = clientOf("minhos_api.registry.v1.RegistryService", registry);
-const { instances = [], error } = await ask(lists, "Resolve", { name: BRAIN }).catch((error) => ({ error }));
-const other = instances.find((instance) => instance.in_rotation);
-if (error || other) {
+const instances = await instancesOf(BRAIN, registry).catch((error) => error);
+const other = instances instanceof Error ? undefined : instances.find((instance) => instance.in_rotation);
+if (instances instanceof Error || other) {
   const already = `${BRAIN} is served by ${other?.service} at ${other?.address}: stop it first`;
-  console.error(error ? `the registry at ${registry}: ${error.details}` : already);
+  console.error(instances instanceof Error ? instances.message : already);
   process.exit(3);
 }
 

@@ -40,6 +40,16 @@ export function ask(client, method, request = {}, seconds = 5) {
   });
 }
 
+// Who serves a contract, as the registry says; an error says where it was looked for and what to do.
+export async function instancesOf(contract, registry, seconds = 3) {
+  const lists = clientOf("minhos_api.registry.v1.RegistryService", registry);
+  const { instances } = await ask(lists, "Resolve", { name: contract }, seconds).catch((error) => {
+    const tried = `no registry answers at ${registry} (asked for ${seconds} s: ${grpc.status[error.code] ?? error.code}, ${error.details ?? error.message})`;
+    throw new Error(`${tried}; \`minhos ports registry\` prints the address of yours, \`minhos up\` starts one`);
+  });
+  return instances;
+}
+
 // "23767250000000" in 1e-9 units is "23767.25".
 export function decimal(e9) {
   const digits = BigInt(e9).toString().replace("-", "").padStart(10, "0");

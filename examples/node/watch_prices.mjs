@@ -1,7 +1,7 @@
 // Where the prices are, the last one, and the next ticks: node watch_prices.mjs $(minhos ports registry) [TICKS]
 import { setTimeout as sleep } from "node:timers/promises";
 import grpc from "@grpc/grpc-js";
-import { ask, clientOf, contracts, decimal, joinMesh, waiting } from "./mesh.mjs";
+import { ask, clientOf, contracts, decimal, instancesOf, joinMesh, waiting } from "./mesh.mjs";
 
 const MARKET = "minhos_api.market.v1.MarketDataProviderService";
 const SILENCE_MS = 6_000; // three heartbeats that did not come
@@ -11,7 +11,8 @@ const FLAG = Object.fromEntries(FLAGS.map(({ name, number }) => [name.replace("T
 
 const [registry, count = "5"] = process.argv.slice(2);
 if (!/:\d+$/.test(registry) || !/^[1-9]\d*$/.test(count)) {
-  console.error("usage: node watch_prices.mjs REGISTRY_HOST:PORT [TICKS]");
+  const seen = process.argv.slice(2).join(" ") || "nothing";
+  console.error(`usage: node watch_prices.mjs REGISTRY_HOST:PORT [TICKS], where TICKS is 1 or more; seen: ${seen}`);
   process.exit(2);
 }
 process.on("uncaughtException", (error) => {
@@ -21,8 +22,7 @@ process.on("uncaughtException", (error) => {
 joinMesh(registry, `watch_prices/${process.pid}`);
 
 // The registry says it to whoever asks; calls need it not, they find their way through xDS.
-const { instances } = await ask(clientOf("minhos_api.registry.v1.RegistryService", registry), "Resolve", { name: MARKET });
-for (const { service, address, in_rotation } of instances) console.log(`${service} at ${address}${in_rotation ? "" : ", not in rotation"}`);
+for (const { service, address, in_rotation } of await instancesOf(MARKET, registry)) console.log(`${service} at ${address}${in_rotation ? "" : ", not in rotation"}`);
 
 const market = clientOf(MARKET);
 const { symbol, quote } = await ask(market, "GetMarketData");

@@ -180,6 +180,20 @@ def test_the_client_says_how_it_is_used(programs: Path, arguments: tuple[str, ..
     assert done.stderr.startswith("usage: node watch_prices.mjs")
 
 
+def test_programs_that_find_no_registry_say_where_they_looked(programs: Path) -> None:
+    nobody = "127.0.0.1:1"
+    asked = {"env": environment(), "cwd": programs, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = {
+        program: subprocess.Popen([tool("node"), f"{program}.mjs", nobody], **asked)  # type: ignore[call-overload] # keywords of Popen
+        for program in ("watch_prices", "brain")
+    }
+    for program, code in (("watch_prices", 1), ("brain", 3)):
+        out, told = started[program].communicate(timeout=60)
+        assert (started[program].returncode, out) == (code, ""), told
+        assert told.startswith(f"no registry answers at {nobody} (asked for 3 s: "), told
+        assert "`minhos ports registry` prints the address of yours" in told
+
+
 # --- the service -----------------------------------------------------------------------------------------------------
 
 

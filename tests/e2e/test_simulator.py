@@ -58,7 +58,10 @@ def test_a_gap_is_made_shown_and_ended_by_command(mesh: Mesh) -> None:
 
 def test_what_makes_no_sense_is_refused_in_words(mesh: Mesh) -> None:
     mesh.run("simulator", "fault", "earthquake").refused("'earthquake' is no kind of fault: allowed are feed_silence,")
-    mesh.run("simulator", "fault", "feed_gap", "--for", "-1").refused("--for is -1")
+    mesh.run("simulator", "fault", "feed_gap", "--for", "-1").refused(
+        "--for is -1: allowed is a number of seconds above 0"
+    )
+    mesh.run("simulator", "fault", "feed_gap", "--delay", "3").refused("delay is 3 s: allowed is unset for")
     mesh.run("simulator", "fault", "dtc_rejects").refused("feed.dtc_port is not set")
     mesh.run("simulator", "clear", "nobody").refused("fault 'nobody' is not known")
     mesh.run("simulator", "speed", "0").refused("speed 0 is refused: a random walk has 0.1 to 10000 ticks a second")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from minhos_mesh.cli import declared
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.ignition import orphans
 from minhos_mesh.runtime import config as configuration
@@ -45,9 +46,11 @@ def resolve(config_file: Path | None, feed: FeedChoice) -> MeshConfig:
 
 
 def settle(paths: MeshPaths, config: MeshConfig) -> None:
-    """Saves the configuration for every process of the mesh. Raises CommandFailed when the registry's port is taken."""
+    """Saves the configuration for every process of the mesh. Raises CommandFailed for what can never run, or a port that is taken."""
+    declared.check(paths, config)
     if not orphans(paths):
         _check_port(paths, config)
+        _check_dtc_port(config)
     configuration.save(config, paths.config_file)
 
 
@@ -61,12 +64,24 @@ def _check_port(paths: MeshPaths, config: MeshConfig) -> None:
         )
     if int(port) == 0:
         return
+    _check_free(host, int(port), f"the registry's port {host}:{port}", "end that program, or use another --data-dir")
+
+
+def _check_dtc_port(config: MeshConfig) -> None:
+    port = config.feed.dtc_port
+    if port and config.feed.kind != "none":
+        _check_free(
+            "127.0.0.1",
+            port,
+            f"feed.dtc_port is {port}, and 127.0.0.1:{port}",
+            "end that program, or set another feed.dtc_port",
+        )
+
+
+def _check_free(host: str, port: int, told: str, action: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind((host, port))
         except OSError as error:
-            raise CommandFailed(
-                f"the registry's port {host}:{port} is taken by another program ({error.strerror}):"
-                f" end that program, or use another --data-dir"
-            ) from None
+            raise CommandFailed(f"{told} is taken by another program ({error.strerror}): {action}") from None

@@ -100,6 +100,11 @@ def as_json(value: object) -> None:
     out.print_json(json.dumps(value), indent=2) if out.is_terminal else print(json.dumps(value, indent=2))
 
 
+def json_line(message: Message) -> str:
+    """A message as one line of JSON."""
+    return json.dumps(message_dict(message))
+
+
 def message_dict(message: Message) -> dict[str, Any]:
     """A message as JSON has it, with the names of the contract; only an absent value is left out, a zero is not."""
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)

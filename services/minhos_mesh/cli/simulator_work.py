@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from minhos_api.sierra.v1 import sierra_simulator_service_pb2 as pb
 from minhos_api.sierra.v1.sierra_simulator_service_pb2_grpc import SierraSimulatorServiceStub
@@ -16,6 +16,9 @@ from minhos_mesh.cli.mesh import connected
 from minhos_mesh.cli.narrow import print_table
 from minhos_mesh.runtime.paths import MeshPaths
 
+_LONGEST_S: Final = 86_400
+_LATEST_S: Final = 60
+"""How long a fault may last, and how late messages may be, as the contract says."""
 _PREFIX = "SIMULATOR_FAULT_KIND_"
 
 
@@ -100,12 +103,13 @@ def fault_request(wanted: Wanted) -> pb.InjectFaultRequest:
         symbol=wanted.symbol,
         probability=wanted.probability,
     )
-    for field, option, seconds in (("duration", "--for", wanted.duration_s), ("delay", "--delay", wanted.delay_s)):
+    spans = (("duration", "--for", wanted.duration_s, _LONGEST_S), ("delay", "--delay", wanted.delay_s, _LATEST_S))
+    for field, option, seconds, most in spans:
         if seconds is None:
             continue
-        if not 0 < seconds <= 1e6:
-            raise CommandFailed(f"{option} is {seconds:g}: a number of seconds above 0 is needed")
-        getattr(request, field).FromNanoseconds(round(seconds * 1e9))
+        if not 0 < seconds <= most:
+            raise CommandFailed(f"{option} is {seconds:g}: allowed is a number of seconds above 0, at most {most}")
+        getattr(request, field).FromNanoseconds(max(1, round(seconds * 1e9)))
     return request
 
 

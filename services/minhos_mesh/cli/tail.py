@@ -23,7 +23,7 @@ from minhos_api.market.v1 import quote_pb2
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
 from minhos_api.trading.v1 import order_service_pb2 as orders_pb
 from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
-from minhos_mesh.cli import show, trading
+from minhos_mesh.cli import depth, show, trading
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link, connected
 from minhos_mesh.runtime import contracts
@@ -31,8 +31,10 @@ from minhos_mesh.runtime.catalogue import service_names
 from minhos_mesh.runtime.config import ConfigError, load_saved
 from minhos_mesh.runtime.paths import MeshPaths
 
-STREAMS: Final = ("events", "market", "signals", "orders")
+STREAMS: Final = ("events", "market", "depth", "signals", "orders")
 """What can be followed."""
+BY_SYMBOL: Final = ("market", "depth")
+"""What can be followed of one symbol alone."""
 _CREDIT: Final = 1_000
 _LOG_POLL_S: Final = 0.2
 _SAID: Final = ".stderr"
@@ -40,20 +42,25 @@ _SAID: Final = ".stderr"
 _LEVEL_STYLES: Final = {"error": "bold red", "critical": "bold red", "warning": "yellow", "debug": "dim"}
 
 
-async def tail(paths: MeshPaths, what: str, count: int | None, *, as_json: bool) -> None:
-    """Prints what comes until Ctrl-C, or until `count` lines."""
+async def tail(paths: MeshPaths, what: str, symbol: str | None, count: int | None, *, as_json: bool) -> None:
+    """Prints what comes until Ctrl-C, or until `count` lines, or order books. Raises CommandFailed for what cannot be followed."""
     sources: dict[str, Callable[[Link], AsyncIterator[tuple[Message, str]]]] = {
         "events": _events,
-        "market": _market,
+        "market": lambda link: _market(link, symbol),
         "signals": _signals,
         "orders": _orders,
     }
-    if what not in sources:
+    if what not in STREAMS:
         raise CommandFailed(f"{what!r} cannot be followed: allowed are {', '.join(STREAMS)}")
+    if symbol is not None and what not in BY_SYMBOL:
+        raise CommandFailed(f"--symbol is {symbol!r}: allowed with {' and '.join(BY_SYMBOL)} only, and not with {what}")
     async with connected(paths) as link:
+        if what == "depth":
+            await depth.follow(link, symbol, count, as_json=as_json)
+            return
         shown = 0
         async for message, line in sources[what](link):
-            print(json.dumps(show.message_dict(message)) if as_json else line, flush=True)
+            print(show.json_line(message) if as_json else line, flush=True)
             shown += 1
             if count is not None and shown >= count:
                 return
@@ -81,11 +88,11 @@ def event_line(event: event_pb2.Event) -> str:
     return f"{show.clock(event.event_time)}  {event.sequence:>8}  {event.type:<24} {event.source:<16} {event.subject}"
 
 
-async def _market(link: Link) -> AsyncIterator[tuple[Message, str]]:
-    request = market_pb.StreamMarketDataRequest(
-        subscription=market_pb.MarketSubscription(kinds=[market_pb.MARKET_DATA_KIND_QUOTES])
-    )
+async def _market(link: Link, symbol: str | None) -> AsyncIterator[tuple[Message, str]]:
+    wanted = market_pb.MarketSubscription(kinds=[market_pb.MARKET_DATA_KIND_QUOTES], symbols=[symbol] if symbol else [])
+    request = market_pb.StreamMarketDataRequest(subscription=wanted)
     async for answer in link.clients.stub(MarketDataProviderServiceStub).StreamMarketData(request):
+        depth.check_answer(answer)
         if answer.HasField("quote"):
             yield answer.quote, quote_line(answer.quote, show.out.width)
 

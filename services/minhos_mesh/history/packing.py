@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from filecmp import cmp
 from itertools import chain
@@ -35,6 +35,8 @@ class Written:
     """Ticks that were held already."""
     contradicting: int = 0
     """Ticks whose place holds another one, which stays."""
+    broken: list[str] = field(default_factory=list)
+    """Why days could not be written whose file is there and cannot be read; what is to go there stays in the journal."""
 
 
 class _Unchanged(Exception):
@@ -111,7 +113,7 @@ def pack(places: HistoryPlaces, series: Series) -> Written:
     """Brings all ended runs of the journal into the files of their days. Raises HistoryError.
 
     A process that dies in between has lost nothing: the runs are removed when every file is on disk, and packing them
-    again finds their ticks there.
+    again finds their ticks there. A day whose file is broken is passed over and told; its runs stay in the journal.
     """
     written = Written()
     with locked(places, series):
@@ -120,17 +122,30 @@ def pack(places: HistoryPlaces, series: Series) -> Written:
         for run in runs:
             for number in run.days():
                 by_place.setdefault((number, run.epoch), []).append(run)
+        left: dict[Path, JournalRun] = {}
+        broken: dict[int, str] = {}
         for (number, epoch), of_day in sorted(by_place.items()):
             pieces = (rows for run in of_day for rows in run.pieces(number))
-            put_day(places, series, utc_day(number * DAY_NS), epoch, pieces, written)
-        written.days = len({number for number, _ in by_place})
-        if runs:
-            packed = remembered(places, series)
-            for run in runs:
-                packed.setdefault(run.epoch, Ranges()).add(run.first_sequence, run.last_sequence)
-            remember_held(places, series, packed)
-            drop(runs)
+            try:
+                put_day(places, series, utc_day(number * DAY_NS), epoch, pieces, written)
+            except FileBroken as error:
+                broken[number] = str(error)
+                left.update((run.path, run) for run in of_day)
+        written.days = len({number for number, _ in by_place} - broken.keys())
+        written.broken = [broken[number] for number in sorted(broken)]
+        _forget(places, series, [run for run in runs if run.path not in left])
     return written
+
+
+def _forget(places: HistoryPlaces, series: Series, runs: list[JournalRun]) -> None:
+    """Removes runs that are in their files, and keeps in mind that they are."""
+    if not runs:
+        return
+    packed = remembered(places, series)
+    for run in runs:
+        packed.setdefault(run.epoch, Ranges()).add(run.first_sequence, run.last_sequence)
+    remember_held(places, series, packed)
+    drop(runs)
 
 
 def expire(places: HistoryPlaces, series: Series, days: int) -> int:

@@ -32,7 +32,7 @@ from minhos_mesh.history.asking import (
 )
 from minhos_mesh.history.calendars import sessions_over
 from minhos_mesh.history.domain.series import HistoryError, NotHeld, Series
-from minhos_mesh.history.packing import expire, pack
+from minhos_mesh.history.packing import Written, expire, pack
 from minhos_mesh.history.places import HistoryPlaces
 from minhos_mesh.runtime.bar_spans import parse_span
 from minhos_mesh.runtime.bars import Bar
@@ -208,10 +208,15 @@ def _held(places: HistoryPlaces, question: Question) -> Iterator[Frame]:
 
 
 def _pack(places: HistoryPlaces, question: Question) -> Iterator[Frame]:
+    """Packs series after series; what goes wrong with one is told and holds none of the others up."""
     for series in places.series():
-        written = pack(places, series)
-        removed = expire(places, series, question["keep_days"])
-        if written.days or removed:
+        written, removed = Written(), 0
+        try:
+            written = pack(places, series)
+            removed = expire(places, series, question["keep_days"])
+        except HistoryError as error:
+            written.broken.append(str(error))
+        if written.days or removed or written.broken:
             yield TOLD, _json({"series": str(series), **asdict(written), "removed": removed})
 
 

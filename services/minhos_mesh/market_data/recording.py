@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Final
+
 from minhos_mesh.market_data.history_workers import HistoryFailed, HistoryUnavailable, HistoryWorkers, TooManyQuestions
 from minhos_mesh.market_data.recorder import Recorder
 from minhos_mesh.market_data.service import MarketDataService
@@ -9,6 +12,8 @@ from minhos_mesh.runtime.log import get_logger
 
 PACK_EVERY = 900
 """Seconds."""
+NOT_PACKED: Final = "HISTORY_NOT_PACKED"
+"""Condition while something recorded waits in the journal because it cannot be brought into its file."""
 
 _LOG = get_logger("market_data.recording")
 
@@ -28,12 +33,28 @@ async def keep_recording(
 
 
 async def pack(recorder: Recorder, workers: HistoryWorkers, *, keep_days: int) -> None:
-    """Brings the journal into the Parquet files; what fails is tried again the next time."""
+    """Brings the journal into the Parquet files; what fails is told as a condition and tried again the next time."""
     if not await recorder.seal():
+        recorder.conditions.clear(NOT_PACKED)
         return
+    broken: list[str] = []
     try:
         async with workers.asking("pack", keep_days=keep_days) as told:
             async for done in told:
                 _LOG.info("history.packed", what=done)
-    except (HistoryFailed, HistoryUnavailable, TooManyQuestions) as failed:
-        _LOG.warning("history.not_packed", message=str(failed))
+                broken += done["broken"] if isinstance(done, Mapping) else ()
+    except TooManyQuestions as busy:
+        _LOG.warning("history.not_packed", message=str(busy))
+        return
+    except (HistoryFailed, HistoryUnavailable) as failed:
+        broken.append(str(failed))
+    if broken:
+        recorder.conditions.set(NOT_PACKED, _sentence(broken))
+        _LOG.warning("history.not_packed", what=broken)
+    else:
+        recorder.conditions.clear(NOT_PACKED)
+
+
+def _sentence(broken: Sequence[str]) -> str:
+    more = f"; and {len(broken) - 1} more, which the log names" if len(broken) > 1 else ""
+    return f"what was recorded cannot be packed and waits in the journal: {broken[0]}{more}"

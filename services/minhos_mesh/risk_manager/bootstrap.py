@@ -13,6 +13,7 @@ from minhos_mesh.risk_manager.feed import OutboxAnnouncer, follow_account, follo
 from minhos_mesh.risk_manager.service import RiskManager
 from minhos_mesh.risk_manager.servicer import ERRORS, RiskManagerServicer
 from minhos_mesh.risk_manager.store import MIGRATIONS
+from minhos_mesh.risk_manager.watch import StopsWatch
 from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.events import EventClient
@@ -63,16 +64,17 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
         events = EventClient(context)
         outbox = Outbox(database, events)
         announcer = OutboxAnnouncer(events, outbox)
-        risk = RiskManager(
-            desk_of(config), database, announcer, context.clock, context.conditions, replay=config.replay()
-        )
+        desk = desk_of(config)
+        risk = RiskManager(desk, database, announcer, context.clock, context.conditions, replay=config.replay())
         await risk.recover()
+        watch = StopsWatch(desk, config.symbols(), context.clock, context.conditions, risk.look_at_losses)
 
         async def start() -> None:
             context.tasks.start(watch_disk(risk), "risk-disk")
             outbox.start(context.tasks)
             follow_account(risk, events)
             context.tasks.start(follow_prices(risk, MarketClient(context), config.symbols()), "risk-market")
+            context.tasks.start(watch.run(), "risk-stops")
             state = StateFollower(context)
             follow_state(risk, state)
             with contextlib.suppress(TimeoutError):  # the follower's condition tells it

@@ -19,6 +19,7 @@ from minhos_mesh.risk_manager.domain.projection import OrderFact, Projection, Tr
 from minhos_mesh.risk_manager.domain.question import CheckCode, Evidence, Provenance, Question, Verdict
 from minhos_mesh.risk_manager.domain.recent import Stage
 from minhos_mesh.risk_manager.domain.sizing import Size, position_size
+from minhos_mesh.risk_manager.domain.stops import losses_passed
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.log import get_logger
@@ -39,6 +40,8 @@ STEPS_FAIL = "RISK_STEPS_FAIL"
 """Condition while every step fails by a defect."""
 BREAKER_TRIPPED = "BREAKER_TRIPPED"
 """Condition from the moment the breaker trips until a person resets it, over restarts too."""
+LOSS_LIMIT_PASSED = "LOSS_LIMIT_PASSED"
+"""Condition while losses of the day let nothing but reductions pass and the breaker is not tripped, which says more."""
 CONFIGURATION = "configuration"
 """Who set the limits that no person has changed."""
 
@@ -120,7 +123,7 @@ class RiskManager:
                 lambda c: store.save_limits(c, limits, version, actor=CONFIGURATION, reason=reason, time_ns=now_ns)
             )
             self._desk.limits_version = version
-        self._say_breaker()
+        self.look_at_losses()
         _LOG.info("risk.recovered", limits_version=self._desk.limits_version, breaker=self._desk.breaker.tripped)
 
     async def close(self) -> None:
@@ -422,15 +425,21 @@ class RiskManager:
         self._price_news = None
         self._changed()
 
-    def _say_breaker(self) -> None:
-        breaker = self._desk.breaker
+    def look_at_losses(self) -> None:
+        """Say as a condition what of the account lets only reductions pass now: the breaker, or the losses of the day."""
+        breaker, passed = self._desk.breaker, None
         if breaker.tripped:
             self._conditions.set(BREAKER_TRIPPED, sentence(breaker))
         else:
             self._conditions.clear(BREAKER_TRIPPED)
+            passed = losses_passed(self._desk, self._stage, self._clock.wall_ns())
+        if passed is None:
+            self._conditions.clear(LOSS_LIMIT_PASSED)
+        else:
+            self._conditions.set(LOSS_LIMIT_PASSED, passed)
 
     def _changed(self) -> None:
-        self._say_breaker()
+        self.look_at_losses()
         self._log.append(measure(self._desk, self._stage, self._clock.wall_ns()))
 
     async def _write(self, write: Writing) -> None:

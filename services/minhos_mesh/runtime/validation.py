@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import protovalidate
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from minhos_api.mesh.v1 import error_reason_pb2
@@ -92,16 +93,16 @@ class _Place:
 
 
 def _described(message: Message, violation: Any) -> FieldViolation:
-    place = _walk(message, violation.proto)
     rule = str(violation.proto.rule_id)
+    place = _meant(_walk(message, violation.proto), rule)
     text = str(violation.proto.message) or f"breaks the rule {rule or '?'}"
     name = place.path or message.DESCRIPTOR.name
     seen, enum = _seen(place), _enum_of(place)
     if enum is not None and rule.startswith("enum."):
         allowed = ", ".join(_allowed_values(enum, rule, violation.rule_value))
         return FieldViolation(name, f"{name} is {seen}: allowed is {allowed}", seen, allowed)
-    told = seen if place.field is None or enum is not None else repr(place.value)
-    is_short = isinstance(place.value, str | int | float | bool) and len(told) <= _LONGEST
+    told = seen if place.field is None or enum is not None or isinstance(place.value, Message) else repr(place.value)
+    is_short = isinstance(place.value, str | int | float | bool | Duration) and len(told) <= _LONGEST
     return FieldViolation(name, f"{name}{f' is {told}' if is_short else ''}: {text}", seen, _allowed(text))
 
 
@@ -122,6 +123,15 @@ def _walk(message: Message, violation: Any) -> _Place:
     return _Place(".".join(parts), field, value)
 
 
+def _meant(place: _Place, rule: str) -> _Place:
+    """The field of a message that its rule is about, whose name the id of the rule begins with; else the message."""
+    name, value = rule.partition(".")[0], place.value
+    if not isinstance(value, Message) or name not in value.DESCRIPTOR.fields_by_name:
+        return place
+    path = f"{place.path}.{name}" if place.path else name
+    return _Place(path, value.DESCRIPTOR.fields_by_name[name], getattr(value, name))
+
+
 def _index_of(element: Any) -> int | None:
     subscript = getattr(element, "subscript", None)
     return int(subscript.value) if subscript is not None and subscript.field == "index" else None
@@ -140,6 +150,8 @@ def _seen(place: _Place) -> str:
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
+    if isinstance(value, Duration):
+        return f"{value.ToNanoseconds() / 1e9:g} s"
     if isinstance(value, Message):
         return "a message" if value.ListFields() else "an empty message"
     return f"{len(value)} items" if isinstance(value, Sized) else type(value).__name__

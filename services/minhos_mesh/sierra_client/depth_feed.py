@@ -106,7 +106,7 @@ class DepthFeed:
         """Sends the books of one file until a newer one is there. Raises DepthLost, ScidError, ProvenanceRefused."""
         marker = read_marker(self._folder)
         check_provenance(self._provenance, None if marker is None else MARKER_NAME)
-        check_live(self._provenance, self._live_refused())
+        check_live(self._provenance, self._live_refused(), final=False)
         tail = DepthTail(path)
         try:
             book = DepthBook(self._tick_e9)

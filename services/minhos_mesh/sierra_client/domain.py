@@ -28,7 +28,11 @@ class FeedState(enum.Enum):
 
 
 class ProvenanceRefused(Exception):
-    """Expected: the declared provenance contradicts what lies in the folder."""
+    """Expected: the declared provenance contradicts what lies in the folder. `final` when waiting does not end it."""
+
+    def __init__(self, message: str, *, final: bool) -> None:
+        super().__init__(message)
+        self.final = final
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,15 @@ def check_provenance(declared: Provenance, marker: str | None) -> None:
     if marker is not None and declared in (Provenance.LIVE, Provenance.DELAYED):
         raise ProvenanceRefused(
             f"provenance {declared.value} is declared, and {marker} marks the folder's data as simulated: "
-            "declare SIMULATED or REPLAY, or read another folder"
+            "declare SIMULATED or REPLAY, or read another folder",
+            final=True,
         )
 
 
-def check_live(declared: Provenance, refused: str) -> None:
+def check_live(declared: Provenance, refused: str, *, final: bool) -> None:
     """Refuses LIVE for a reason that the connection to the DTC server gives. Raises ProvenanceRefused."""
     if refused and declared is Provenance.LIVE:
-        raise ProvenanceRefused(f"provenance LIVE is declared, and cannot be believed: {refused}")
+        raise ProvenanceRefused(f"provenance LIVE is declared, and cannot be believed: {refused}", final=final)
 
 
 def backoff_s(attempt: int, randomness: random.Random, *, first_s: float = 0.05, longest_s: float = 5.0) -> float:

@@ -31,7 +31,7 @@ from minhos_mesh.sierra_files.marker import read_marker
 from minhos_mesh.sierra_files.reader import ScidFile
 from minhos_mesh.sierra_files.ticks import HAS_PRICE, HAS_TIME, tick_columns
 
-CHUNK = 4096
+CHUNK = 16_384
 """Most records in one batch."""
 
 WINDOW = 65_536
@@ -77,6 +77,8 @@ class FeedStatus:
     event_time_ns: int | None = None
     reconnects: int = 0
     connected: bool = False
+    refused: bool = False
+    """Whether it is in ERROR because of what the file is declared to be, which only another configuration ends."""
 
 
 class FileFeed:
@@ -93,9 +95,10 @@ class FileFeed:
         randomness: random.Random,
         on_change: Callable[[], None],
         live_refused: Callable[[], str] = lambda: "",
+        live_final: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`live_refused` says why what is read here cannot count as LIVE, empty when it can."""
-        self._live_refused = live_refused
+        """`live_refused` says why what is read here cannot count as LIVE, empty when it can; `live_final` whether for good."""
+        self._live_refused, self._live_final = live_refused, live_final
         self.last_price_e9: int | None = None
         """The newest price that was sent; None before the first."""
         self._settings = settings
@@ -129,7 +132,9 @@ class FileFeed:
                     continue
                 except (ScidMissing, ScidIncomplete) as waiting:
                     self._state(FeedState.WAITING_FOR_FILE, str(waiting))
-                except (ScidError, ProvenanceRefused, StorageError) as error:
+                except ProvenanceRefused as error:
+                    self._state(FeedState.ERROR, str(error), refused=error.final)
+                except (ScidError, StorageError) as error:
                     self._state(FeedState.ERROR, str(error))
                 await self._wakeup.wait()
         finally:
@@ -139,7 +144,7 @@ class FileFeed:
         settings = self._settings
         marker = read_marker(settings.path.parent)
         check_provenance(settings.provenance, None if marker is None else MARKER_NAME)
-        check_live(settings.provenance, self._live_refused())
+        check_live(settings.provenance, self._live_refused(), final=self._live_final())
         with ScidFile(settings.path) as file:
             expected = None if marker is None else marker.records_expected.get(settings.path.name)
             tail = ScidTail(file, hold_last_bar=may_be_rewritten(settings.provenance))
@@ -246,10 +251,11 @@ class FileFeed:
         self._status = replace(self._status, reconnects=self._status.reconnects + 1)
         self._state(FeedState.ERROR if refused else FeedState.DISCONNECTED, reason)
 
-    def _state(self, state: FeedState, reason: str) -> None:
-        if (self._status.state, self._status.reason) == (state, reason):
+    def _state(self, state: FeedState, reason: str, *, refused: bool = False) -> None:
+        now = self._status
+        if (now.state, now.reason, now.refused) == (state, reason, refused):
             return
-        self._status = replace(self._status, state=state, reason=reason)
+        self._status = replace(now, state=state, reason=reason, refused=refused)
         self._on_change()
 
     async def _pause(self, seconds: float) -> None:

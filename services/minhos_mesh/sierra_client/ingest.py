@@ -11,6 +11,7 @@ import grpc
 
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as pb2
 from minhos_mesh.runtime import errors
+from minhos_mesh.runtime.ahead import Ahead
 from minhos_mesh.runtime.ticks import bytes_or_message
 from minhos_mesh.sierra_client.ports import IngestLink, IngestLost, IngestRefused, Opening
 from minhos_mesh.sierra_client.translate import batch_request, end_request, open_request
@@ -97,6 +98,7 @@ class _GrpcLink:
         self._wake_at: int | None = None
         self._failure: IngestLost | IngestRefused | None = None
         self.acknowledged = position
+        self._ahead = Ahead()
 
     def check(self) -> None:
         if self._failure is not None:
@@ -108,6 +110,8 @@ class _GrpcLink:
             self._wake_at = None
 
     async def send(self, columns: TickColumns, first_position: int, receive_ns: int | None) -> None:
+        await self._ahead.room()
+        self._ahead.sent(first_position + len(columns) - 1)
         await self._write(batch_request(self._opening, columns, first_position, receive_ns))
 
     async def end(self, through_position: int) -> None:
@@ -132,10 +136,12 @@ class _GrpcLink:
         except IngestLost as lost:
             self._failure = lost
         self._call.cancel()
+        self._ahead.end()
         self._wake()
 
     def _acknowledge(self, position: int) -> None:
         self.acknowledged = max(self.acknowledged, position)
+        self._ahead.taken(position)
         if self._wake_at is not None and self.acknowledged >= self._wake_at:
             self._wake_at = None
             self._wake()

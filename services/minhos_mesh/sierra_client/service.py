@@ -29,6 +29,9 @@ HOUR_NS = 3_600_000_000_000
 NO_DTC = "it needs a logon to the DTC server of the Sierra Chart that writes the files, and [dtc] names none"
 """Why nothing counts as LIVE where no DTC server is configured."""
 
+PROVENANCE_REFUSED = "PROVENANCE_REFUSED"
+"""Condition while files are declared to be what they can never be, so that waiting does not help."""
+
 _PROBLEMS = {
     FeedState.WAITING_FOR_FILE: "FILE_MISSING",
     FeedState.DISCONNECTED: "MARKET_DATA_UNREACHABLE",
@@ -184,7 +187,7 @@ class SierraClient:
         if self._dtc is not None:
             found |= self._dtc.problems()
         for feed in self.status().feeds:
-            code = _PROBLEMS.get(feed.state)
+            code = PROVENANCE_REFUSED if feed.refused else _PROBLEMS.get(feed.state)
             if code is not None:
                 found[code] = f"{found[code]}; {feed.reason}" if code in found else feed.reason
         return found
@@ -232,6 +235,7 @@ class SierraClient:
             randomness=self._random,
             on_change=self._notify,
             live_refused=lambda: self._live_refused(str(symbol)),
+            live_final=self._live_final,
         )
         if self._depth is not None:
             self._depth.follow(name, str(symbol), tick_e9, lambda: self._live_refused(str(symbol)))
@@ -241,6 +245,10 @@ class SierraClient:
 
     def _live_refused(self, symbol: str) -> str:
         return NO_DTC if self._dtc is None else self._dtc.live_refused(symbol)
+
+    def _live_final(self) -> bool:
+        """Whether what keeps files from being LIVE does not end by itself: a logon may come, a simulator stays one."""
+        return self._dtc is None or self._dtc.view().simulated
 
 
 def _data_files(folder: Path) -> list[str]:

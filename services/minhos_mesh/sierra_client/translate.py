@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
+from minhos_mesh.runtime.tick_layout import wire_of
 from minhos_mesh.runtime.ticks import batch_in_field
 from minhos_mesh.sierra_client.bridge_translate import bridge_to_proto
 from minhos_mesh.sierra_client.depth_feed import DepthStatus
@@ -42,7 +43,7 @@ def batch_request(opening: Opening, columns: TickColumns, first_position: int, r
     """An encoded IngestTicksRequest with one batch; `receive_ns` None: each tick was received at its event time."""
     ticks = as_ticks(columns, receive_ns)
     provenance = PROVENANCES[opening.provenance]
-    return batch_in_field(_BATCH_FIELD, opening.symbol, provenance, opening.epoch, first_position, ticks.tobytes())
+    return batch_in_field(_BATCH_FIELD, opening.symbol, provenance, opening.epoch, first_position, wire_of(ticks))
 
 
 def open_request(opening: Opening) -> ingest_pb2.IngestTicksRequest:

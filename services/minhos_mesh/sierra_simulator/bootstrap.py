@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -102,7 +103,11 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
             raise ConfigError(f"[feed] cannot begin: {failed}") from failed
         except OSError as error:
             port = context.config.feed.dtc_port
-            raise ConfigError(f"feed.dtc_port is {port}, which cannot be listened on: {error.strerror}") from error
+            why = os.strerror(error.errno).lower() if error.errno else error.strerror
+            raise ConfigError(
+                f"feed.dtc_port is {port}, which cannot be listened on: 127.0.0.1:{port}, {why};"
+                " end the program that has it, or set another feed.dtc_port"
+            ) from error
 
     try:
         yield ServiceParts(servicers=[SierraSimulatorServicer(simulator)], errors=ERRORS, start=start)

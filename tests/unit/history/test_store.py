@@ -170,6 +170,47 @@ def test_verify_finds_each_kind_of_damage_and_names_the_file(places: HistoryPlac
         read_info(path)
 
 
+def test_a_broken_day_holds_no_other_day_up_and_its_ticks_wait_in_the_journal(places: HistoryPlaces) -> None:
+    ticks = ticks_every(6 * 3_600 * NS, 12)  # four a day, three days
+    record(places, ticks[:2])
+    pack(places, SERIES)
+    path = places.day(SERIES, DAY)
+    good = path.read_bytes()
+    path.write_bytes(good[:-100])
+    record(places, ticks[2:6], first=3)
+    record(places, ticks[6:10], first=7)
+    record(places, ticks[3:5], epoch=9, first=1)
+    for _ in range(2):  # again and again, until somebody mends it
+        packed = pack(places, SERIES)
+        (why,) = packed.broken
+        assert str(path) in why
+        waiting = [(run.epoch, run.first_sequence, run.last_sequence) for run in runs_of(places, SERIES)]
+        assert waiting == [(7, 3, 6), (9, 1, 2)], "the run that has no tick of the broken day is in its files"
+        record(places, ticks[10:], first=11)
+    held = {day: read_info(places.day(SERIES, day)).rows for day in places.days(SERIES) if day != DAY}
+    assert held == {date(2024, 10, 5): 5, date(2024, 10, 6): 4}
+    assert path.read_bytes() == good[:-100]
+    path.write_bytes(good)
+    assert pack(places, SERIES).broken == []
+    assert runs_of(places, SERIES) == []
+    assert held_of(places, SERIES) == {7: Ranges([(1, 12)]), 9: Ranges([(1, 2)])}
+    assert [each.ticks for each in Archive(places, SERIES).days] == [5, 5, 4]
+
+
+def test_a_broken_day_that_is_moved_aside_is_packed_from_the_journal(places: HistoryPlaces) -> None:
+    record(places, ticks_every(NS, 5))
+    pack(places, SERIES)
+    path = places.day(SERIES, DAY)
+    path.write_bytes(b"PAR1")
+    record(places, ticks_every(NS, 9)[5:], first=6)
+    assert len(pack(places, SERIES).broken) == 1
+    with locked(places, SERIES):
+        places.set_aside(path)
+    packed = pack(places, SERIES)
+    assert (packed.broken, packed.added) == ([], 4)
+    assert runs_of(places, SERIES) == []
+
+
 def test_series_never_mix(places: HistoryPlaces) -> None:
     live = Series("LIVE", SERIES.symbol)
     for series in (SERIES, live):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from minhos_mesh.history.domain.validation import Rules
-from minhos_mesh.market_data.domain.feed import Provenance, Source, SymbolFeed
+from minhos_mesh.market_data.domain.feed import Ingested, Provenance, Source, SymbolFeed
 from minhos_mesh.market_data.domain.reading import TickRange
 from minhos_mesh.market_data.translate import KEPT_S, StreamEncoder
-from minhos_mesh.runtime.tick_layout import TickArray
+from minhos_mesh.runtime.tick_layout import TickArray, wire_of
+from minhos_mesh.runtime.ticks import TickBatchView, batch_in_field, message_or_batch
 
 MakeTicks = Callable[..., TickArray]
 
@@ -28,3 +31,42 @@ def test_a_batch_is_encoded_once_for_readers_in_step_and_not_kept_after(make_tic
     encoder.piece(feed, TickRange(7, 95, 100))
     assert encoder.piece(feed, large) == first
     assert encoder.batches_encoded == 4
+
+
+def came(feed: SymbolFeed, ticks: TickArray, position: int) -> tuple[bytes, TickBatchView, Ingested]:
+    """A message of a source, as it is read, and what became of it."""
+    message = batch_in_field(1, feed.symbol, int(Provenance.SIMULATED), 7, position, wire_of(ticks))
+    read = message_or_batch(1, lambda _: pytest.fail("it is a batch"))
+    read(message)  # from then on batches that begin in the same way are read without a copy
+    batch = read(message)
+    return message, batch, feed.ingest(batch.ticks, position, int(ticks["event_time_ns"][-1]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 100])
+def test_a_batch_goes_in_the_bytes_in_which_it_came(make_ticks: MakeTicks, count: int) -> None:
+    feed, encoder = SymbolFeed("NQZ26-CME", Rules(250_000_000), 1_024), StreamEncoder(lambda: 0.0)
+    feed.open(Source("walk", Provenance.SIMULATED, 7))
+    ticks = make_ticks([(index, 4, 1, 1) for index in range(count)])
+    ticks["receive_time_ns"] = ticks["event_time_ns"]
+    message, batch, taken = came(feed, ticks, 1)
+    assert taken.as_given
+    written_anew = encoder.piece(feed, TickRange(7, 1, count))
+    encoder.came(feed, batch)
+    assert encoder.piece(feed, TickRange(7, 1, count)) is message
+    assert message == written_anew
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 100])
+def test_a_batch_that_was_changed_is_not_given_as_it_came(make_ticks: MakeTicks, count: int) -> None:
+    feed = SymbolFeed("NQZ26-CME", Rules(250_000_000), 1_024)
+    feed.open(Source("walk", Provenance.SIMULATED, 7))
+    ticks = make_ticks([(index, 4, 1, 1) for index in range(count)])
+    ticks["receive_time_ns"] = ticks["event_time_ns"]
+    ticks["receive_time_ns"][-1] = 0
+    assert not came(feed, ticks, 1)[2].as_given, "one was stamped"
+    ticks["receive_time_ns"] = ticks["event_time_ns"] = int(ticks["event_time_ns"][-1])
+    ticks["price_e9"][-1] = -1
+    assert not came(feed, ticks, count + 1)[2].as_given, "one was refused"
+    ticks["price_e9"][-1] = ticks["price_e9"][0] if count > 1 else 250_000_000
+    assert not came(feed, ticks, 2 * count)[2].as_given, "one was known"
+    assert feed.sequence == 3 * count - 2

@@ -12,14 +12,14 @@ import pytest
 from minhos_mesh.history.asking import days_held
 from minhos_mesh.history.domain.series import Series
 from minhos_mesh.history.domain.validation import Rules
-from minhos_mesh.history.journal import JournalRun, runs_of
+from minhos_mesh.history.journal import JournalRun, JournalWriter, runs_of
 from minhos_mesh.history.places import HistoryPlaces
 from minhos_mesh.market_data import recorder as recorders
 from minhos_mesh.market_data.domain.feed import Provenance, Source, SymbolFeed
 from minhos_mesh.market_data.history_workers import HistoryWorkers
 from minhos_mesh.market_data.live_feed import LiveFeed
 from minhos_mesh.market_data.recorder import NOT_RECORDED, Recorder
-from minhos_mesh.market_data.recording import pack
+from minhos_mesh.market_data.recording import NOT_PACKED, pack
 from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.tick_layout import TickArray, new_ticks
@@ -172,3 +172,33 @@ async def test_a_slow_disk_holds_a_source_back_for_a_while_and_then_leaves_out_w
     assert 1_000 < kept < 20_000
     await bench.feed(500, after=20_000)
     assert bench.runs()[-1] == (7, 20_001, 20_500)
+
+
+async def test_a_broken_day_is_a_condition_that_names_its_file_and_stops_no_other_series(
+    bench: Bench, tmp_path: Path
+) -> None:
+    workers, places = HistoryWorkers(tmp_path), bench.recorder.places
+    other = Series("SIMULATED", "ESZ26-CME")
+    try:
+        await bench.feed(1_000)
+        await pack(bench.recorder, workers, keep_days=0)
+        assert not bench.conditions.held()
+        (path,) = (places.day(SERIES, day) for day in places.days(SERIES))
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-50])
+        await bench.feed(1_000, after=1_000)
+        writer = JournalWriter.create(places, other, 7, 1)  # comes behind it in the order of packing, or before
+        writer.append(ticks_of(10).tobytes())
+        writer.seal()
+        for _ in range(2):
+            await pack(bench.recorder, workers, keep_days=0)
+            assert list(bench.conditions.held()) == [NOT_PACKED]
+            assert str(path) in bench.conditions.held()[NOT_PACKED]
+            assert runs_of(places, other) == []
+            assert bench.runs() == [(7, 1_001, 2_000)]
+        path.write_bytes(whole)
+        await pack(bench.recorder, workers, keep_days=0)
+        assert not bench.conditions.held()
+        assert bench.runs() == []
+    finally:
+        await workers.close()

@@ -192,7 +192,12 @@ def conditions_of(source: ast.Module) -> set[str]:
     return found
 
 
-OF_SIERRA = {*vars(sierra_client)["_PROBLEMS"].values(), *bridge_status.PROBLEMS.values(), *dtc_view.PROBLEMS}
+OF_SIERRA = {
+    sierra_client.PROVENANCE_REFUSED,
+    *vars(sierra_client)["_PROBLEMS"].values(),
+    *bridge_status.PROBLEMS.values(),
+    *dtc_view.PROBLEMS,
+}
 CODES = sorted(set().union(*map(conditions_of, SOURCES)) | OF_SIERRA)
 
 

@@ -276,7 +276,11 @@ async def test_live_is_refused_beside_the_simulators_marker(
     await running.start()
     await eventually(lambda: running.feed.state is FeedState.ERROR)
     assert f"provenance LIVE is declared, and {MARKER_NAME}" in running.feed.reason
+    assert running.problems == {"PROVENANCE_REFUSED": running.feed.reason}
     assert market.openings == []
+    path.parent.joinpath(MARKER_NAME).unlink()
+    await eventually(lambda: running.feed.state is not FeedState.ERROR)
+    assert running.problems == {}
 
 
 async def test_live_waits_for_a_logon_to_the_server_that_is_no_simulator(
@@ -288,11 +292,13 @@ async def test_live_waits_for_a_logon_to_the_server_that_is_no_simulator(
     await running.start()
     await eventually(lambda: running.feed.state is FeedState.ERROR)
     assert "needs a logon to the DTC server" in running.feed.reason
+    assert list(running.problems) == ["PROVENANCE_REFUSED"], "no server is named: none will ever say it"
     await running.stop()
     running.dtc = LoggedOn()
     running.dtc.refused = "the DTC server is a simulator"
     await running.start()
     await eventually(lambda: f"{SYMBOL}: the DTC server is a simulator" in running.feed.reason)
+    assert list(running.problems) == ["FEED_ERROR"], "the server may be another at the next logon"
     assert market.openings == []
     running.dtc.refused = ""
     await eventually(lambda: running.feed.state is FeedState.TAILING)

@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind
+from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind, Trades
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -55,6 +55,8 @@ class Verdict:
     """A mask; None when all are."""
     rejected: Mapping[Reason, int]
     """How many were refused, by reason."""
+    trades: Trades | None = None
+    """Columns of the batch where all of it are accepted trades that carry the same."""
 
 
 ALL_ACCEPTED = Verdict(None, {})
@@ -68,8 +70,9 @@ def judge(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | None) -
     """
     if len(ticks) <= 2:
         return _judge_few(ticks, newest_ns, rules, wall_ns)
-    if _all_plain_trades(ticks, newest_ns, rules, wall_ns):
-        return ALL_ACCEPTED
+    trades = Trades.of(ticks)
+    if trades is not None and _all_are_good(trades, newest_ns, rules, wall_ns):
+        return Verdict(None, {}, trades)
     failures = _failures(ticks, rules, wall_ns)
     good = ~np.logical_or.reduce(list(failures.values()))
     times = ticks["event_time_ns"]
@@ -85,27 +88,26 @@ def judge(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | None) -
     return _verdict(failures, len(ticks))
 
 
-def _all_plain_trades(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | None) -> bool:
-    """Whether these are trades with the same values present, and none of them is refused: the usual case, told cheaply.
-
-    False only says that each has to be judged.
-    """
-    flags = ticks["flags"] & (PRICE | SIZE | BOTH)
-    carried = int(flags[0])
-    if not carried & PRICE or (flags != carried).any() or (ticks["kind"] != TRADE).any():
+def _all_are_good(trades: Trades, newest_ns: int, rules: Rules, wall_ns: int | None) -> bool:
+    """Whether none of these is refused: the usual case, told cheaply. False only says that each has to be judged."""
+    carried, times, (price, bid, ask) = trades.carried, trades.event_time_ns, trades.prices_e9
+    if not carried & PRICE:
         return False
-    times = np.ascontiguousarray(ticks["event_time_ns"])
     latest = times[-1] if wall_ns is None else wall_ns + rules.future_after_ns
     if not max(newest_ns, 1) <= times[0] or times[-1] > latest or (times[1:] < times[:-1]).any():
         return False
-    sides = [name for name, flag in (("price_e9", PRICE), ("bid_e9", BID), ("ask_e9", ASK)) if carried & flag]
-    prices = {name: np.ascontiguousarray(ticks[name]) for name in sides}
-    for price in prices.values():
-        if price.min() <= 0 or (price // rules.tick_e9 * rules.tick_e9 != price).any():
+    if carried & BOTH == BOTH:
+        if (bid > ask).any() or not _are_steps(trades.prices_e9, rules.tick_e9):
             return False
-    if carried & BOTH == BOTH and (prices["bid_e9"] > prices["ask_e9"]).any():
-        return False
-    return not carried & SIZE or bool(ticks["size"].all())
+    else:
+        carry = ((price, PRICE), (bid, BID), (ask, ASK))
+        if not all(_are_steps(each, rules.tick_e9) for each, flag in carry if carried & flag):
+            return False
+    return not carried & SIZE or bool(trades.size.all())
+
+
+def _are_steps(prices_e9: npt.NDArray[np.int64], step: int) -> bool:
+    return bool(prices_e9.min() > 0) and not (prices_e9 // step * step != prices_e9).any()
 
 
 def _failures(ticks: TickArray, rules: Rules, wall_ns: int | None) -> dict[Reason, BoolArray]:

@@ -164,15 +164,17 @@ def check_fresh_price(case: Case) -> CheckResult:
     evidence = case.evidence
     if evidence is None or evidence.reference_e9 is None or evidence.event_time_ns is None:
         return CheckResult(code, False, "no price", limit, f"There is no price of {case.terms.symbol}.")
-    age_ns = case.now_ns - evidence.event_time_ns
-    allowed_ns = case.limits.max_price_age_ns
-    if evidence.provenance is Provenance.DELAYED:
-        allowed_ns += DELAY_ALLOWED_NS
+    age_ns, allowed_ns = case.now_ns - evidence.event_time_ns, age_allowed_ns(case.limits, evidence.provenance)
     observed = f"{_seconds(age_ns)} s"
     if age_ns < -CLOCK_TOLERANCE_NS:
         return CheckResult(code, False, observed, limit, "The newest price lies in the future: a clock is wrong.")
     failed = f"The newest price is {observed} old; {_seconds(allowed_ns)} s are allowed"
     return _result(code, age_ns <= allowed_ns, observed, limit, failed)
+
+
+def age_allowed_ns(limits: RiskLimits, provenance: Provenance) -> int:
+    """Return how old a price of this origin may be that an order is based on."""
+    return limits.max_price_age_ns + (DELAY_ALLOWED_NS if provenance is Provenance.DELAYED else 0)
 
 
 def _seconds(time_ns: int) -> str:
