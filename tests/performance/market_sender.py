@@ -167,14 +167,14 @@ async def _flood(sender: Sender, ticks: TickArray, batch: int, places: int) -> N
 
 
 async def _pace(sender: Sender, ticks: TickArray, per_s: int, places: int) -> None:
-    sent, calls, count = 0, 0, len(ticks)
+    sent, calls, count, last_ns = 0, 0, len(ticks), 0
     began = time.perf_counter_ns()
     with every(per_s) as timer:
         while sent < count:
             due = min(count - sent, await timer.wait())
             if due:
                 few = ticks[sent : sent + due]
-                stamp(few)
+                last_ns = stamp(few, per_s, last_ns)
                 await sender.one(calls % places, few)
                 sent, calls = sent + due, calls + 1
     say(began_ns=began, ended_ns=time.perf_counter_ns(), calls=calls)
@@ -249,15 +249,16 @@ def _flood_zmq(socket: Any, ticks: TickArray, batch: int) -> None:
 
 
 def _pace_zmq(socket: Any, ticks: TickArray, per_s: int) -> None:
-    sent, count = 0, len(ticks)
+    sent, count, last_ns = 0, len(ticks), 0
     began = time.perf_counter_ns()
     with every(per_s, waits=True) as timer:
         while sent < count:
-            for _ in range(min(count - sent, timer.due())):
-                tick = ticks[sent : sent + 1]
-                stamp(tick)
-                socket.send(tick.tobytes())
-                sent += 1
+            due = min(count - sent, timer.due())
+            few = ticks[sent : sent + due]
+            last_ns = stamp(few, per_s, last_ns)
+            for index in range(due):
+                socket.send(few[index : index + 1].tobytes())
+            sent += due
     say(began_ns=began, ended_ns=time.perf_counter_ns(), calls=sent)
 
 

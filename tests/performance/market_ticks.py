@@ -13,7 +13,7 @@ from minhos_mesh.runtime.tick_layout import TICK, TICK_BYTES, WIRE, Tick, TickAr
 
 __all__ = ["BATCH", "STEP_E9", "TICK_BYTES", "TWO", "Taken", "made", "stamp", "sums", "symbols"]
 
-BATCH: Final = 4_096
+BATCH: Final = 16_384
 """Most ticks of one message, everywhere: as many as market data itself puts into one."""
 STEP_E9: Final = 250_000_000
 _ROOTS: Final = ("NQ", "ES", "MNQ", "MES")
@@ -39,9 +39,18 @@ def made(count: int, first_ns: int = 0, seed: int = 7) -> TickArray:
     return ticks
 
 
-def stamp(ticks: TickArray) -> None:
-    """Says in the event times that these are sent now."""
-    ticks["event_time_ns"] = time.time_ns()
+def stamp(ticks: TickArray, per_s: int, after_ns: int = 0) -> int:
+    """Says in the event times when these were due: the last one now, those before it when a sender in time had sent them.
+
+    None is before `after_ns`, the time of the one sent last. Returns that of the last of these.
+    """
+    now, count = time.time_ns(), len(ticks)
+    if count == 1:
+        ticks["event_time_ns"] = now
+    else:
+        due = now - np.arange(count - 1, -1, -1) * (1_000_000_000 // per_s)
+        ticks["event_time_ns"] = np.maximum(due, after_ns)
+    return now
 
 
 def sums(ticks: TickArray) -> tuple[int, int]:

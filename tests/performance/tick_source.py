@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +15,11 @@ import grpc
 
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import provenance_pb2
+from minhos_mesh.runtime.ahead import Ahead
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.config import load
 from minhos_mesh.runtime.paths import MeshPaths
-from minhos_mesh.runtime.tick_layout import TICK, TickArray, ticks_from
+from minhos_mesh.runtime.tick_layout import TickArray, wire_of
 from minhos_mesh.runtime.ticks import batch_in_field, bytes_or_message
 from minhos_mesh.sierra_files.layout import SUFFIX
 from minhos_mesh.sierra_files.writer import ScidWriter
@@ -37,13 +38,17 @@ class TickSource:
     sent: int = 0
     """Ticks sent so far; the sequence of the last one, for none is refused."""
     acknowledged: int = 0
+    _ahead: Ahead = field(default_factory=Ahead)
+    """As the Sierra client does, it lets ticks wait that market data could not take one by one."""
 
     async def send(self, ticks: TickArray) -> int:
-        """Sends ticks that follow each other; gives the sequence before the first."""
+        """Sends ticks that follow each other, when there is room; gives the sequence before the first."""
+        await self._ahead.room()
         before = self.sent
-        wire = ticks.tobytes() if ticks.dtype == TICK else ticks_from(ticks).tobytes()
+        wire = wire_of(ticks)
         message = batch_in_field(1, self.symbol, int(SIMULATED), self.epoch, before + 1, wire)
         self.sent += len(ticks)
+        self._ahead.sent(self.sent)
         await self.call.write(message)
         return before
 
@@ -52,8 +57,11 @@ class TickSource:
         while True:
             answer = await self.call.read()
             if not hasattr(answer, "ack"):
+                self._ahead.end()
                 return
-            self.acknowledged = max(self.acknowledged, answer.ack.through_position)
+            if answer.HasField("ack"):
+                self.acknowledged = max(self.acknowledged, answer.ack.through_position)
+                self._ahead.taken(self.acknowledged)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from minhos_mesh.market_data.domain.feed import Provenance, Source, SourceConflict, SymbolFeed
+from minhos_mesh.market_data.domain.feed import Ingested, Provenance, Source, SourceConflict, SymbolFeed
 from minhos_mesh.market_data.domain.reading import SymbolReader
 from minhos_mesh.market_data.live_depth import LiveDepth
 from minhos_mesh.market_data.ports import Owner
@@ -102,12 +102,33 @@ class LiveFeed:
         if self.owner is owner:
             self.owner = None
 
-    async def ingest(self, ticks: TickArray, position: int, owner: Owner) -> None:
-        """Takes records and tells the readers; waits while a replay is ahead of a lossless reader by all that is held."""
-        at, count = 0, len(ticks)
+    def ingest_one(self, row: tuple[int, ...], position: int, owner: Owner) -> Ingested | None:
+        """Takes one record of the wire at once, as `ingest` would; None when that has to be asked instead.
+
+        Raises SourceConflict.
+        """
+        feed = self.feed
+        if not feed.follows(position) or not self._room_now(owner) or (self._recording and self._recording.crowded):
+            return None
+        taken = feed.ingest_one(row, self._clock.wall_ns())
+        self.ticked = True
+        for wake in self.wakers:
+            wake()
+        if self._recording is not None:
+            self._recording.took(feed)
+        return taken
+
+    async def ingest(self, ticks: TickArray, position: int, owner: Owner) -> Ingested | None:
+        """Takes records and tells the readers; waits while a replay is ahead of a lossless reader by all that is held.
+
+        Returns what became of them where all were taken in one step.
+        """
+        at, count, step = 0, len(ticks), 0
+        taken: Ingested | None = None
         while at < count:
             step = min(self._room_now(owner) or await self._room_for(owner), count - at)
-            self.feed.ingest(ticks[at : at + step] if step < count else ticks, position + at, self._clock.wall_ns())
+            few = ticks[at : at + step] if step < count else ticks
+            taken = self.feed.ingest(few, position + at, self._clock.wall_ns())
             self.ticked = True
             for wake in self.wakers:
                 wake()
@@ -118,6 +139,7 @@ class LiveFeed:
                     await self._recording.room()
             if at < count:
                 await asyncio.sleep(0)
+        return taken if step == count else None
 
     def _room_now(self, owner: Owner) -> int:
         if self.owner is not owner and self.feed.source is not None:

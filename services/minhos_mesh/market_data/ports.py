@@ -8,6 +8,7 @@ from typing import Protocol
 
 from minhos_mesh.market_data.domain.feed import LastQuote, Provenance, SymbolFeed
 from minhos_mesh.market_data.domain.reading import Piece, Position
+from minhos_mesh.runtime.ticks import TickBatchView
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,9 @@ class Encoder(Protocol):
 
     def piece(self, feed: SymbolFeed, piece: Piece) -> bytes:
         """One piece of a symbol's feed."""
+
+    def came(self, feed: SymbolFeed, batch: TickBatchView) -> None:
+        """A batch whose records became ticks just as they came, under the sequences that were their positions."""
 
     def answer(self, answer: Subscribed) -> bytes:
         """An answer to a subscription."""

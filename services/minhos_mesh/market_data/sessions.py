@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import functools
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -18,9 +18,11 @@ from minhos_mesh.market_data.ports import Beat, Encoder, Subscribed
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.ticks import TickBatchView
 
-ACKNOWLEDGED_RECORDS = 8_192
+ACKNOWLEDGED_RECORDS = 32_768
+ACKNOWLEDGED_BATCHES = 8
 ACKNOWLEDGED_S = 0.005
-"""A source is answered when so many records have come since the last answer, or so long after the first of fewer.
+"""A source is answered when so many records have come since the last answer, so many batches, or so long after the
+first of fewer.
 
 An answer for each batch would cost both sides more than the batch itself when it holds one tick.
 """
@@ -165,9 +167,9 @@ class ReaderSession(Conversation):
             live.release(reader)
             reader.close()
 
-    async def due(self) -> list[bytes]:
+    def due(self) -> Awaitable[list[bytes]]:
         """The messages that are due, as soon as one is."""
-        return await self.until(self._collect)
+        return self.until(self._collect)
 
     def _collect(self) -> list[bytes]:
         messages: list[bytes] = []
@@ -181,7 +183,7 @@ class ReaderSession(Conversation):
                 continue
             try:
                 pieces = reader.take()
-                if not pieces:
+                if reader.up_to_date:
                     del self._news[symbol]
                 messages.extend([self._encoder.piece(reader.feed, piece) for piece in pieces])
             except LosslessRefused as refusal:
@@ -230,6 +232,8 @@ class SourceSession(Conversation):
         self._live: LiveFeed | None = None
         self._source: Source | None = None
         self._answered: int | None = None
+        self._unanswered = 0
+        """Batches since."""
         self._answering: asyncio.TimerHandle | None = None
 
     @property
@@ -251,7 +255,7 @@ class SourceSession(Conversation):
     async def take(self, batch: TickBatchView) -> None:
         """Takes a batch. Raises PositionMismatch, SourceConflict, and MessageRefused for one of another symbol."""
         live, source = self.live, self._source
-        if self._find(batch.symbol) is not live or source is None:
+        if source is None or (batch.symbol != live.feed.symbol and self._find(batch.symbol) is not live):
             raise MessageRefused(
                 "batch.symbol", repr(batch.symbol), f"{live.feed.symbol}, for which the stream was opened"
             )
@@ -261,8 +265,17 @@ class SourceSession(Conversation):
         if batch.provenance != int(source.provenance):
             seen = Provenance(batch.provenance).name if batch.provenance in set(Provenance) else batch.provenance
             raise PositionMismatch(live.feed.symbol, "batch.provenance", seen, source.provenance.name, opened)
-        await live.ingest(batch.ticks, batch.first_sequence, self)
-        if self._answered is None or live.feed.position - self._answered >= ACKNOWLEDGED_RECORDS:
+        taken = None if batch.row is None else live.ingest_one(batch.row, batch.first_sequence, self)
+        if taken is None:
+            taken = await live.ingest(batch.ticks, batch.first_sequence, self)
+        if taken is not None and taken.as_given and taken.first_sequence == batch.first_sequence:
+            self._encoder.came(live.feed, batch)
+        self._unanswered += 1
+        if (
+            self._answered is None
+            or self._unanswered >= ACKNOWLEDGED_BATCHES
+            or live.feed.position - self._answered >= ACKNOWLEDGED_RECORDS
+        ):
             self.wake()
         elif self._answering is None:
             self._answering = asyncio.get_running_loop().call_later(ACKNOWLEDGED_S, self._answer)
@@ -276,9 +289,9 @@ class SourceSession(Conversation):
         self.live.ended = True
         self.wake()
 
-    async def due(self) -> list[bytes]:
+    def due(self) -> Awaitable[list[bytes]]:
         """The messages that are due, as soon as one is; none once the source has said everything and knows it taken."""
-        return await self.until(self._collect)
+        return self.until(self._collect)
 
     def _collect(self) -> list[bytes]:
         if self._live is None:
@@ -288,7 +301,7 @@ class SourceSession(Conversation):
             self._answered = self._live.feed.position
             return [self._encoder.opened(feed.position)]
         if feed.position != self._answered:
-            self._answered = feed.position
+            self._answered, self._unanswered = feed.position, 0
             return [self._encoder.acknowledged(feed.position, feed.sequence, sum(feed.rejected.values()))]
         return [self._encoder.source_beat()] if beat_due else []
 

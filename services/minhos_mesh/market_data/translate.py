@@ -14,8 +14,9 @@ from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
 from minhos_api.market.v1 import market_events_pb2, provenance_pb2, quote_pb2
 from minhos_api.mesh.v1 import error_reason_pb2
 from minhos_mesh.market_data.domain.bar_lines import EXCHANGE, MINUTES, NEVER_CLOSED, BarKey
-from minhos_mesh.market_data.domain.feed import LastQuote, Provenance, Source, SymbolFeed
+from minhos_mesh.market_data.domain.feed import FEW, LastQuote, Provenance, Source, SymbolFeed
 from minhos_mesh.market_data.domain.reading import (
+    CHUNK_TICKS,
     DepthDue,
     EpochBegan,
     LosslessRefused,
@@ -296,6 +297,15 @@ class StreamEncoder:
             self._batches.put(key, made)
         self._last_key, self._last_batch = key, made
         return made
+
+    def came(self, feed: SymbolFeed, batch: TickBatchView) -> None:
+        """See `Encoder`: the bytes in which it came are those in which it goes, where they are all that it came in."""
+        message = batch.in_field(_TICKS)
+        if message is not None and batch.epoch == feed.epoch and 0 < len(batch) <= CHUNK_TICKS:
+            key = (feed.symbol, TickRange(batch.epoch, batch.first_sequence, batch.last_sequence))
+            self._last_key, self._last_batch = key, message
+            if len(batch) > FEW and self._batches.get(key) is None:
+                self._batches.put(key, message)
 
     def answer(self, answer: Subscribed) -> bytes:
         """See `Encoder`."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minhos_mesh.runtime.bar_spans import DAY_SECONDS, MINUTE, BarSpan, Measure
-from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind, TradeSide
+from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind, Trades, TradeSide
 from minhos_mesh.runtime.trading_sessions import ALWAYS_OPEN, CLOSED, NS, Session, Sessions
 
 MINUTE_NS: Final = 60 * NS
@@ -141,15 +141,18 @@ class BarBuilder:
     def _by_time(self) -> bool:
         return self.span.measure is Measure.SECONDS
 
-    def add(self, ticks: TickArray, first_sequence: int, epoch: int = 0) -> list[Bar]:
-        """Takes ticks of one generation whose event times do not fall; returns the bars that they closed, the oldest first."""
+    def add(self, ticks: TickArray, first_sequence: int, epoch: int = 0, trades: Trades | None = None) -> list[Bar]:
+        """Takes ticks of one generation whose event times do not fall; returns the bars that they closed, the oldest first.
+
+        `trades` are their columns where they are known.
+        """
         if len(ticks) <= FEW:
             rows = RECORD.iter_unpack(ticks.tobytes())
             each = [self.add_one(row, first_sequence + index, epoch) for index, row in enumerate(rows)]
             return [bar for bars in each for bar in bars]
         held = self._held
         if held is not None and self._by_time and ticks["event_time_ns"][-1] < self._ends_ns:
-            held.take(_one_piece(ticks, held, first_sequence, epoch))
+            held.take(_one_piece(ticks, trades or Trades.of(ticks), held, first_sequence, epoch))
             return []
         closed: list[Bar] = []
         places = self.sessions.places(ticks["event_time_ns"])
@@ -297,21 +300,18 @@ def _sizes(ticks: TickArray) -> Ints:
     return np.where(sized, ticks["size"], 0).astype(np.int64)
 
 
-def _one_piece(ticks: TickArray, held: _Held, first_sequence: int, epoch: int) -> _Held:
+def _one_piece(ticks: TickArray, trades: Trades | None, held: _Held, first_sequence: int, epoch: int) -> _Held:
     """What ticks hold that all belong to the span of `held`, which is how they usually come."""
-    kinds, sides, last = ticks["kind"], ticks["side"], first_sequence + len(ticks) - 1
-    if not (kinds == _TRADE).all():
+    last = first_sequence + len(ticks) - 1
+    if trades is None:
         (piece,) = _pieces(ticks, np.zeros(1, np.int64), first_sequence, epoch)
         piece.end_ns = held.end_ns
         return piece
-    prices, sizes = np.ascontiguousarray(ticks["price_e9"]), np.ascontiguousarray(ticks["size"])
-    sized = (ticks["flags"] & _SIZE) != 0
-    if not sized.all():
-        sizes = np.where(sized, sizes, 0)
+    prices, sizes, sides = trades.prices_e9[0], trades.size, trades.side
     return _Held(
         0, held.end_ns, first_sequence, last, int(prices[0]), int(prices.max()), int(prices.min()), int(prices[-1]),
-        int(sizes.sum(dtype=np.int64)), int(sizes[sides == _SELL].sum(dtype=np.int64)),
-        int(sizes[sides == _BUY].sum(dtype=np.int64)), len(ticks), first_sequence, last, epoch, epoch,
+        int(sizes.sum(dtype=np.int64)), int((sizes * (sides == _SELL)).sum(dtype=np.int64)),
+        int((sizes * (sides == _BUY)).sum(dtype=np.int64)), len(ticks), first_sequence, last, epoch, epoch,
     )  # fmt: skip
 
 

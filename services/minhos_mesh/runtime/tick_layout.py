@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,14 @@ FIELD_TAGS = tuple((number << 3) | _wire_types[kind] for _, number, kind in FIEL
 RECORD = struct.Struct("<BB" + "".join("B" + _struct_codes[kind] for _, _, kind in FIELDS))
 """The same layout for `struct`, faster than numpy for one or two ticks."""
 
+_TIMES_AND_PRICES = ("event_time_ns", "receive_time_ns", "price_e9", "bid_e9", "ask_e9")
+_APART = _offset("receive_time_ns") - _offset("event_time_ns")
+_ENDING = _offset("flags")
+"""From here on flags, kind and side of a tick are its last eight bytes, with two tags between them."""
+_KIND_BITS, _SIDE_BITS = 8 * (_offset("kind") - _ENDING), 8 * (_offset("side") - _ENDING)
+_CARRIED = 15
+"""Flags that say which of price, size, bid and ask there are."""
+
 _TEMPLATE = np.zeros(1, WIRE)
 _TEMPLATE["tag"], _TEMPLATE["length"] = TAG, BODY_BYTES
 for _, _number, _ in FIELDS:
@@ -157,20 +165,58 @@ def ticks_from(source: TickArray) -> TickArray:
     return ticks
 
 
+def wire_of(ticks: TickArray) -> memoryview:
+    """The bytes of ticks in a batch, not copied where they lie together as `new_ticks` lays them."""
+    laid = ticks if ticks.dtype == TICK and ticks.strides == (TICK_BYTES,) else ticks_from(ticks)
+    return laid.view(np.uint8).data
+
+
 def is_laid_out(data: bytes | memoryview, offset: int, count: int) -> bool:
     """Whether `count` ticks at `offset` have exactly the layout of `WIRE` (a legal writer may leave a field out)."""
     if count <= _FEW:
-        for index in range(count):
-            row = RECORD.unpack_from(data, offset + index * TICK_BYTES)
-            if row[0] != TAG or row[1] != BODY_BYTES or row[2::2] != FIELD_TAGS or row[21] > 127 or row[23] > 127:
-                return False
-        return True
+        return all(row_is_laid_out(RECORD.unpack_from(data, offset + index * TICK_BYTES)) for index in range(count))
     rows = np.frombuffer(data, np.uint8, count * TICK_BYTES, offset)
     for begin in range(0, len(rows), len(_CHECK_MASK)):
         chunk = rows[begin : begin + len(_CHECK_MASK)]
         if not _CHECK_VALUE.startswith((chunk & _CHECK_MASK[: len(chunk)]).tobytes()):
             return False
     return True
+
+
+def row_is_laid_out(row: tuple[int, ...]) -> bool:
+    """The same for one record that was unpacked."""
+    return row[2::2] == FIELD_TAGS and row[0] == TAG and row[1] == BODY_BYTES and row[21] < 128 and row[23] < 128
+
+
+class Trades(NamedTuple):
+    """Columns of ticks that all are trades and carry the same of price, size, bid and ask: each an array by itself."""
+
+    carried: int
+    """Flags that are set in all of them, of price, size, bid and ask."""
+    event_time_ns: npt.NDArray[np.int64]
+    receive_time_ns: npt.NDArray[np.int64]
+    prices_e9: npt.NDArray[np.int64]
+    """Price, bid and ask, one below the other; of those that are not carried nothing is said."""
+    size: npt.NDArray[np.uint32]
+    """0 where it is not carried."""
+    side: npt.NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, ticks: TickArray) -> Self | None:
+        """The columns, copied at once, which is several times faster than to ask for one after the other; None of other ticks."""
+        if ticks.dtype != TICK or ticks.strides != (TICK_BYTES,) or not len(ticks):
+            return None
+        count = len(ticks)
+        ending: npt.NDArray[np.uint64] = np.ndarray((count,), "<u8", ticks, _ENDING, (TICK_BYTES,)).copy()
+        mask = np.uint64(_CARRIED | 0xFF << _KIND_BITS)
+        first = ending[0] & mask
+        if int(first) >> _KIND_BITS != TickKind.TRADE or ((ending & mask) != first).any():
+            return None
+        shape, strides = (len(_TIMES_AND_PRICES), count), (_APART, TICK_BYTES)
+        columns = np.ndarray(shape, "<i8", ticks, _offset(_TIMES_AND_PRICES[0]), strides).copy()
+        carried = int(first) & _CARRIED
+        size = np.ascontiguousarray(ticks["size"]) if carried & TickFlag.HAS_SIZE else np.zeros(count, np.uint32)
+        return cls(carried, columns[0], columns[1], columns[2:], size, ending >> np.uint64(_SIDE_BITS))
 
 
 def tick_of(sequence: int, row: tuple[int, ...]) -> Tick:

@@ -25,6 +25,7 @@ from minhos_mesh.runtime.tick_layout import (
     TickArray,
     is_laid_out,
     new_ticks,
+    row_is_laid_out,
     tick_objects,
     tick_of,
     ticks_from,
@@ -36,6 +37,8 @@ _TYPES = {
     FieldDescriptor.TYPE_ENUM: "enum",
 }
 _POSITION = struct.Struct("<BQBI")
+_ALONE = struct.Struct("<BQBI" + RECORD.format.removeprefix("<"))
+"""Position and record of a batch of one tick."""
 _TAG_AND_LENGTH = struct.Struct("BB")
 _SEQUENCE_TAG, _COUNT_TAG = (4 << 3) | 1, (5 << 3) | 5
 
@@ -58,7 +61,18 @@ M = TypeVar("M")
 class TickBatchView:
     """A contiguous run of ticks of one symbol; in an ingest the sequences are positions in the source."""
 
-    __slots__ = ("_at", "_count", "_data", "_ticks", "epoch", "first_sequence", "provenance", "symbol")
+    __slots__ = (
+        "_at",
+        "_count",
+        "_data",
+        "_row",
+        "_start",
+        "_ticks",
+        "epoch",
+        "first_sequence",
+        "provenance",
+        "symbol",
+    )
 
     def __init__(self, symbol: str, provenance: int, epoch: int, first_sequence: int, ticks: TickArray) -> None:
         self.symbol = symbol
@@ -70,15 +84,28 @@ class TickBatchView:
         self.first_sequence = first_sequence
         """Sequence of the first tick."""
         self._ticks: TickArray | None = ticks
-        self._data, self._at, self._count = b"", 0, len(ticks)
+        self._row: tuple[int, ...] | None = None
+        self._data, self._start, self._at, self._count = b"", 0, 0, len(ticks)
 
     @classmethod
-    def over(cls, head: _Head, first_sequence: int, data: bytes, at: int, count: int) -> Self:
-        """A view of ticks whose layout was verified, without a copy."""
+    def over(
+        cls,
+        head: _Head,
+        first_sequence: int,
+        data: bytes,
+        start: int,
+        at: int,
+        count: int,
+        row: tuple[int, ...] | None = None,
+    ) -> Self:
+        """A view of ticks whose layout was verified, without a copy; the batch fills `data` from `start` on.
+
+        `row` is the record of the only tick, where it was read already.
+        """
         view = cls.__new__(cls)
         view.symbol, view.provenance, view.epoch = head.symbol, head.provenance, head.epoch
-        view.first_sequence, view._ticks = first_sequence, None
-        view._data, view._at, view._count = data, at, count
+        view.first_sequence, view._ticks, view._row = first_sequence, None, row
+        view._data, view._start, view._at, view._count = data, start, at, count
         return view
 
     def __len__(self) -> int:
@@ -101,10 +128,21 @@ class TickBatchView:
 
     def objects(self) -> list[Tick]:
         """The ticks as objects, absent values as None."""
+        if self._row is not None:
+            return [tick_of(self.first_sequence, self._row[3::2])]
         if self._data:
             rows = RECORD.iter_unpack(memoryview(self._data)[self._at :])
             return [tick_of(sequence, row[3::2]) for sequence, row in enumerate(rows, self.first_sequence)]
         return tick_objects(self.ticks, self.first_sequence)
+
+    @property
+    def row(self) -> tuple[int, ...] | None:
+        """The record of the only tick, where there is one alone and it was read without numpy."""
+        return self._row
+
+    def in_field(self, number: int) -> bytes | None:
+        """The message in which it came, when that is one whose only field is this batch and has this number (1 to 15)."""
+        return self._data if self._start and self._data[0] == (number << 3) | 2 else None
 
     def after(self, sequence: int) -> TickBatchView:
         """The part of the batch behind a sequence."""
@@ -117,6 +155,8 @@ class _Head:
     """What one encoded beginning of a batch says; the next batches of a stream begin with the same bytes."""
 
     encoded: bytes
+    with_one: int
+    """Length of a batch of one tick."""
     symbol: str
     provenance: int
     epoch: int
@@ -196,19 +236,26 @@ def decode_batch(data: bytes, start: int = 0) -> TickBatchView:
 
     The layout of each tick is verified; a batch of a writer that left fields out is read by protobuf, with 0 for them.
     """
-    known = _last_head
+    known = _heads.get(data[start : start + 2 + data[start + 1]]) if len(data) > start + 1 else None
     if known is not None and data.startswith(known.encoded, start):
         at = start + len(known.encoded)
-        if len(data) - at >= _POSITION.size:
+        if len(data) - start == known.with_one:
+            row = _ALONE.unpack_from(data, at)
+            usual = row[0] == _SEQUENCE_TAG and row[2] == _COUNT_TAG and row[3] == 1
+            if usual and row_is_laid_out(record := row[4:]):
+                return TickBatchView.over(known, row[1], data, start, at + _POSITION.size, 1, record)
+        elif len(data) - at >= _POSITION.size:
             tag, sequence, count_tag, count = _POSITION.unpack_from(data, at)
             at += _POSITION.size
             usual = tag == _SEQUENCE_TAG and count_tag == _COUNT_TAG and len(data) - at == count * TICK_BYTES
             if usual and count and is_laid_out(data, at, count):
-                return TickBatchView.over(known, sequence, data, at, count)
+                return TickBatchView.over(known, sequence, data, start, at, count)
     return _decode_any(data, start)
 
 
-_last_head: _Head | None = None
+_HEADS = 1_024
+_heads: dict[bytes, _Head] = {}
+"""By the encoded symbol, the head that it came with last."""
 
 
 def _decode_any(data: bytes, start: int) -> TickBatchView:
@@ -224,11 +271,12 @@ def _decode_any(data: bytes, start: int) -> TickBatchView:
 
 
 def _remember(head: tick_pb2.TickBatch, encoded: bytes) -> None:
-    global _last_head  # noqa: PLW0603 - a cache of one pure result
-    if encoded == _head(head.symbol, head.provenance, head.epoch) + _POSITION.pack(
-        _SEQUENCE_TAG, head.first_sequence, _COUNT_TAG, head.tick_count
-    ):
-        _last_head = _Head(encoded[: -_POSITION.size], head.symbol, head.provenance, head.epoch)
+    usual = _head(head.symbol, head.provenance, head.epoch)
+    if encoded == usual + _POSITION.pack(_SEQUENCE_TAG, head.first_sequence, _COUNT_TAG, head.tick_count):
+        if len(_heads) >= _HEADS:
+            _heads.clear()
+        known = _Head(usual, len(usual) + _POSITION.size + TICK_BYTES, head.symbol, head.provenance, head.epoch)
+        _heads[usual[: 2 + usual[1]]] = known
 
 
 def _end_of_head(data: bytes, at: int) -> int:
@@ -287,7 +335,9 @@ def message_or_batch(number: int, parse: Callable[[bytes], M]) -> Callable[[byte
     tag = (number << 3) | 2
 
     def read(data: bytes) -> M | TickBatchView:
-        if data and data[0] == tag:
+        if len(data) > 1 and data[0] == tag:
+            if data[1] == len(data) - 2 < 128:  # a short one, which is all that there is of it
+                return decode_batch(data, 2)
             length, at, shift = 0, 1, 0
             while at < len(data) and shift < 35:
                 byte = data[at]

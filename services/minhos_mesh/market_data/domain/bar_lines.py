@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from minhos_mesh.runtime.bar_spans import MINUTE, BarSpan
 from minhos_mesh.runtime.bars import Bar, BarBuilder
-from minhos_mesh.runtime.tick_layout import TickArray
+from minhos_mesh.runtime.tick_layout import TickArray, Trades
 from minhos_mesh.runtime.trading_sessions import ALWAYS_OPEN, Sessions
 
 BARS_KEPT = 10_000
@@ -53,9 +53,11 @@ class BarLine:
         if open_bar is not None:
             self.builder.resume(open_bar)
 
-    def add(self, ticks: TickArray, first_sequence: int, oldest: int, epoch: int) -> list[Bar]:
+    def add(
+        self, ticks: TickArray, first_sequence: int, oldest: int, epoch: int, trades: Trades | None = None
+    ) -> list[Bar]:
         """Takes ticks; `oldest` is the oldest tick that the feed holds. Returns the bars that they closed."""
-        return self.keep(self.builder.add(ticks, first_sequence, epoch), oldest)
+        return self.keep(self.builder.add(ticks, first_sequence, epoch, trades), oldest)
 
     def keep(self, closed: Sequence[Bar], oldest: int) -> list[Bar]:
         """Keeps closed bars: of one minute as long as the ticks that closed them are held, of others the newest only."""

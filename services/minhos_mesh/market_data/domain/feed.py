@@ -16,7 +16,7 @@ from minhos_mesh.market_data.domain.last_values import LastValues
 from minhos_mesh.market_data.domain.ring import TickRing
 from minhos_mesh.market_data.domain.source import Provenance, ProvenanceRefused, Source, SourceConflict
 from minhos_mesh.runtime.bars import Bar
-from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray
+from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray, Trades
 from minhos_mesh.runtime.trading_sessions import Sessions
 
 __all__ = [
@@ -54,6 +54,8 @@ class Ingested(NamedTuple):
     last_sequence: int
     closed: tuple[Bar, ...]
     """Bars that it closed, the oldest first."""
+    as_given: bool = False
+    """Whether its records are the ticks first..last, byte for byte: all of them, none refused, none stamped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,20 +179,20 @@ class SymbolFeed:
 
         Raises PositionMismatch when records in between are missing.
         """
-        if len(ticks) == 1 and self.epoch is not None and position == self.position + 1:
-            return self._ingest_one(ticks.tobytes(), wall_ns)
-        ticks = self._new_records(ticks, position)
+        if len(ticks) == 1 and self.follows(position):
+            return self.ingest_one(RECORD.unpack(ticks.tobytes()), wall_ns)
+        given, ticks = len(ticks), self._new_records(ticks, position)
         count, first = len(ticks), self.ring.newest + 1
         if count <= FEW:
             wire = ticks.tobytes()
-            parts = [wire[at : at + TICK_BYTES] for at in range(0, len(wire), TICK_BYTES)]
-            closed_by_each = [self._ingest_one(part, wall_ns).closed for part in parts]
-            return Ingested(first, self.ring.newest, tuple(bar for bars in closed_by_each for bar in bars))
-        ticks = self._stamped(ticks, wall_ns)
+            each = [self.ingest_one(row, wall_ns) for row in RECORD.iter_unpack(wire)]
+            closed = tuple(bar for one in each for bar in one.closed)
+            return Ingested(first, self.ring.newest, closed, count == given and all(one.as_given for one in each))
         self.position += count
         self.read += count
         replay = self.provenance is Provenance.REPLAY
         verdict = judge(ticks, self.last.event_time_ns, self._rules, None if replay else wall_ns)
+        unstamped, ticks = ticks, self._stamped(ticks, verdict.trades, wall_ns)
         if verdict.accepted is not None:
             for reason, number in verdict.rejected.items():
                 self.rejected[reason] = self.rejected.get(reason, 0) + number
@@ -199,16 +201,17 @@ class SymbolFeed:
             if len(ticks) == 0:
                 return Ingested(first, first - 1, ())
         self.ring.append(ticks)
-        self.last.add(ticks, self.ring.newest)
-        return Ingested(first, self.ring.newest, self._build(ticks, first))
+        self.last.add(ticks, self.ring.newest, verdict.trades)
+        closed = self._build(ticks, verdict.trades, first)
+        return Ingested(first, self.ring.newest, closed, ticks is unstamped and count == given)
 
-    def _build(self, ticks: TickArray, first: int) -> tuple[Bar, ...]:
+    def _build(self, ticks: TickArray, trades: Trades | None, first: int) -> tuple[Bar, ...]:
         epoch, oldest = self.epoch or 0, self.ring.oldest
-        closed = {key: line.add(ticks, first, oldest, epoch) for key, line in self._lines.items()}
+        closed = {key: line.add(ticks, first, oldest, epoch, trades) for key, line in self._lines.items()}
         return tuple(closed[MINUTES])
 
-    def _stamped(self, ticks: TickArray, wall_ns: int) -> TickArray:
-        received = ticks["receive_time_ns"]
+    def _stamped(self, ticks: TickArray, trades: Trades | None, wall_ns: int) -> TickArray:
+        received = ticks["receive_time_ns"] if trades is None else trades.receive_time_ns
         if received.all():
             return ticks
         stamped = np.frombuffer(bytearray(ticks.tobytes()), TICK)
@@ -216,20 +219,24 @@ class SymbolFeed:
         stamped["receive_time_ns"] = np.where(received == 0, now, received)
         return stamped
 
-    def _ingest_one(self, wire: bytes, wall_ns: int) -> Ingested:
-        row, sequence = RECORD.unpack(wire), self.ring.newest + 1
-        replay = self.provenance is Provenance.REPLAY
+    def follows(self, position: int) -> bool:
+        """Whether a record at this position is the next one of a generation that has begun."""
+        return position == self.position + 1 and self.epoch is not None
+
+    def ingest_one(self, row: tuple[int, ...], wall_ns: int) -> Ingested:
+        """The same for one record of the wire that follows the one taken last."""
+        sequence = self.ring.newest + 1
+        replay = self.source is not None and self.source.provenance is Provenance.REPLAY
         self.position += 1
         self.read += 1
-        if row[5] == 0:
+        if stamped := row[5] == 0:
             row = (*row[:5], row[3] if replay else wall_ns, *row[6:])
-            wire = RECORD.pack(*row)
         latest_ns = None if replay else wall_ns + self._rules.future_after_ns
         reason = reason_of(row, self.last.event_time_ns, self._rules, latest_ns)
         if reason is not None:
             self.rejected[reason] = self.rejected.get(reason, 0) + 1
             return Ingested(sequence, sequence - 1, ())
-        self.ring.append_wire(wire)
+        self.ring.append_row(row)
         self.last.add_one(row, sequence)
         epoch = self.epoch or 0
         told: tuple[Bar, ...] = ()
@@ -237,7 +244,7 @@ class SymbolFeed:
             if closed := line.builder.add_one(row, sequence, epoch):
                 line.keep(closed, self.ring.oldest)
                 told = tuple(closed) if line is self._minutes else told
-        return Ingested(sequence, sequence, told)
+        return Ingested(sequence, sequence, told, not stamped)
 
     def _new_records(self, ticks: TickArray, position: int) -> TickArray:
         if self.position == 0 and self.epoch is None and self.source is not None:

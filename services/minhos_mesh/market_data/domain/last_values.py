@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minhos_mesh.runtime.tick_layout import TickArray, TickFlag, TickKind
+from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind, Trades
 
 _TRADE, _SIZE = int(TickKind.TRADE), int(TickFlag.HAS_SIZE)
 
@@ -30,10 +30,14 @@ class LastValues:
     volume: int = 0
     """Contracts traded since the epoch began."""
 
-    def add(self, ticks: TickArray, last_sequence: int) -> None:
-        """Takes accepted ticks, of which the last one has `last_sequence`."""
-        self._add_many(ticks)
-        self.sequence = last_sequence
+    def add(self, ticks: TickArray, last_sequence: int, trades: Trades | None = None) -> None:
+        """Takes accepted ticks, of which the last one has `last_sequence`; `trades` are their columns where they are known."""
+        if trades is None:
+            self._add_many(ticks)
+            self.sequence = last_sequence
+        else:  # they all carry the same, so the last one says everything
+            self.add_one(RECORD.unpack(ticks[-1:].tobytes()), last_sequence)
+            self.volume += int(trades.size[:-1].sum(dtype=np.int64))
 
     def add_one(self, row: tuple[int, ...], sequence: int) -> None:
         """Takes one accepted tick as a record of the wire."""

@@ -10,7 +10,7 @@ from minhos_mesh.market_data.domain.bar_lines import MINUTES, BarKey, BarLine
 from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
 from minhos_mesh.runtime.bars import Bar
 
-CHUNK_TICKS = 4096
+CHUNK_TICKS = 16_384
 """Most ticks of a batch. A reader that is further behind gets one that ends at a multiple of it, so that such readers come to
 want the same ranges; one that is not gets what has come since, as all others do."""
 
@@ -127,6 +127,8 @@ class SymbolReader:
         """Ticks given."""
         self.sequence = 0
         """The last tick given, told as missed, or known to the reader."""
+        self.up_to_date = False
+        """Whether nothing more was due when something was taken last."""
         self._read_through: int | None = None
         self._epoch = 0 if resume is None else resume.epoch
         self._entered = False
@@ -213,11 +215,13 @@ class SymbolReader:
         ):
             self.sequence = newest
             self.sent += newest - behind
+            self.up_to_date = True
             return [TickRange(self._epoch, behind + 1, newest)]
         with_book = self._snapshot_due
         pieces = list(self._due())
         if self.wants.depth:
             pieces += self._depth(in_snapshot=with_book)
+        self.up_to_date = not pieces
         return pieces
 
     def _due(self) -> Iterator[Piece]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minhos_mesh.runtime.tick_layout import TICK, TICK_BYTES, TickArray
+from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray
 
 
 class TickRing:
@@ -42,6 +42,11 @@ class TickRing:
         if head < len(wire):
             self._memory[: len(wire) - head] = wire[head:]
         self.newest += count
+
+    def append_row(self, row: tuple[int, ...]) -> None:
+        """The same for one tick as a record of the wire."""
+        RECORD.pack_into(self._memory, self.newest % self.capacity * TICK_BYTES, *row)
+        self.newest += 1
 
     def views(self, first: int, last: int) -> list[TickArray]:
         """The ticks of a range of sequences as one or two views of the ring; IndexError when it is not held whole."""
