@@ -442,6 +442,15 @@ async def test_snapshot_then_updates_without_a_hole(mesh: Mesh) -> None:
         assert (first.symbol, first.provenance, first.epoch) == (NQ, SIMULATED, 7)
 
 
+async def test_a_source_that_sends_again_what_was_taken_is_answered_too(mesh: Mesh) -> None:
+    async with mesh.source() as source:
+        await source.feed(30)
+        for _ in range(2):
+            await source.send(ticks_of(20), 1)
+            answer = await soon(source.call.read())
+            assert (answer.ack.through_position, answer.ack.through_sequence) == (30, 30)
+
+
 async def test_a_batch_is_encoded_by_its_source_and_all_readers_get_the_same_bytes(mesh: Mesh) -> None:
     call: Any = mesh.clients.channel(PROVIDER).stream_stream(
         f"/{PROVIDER}/SubscribeMarketData",

@@ -69,6 +69,16 @@ def test_tail_stops_after_count_lines(mesh: Mesh) -> None:
     assert {"event_id", "type", "sequence", "payload"} <= set(json.loads(line))
 
 
+def test_tail_of_the_order_book_shows_ten_levels_within_eighty_columns(mesh: Mesh) -> None:
+    head, columns, *levels = mesh.ok("tail", "depth", "--count", "1").strip().splitlines()
+    assert head.startswith("NQ")
+    assert "spread 0.25" in head
+    assert columns.split() == ["ORDERS", "SIZE", "BID", "│", "ASK", "SIZE", "ORDERS"]
+    assert (len(levels), max(map(len, (head, columns, *levels))) <= 80) == (10, True)
+    book = json.loads(mesh.ok("tail", "depth", "--count", "1", "--json"))
+    assert (len(book["bids"]), len(book["asks"])) == (10, 10)
+
+
 def test_tail_of_the_market_shows_the_primary_symbol_and_its_provenance(mesh: Mesh) -> None:
     (line,) = mesh.ok("tail", "market", "--count", "1").splitlines()
     assert "NQ" in line

@@ -31,7 +31,7 @@ RAW: Final = "raw gRPC bytes, server to readers"
 RAW_RELAYED: Final = "raw gRPC bytes, source to server to readers"
 RING: Final = 2_097_152
 """Ticks that market data holds here: it loses none, as its peers do whose bounds are taken away."""
-NATS_BOUNDS: Final = 'max_pending: 2GB, write_deadline: "120s"'
+NATS_BOUNDS: Final = 'max_pending: 2GB, max_payload: 4MB, write_deadline: "120s"'
 
 
 @dataclass(slots=True)

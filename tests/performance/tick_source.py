@@ -48,7 +48,7 @@ class TickSource:
         wire = wire_of(ticks)
         message = batch_in_field(1, self.symbol, int(SIMULATED), self.epoch, before + 1, wire)
         self.sent += len(ticks)
-        self._ahead.sent(self.sent)
+        self._ahead.sent(self.sent, len(ticks))
         await self.call.write(message)
         return before
 

@@ -300,7 +300,7 @@ class SourceSession(Conversation):
         if self._answered is None:
             self._answered = self._live.feed.position
             return [self._encoder.opened(feed.position)]
-        if feed.position != self._answered:
+        if feed.position != self._answered or self._unanswered:
             self._answered, self._unanswered = feed.position, 0
             return [self._encoder.acknowledged(feed.position, feed.sequence, sum(feed.rejected.values()))]
         return [self._encoder.source_beat()] if beat_due else []

@@ -111,7 +111,7 @@ class _GrpcLink:
 
     async def send(self, columns: TickColumns, first_position: int, receive_ns: int | None) -> None:
         await self._ahead.room()
-        self._ahead.sent(first_position + len(columns) - 1)
+        self._ahead.sent(first_position + len(columns) - 1, len(columns))
         await self._write(batch_request(self._opening, columns, first_position, receive_ns))
 
     async def end(self, through_position: int) -> None:

@@ -40,7 +40,7 @@ def test_import_list_verify_and_export_go_together(tmp_path: Path, file: Path) -
     (done,) = told(minhos(tmp_path, "import", file, "--json"))
     assert (done["symbol"], done["provenance"], done["read"], done["accepted"]) == ("NQZ24-CME", "DELAYED", 30, 30)
     (again,) = told(minhos(tmp_path, "import", file, "--json"))
-    assert again["written"] == {"days": 2, "added": 0, "known": 30, "contradicting": 0}
+    assert again["written"] == {"days": 2, "added": 0, "known": 30, "contradicting": 0, "broken": []}
     assert minhos(tmp_path, "import", file).stdout.split()[-7:] == [
         "NQZ24-CME.scid", "NQZ24-CME", "DELAYED", "30", "0", "30", "none",
     ]  # fmt: skip
@@ -118,7 +118,7 @@ def test_importing_again_moves_a_broken_file_aside_and_writes_its_day(tmp_path: 
     assert "recorded" not in found.stdout
     (again,) = json.loads(minhos(tmp_path, "import", file, "--json").stdout)
     assert (again["written"], len(again["set_aside"])) == (
-        {"days": 2, "added": 24, "known": 6, "contradicting": 0}, 1,
+        {"days": 2, "added": 24, "known": 6, "contradicting": 0, "broken": []}, 1,
     )  # fmt: skip
     aside = tmp_path / "mesh" / "history" / "broken" / broken.relative_to(tmp_path / "mesh" / "history")
     assert aside.with_name("ticks.parquet.1").read_bytes() == bytes(data)

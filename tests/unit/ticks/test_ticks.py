@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +18,12 @@ from minhos_mesh.runtime.tick_layout import (
     TickArray,
     TickFlag,
     TickKind,
+    Trades,
     TradeSide,
     is_laid_out,
     new_ticks,
+    ticks_from,
+    wire_of,
 )
 from minhos_mesh.runtime.ticks import (
     LayoutMismatch,
@@ -218,3 +222,65 @@ def test_a_batch_of_parts_is_the_batch_of_the_whole(count: int) -> None:
     cut = memoryview(wire)
     assert batch_in_field(1, "A-B", 1, 7, 3, wire) == whole
     assert batch_in_field(1, "A-B", 1, 7, 3, cut[:TICK_BYTES], cut[TICK_BYTES:]) == whole
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_batches_of_several_symbols_and_generations_in_one_stream_are_each_read_as_they_are(count: int) -> None:
+    array = _array([(7,) * 11] * count)
+    for sequence in (1, 100, 200):
+        for symbol in ("NQZ26-CME", "ESZ26-CME", "VIX"):
+            for epoch in (5, 6):
+                data = in_field(1, encode_batch(symbol, 3, epoch, sequence, array))
+                view = _READ(data)
+                assert isinstance(view, TickBatchView)
+                assert (view.symbol, view.epoch, view.provenance) == (symbol, epoch, 3)
+                assert (view.first_sequence, view.last_sequence) == (sequence, sequence + count - 1)
+                assert view.objects() == decode_batch(encode_batch(symbol, 3, epoch, sequence, array)).objects()
+                assert view.ticks.tobytes() == array.tobytes()
+                assert view.in_field(1) in (data, None)
+                assert view.in_field(2) is None
+
+
+@pytest.mark.parametrize("at", range(2, 109))
+def test_one_tick_is_no_record_as_soon_as_one_byte_of_its_layout_is_another(at: int) -> None:
+    data = in_field(1, encode_batch("NQZ26-CME", 3, 5, 1, _array([(1,) * 11])))
+    _READ(data)
+    assert len(data) == 109
+    damaged = bytearray(data)
+    damaged[at] ^= 128
+    try:
+        wanted = provider_pb2.SubscribeMarketDataResponse.FromString(bytes(damaged)).ticks
+        view = _READ(bytes(damaged))
+    except (MalformedBatch, DecodeError):
+        return
+    assert isinstance(view, TickBatchView)
+    assert (view.symbol, view.epoch, view.first_sequence) == (wanted.symbol, wanted.epoch, wanted.first_sequence)
+    for array, tick in zip(view.ticks, wanted.ticks, strict=True):
+        told = {name: getattr(tick, name) for name, _, _ in FIELDS}
+        told |= {name: 0 for name, _, kind in FIELDS if kind == "enum" and told[name] > 127}
+        assert {name: int(array[name]) for name in told} == told
+
+
+def test_columns_of_trades_are_those_of_the_ticks() -> None:
+    ticks = _array([(index, 2 * index, 3, 4 + index, 5, 6 + index, 7, 8, 15, 1, index % 3) for index in range(1, 50)])
+    trades = Trades.of(ticks[3:20])
+    assert trades is not None
+    assert trades.event_time_ns.tolist() == ticks["event_time_ns"][3:20].tolist()
+    assert trades.receive_time_ns.tolist() == ticks["receive_time_ns"][3:20].tolist()
+    assert trades.prices_e9.tolist() == [ticks[name][3:20].tolist() for name in ("price_e9", "bid_e9", "ask_e9")]
+    assert trades.size.tolist() == ticks["size"][3:20].tolist()
+    assert trades.side.tolist() == ticks["side"][3:20].tolist()
+    for name, value in (("flags", 14), ("kind", 2)):
+        other = ticks.copy().view(ticks.dtype)
+        other[name][30] = value
+        assert Trades.of(other) is None
+    assert Trades.of(ticks[::2]) is None
+    assert Trades.of(ticks[:0]) is None
+
+
+def test_the_bytes_of_ticks_are_given_without_a_copy_where_they_lie_together() -> None:
+    ticks = _array([(index,) * 11 for index in range(1, 9)])
+    assert wire_of(ticks) == ticks.tobytes()
+    assert np.shares_memory(np.frombuffer(wire_of(ticks), np.uint8), ticks)
+    assert wire_of(ticks[2:3]) == ticks[2:3].tobytes()
+    assert wire_of(ticks[::2]) == ticks_from(ticks[::2]).tobytes()
