@@ -30,7 +30,7 @@ from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.sierra_client.bootstrap import build
 from minhos_mesh.sierra_files.depth_layout import DEPTH_RECORD, DepthCommand
 from minhos_mesh.sierra_files.depth_writer import DepthWriter
-from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, MARK_FIRST, RECORD, Records
+from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, MARK_FIRST, MARKER_NAME, RECORD, Records
 from minhos_mesh.sierra_files.marker import Marker, write_marker
 from minhos_mesh.sierra_files.writer import ScidWriter
 
@@ -299,7 +299,8 @@ async def test_live_beside_a_marker_is_refused_with_the_reason(mesh: Mesh) -> No
     write_marker(mesh.paths.sierra_dir, Marker())
     ScidWriter.create(mesh.file, made(1)).close()
     await mesh.start_client(config(sierra_client={"provenance": "LIVE"}))
-    await eventually(lambda: "FEED_ERROR" in mesh.context.conditions.held())
+    await eventually(lambda: "PROVENANCE_REFUSED" in mesh.context.conditions.held())
+    assert MARKER_NAME in mesh.context.conditions.held()["PROVENANCE_REFUSED"]
     feed = await mesh.feed()
     assert feed.state == pb2.SIERRA_FEED_STATE_ERROR
     assert "provenance LIVE is declared" in feed.reason

@@ -6,6 +6,7 @@ from minhos_mesh.dtc.enums import OrderType, RequestAction, TimeInForce
 from minhos_mesh.dtc.message import Message, make
 from minhos_mesh.dtc.order_state import TrackedOrder
 from minhos_mesh.dtc.prices import price_to_wire
+from minhos_mesh.dtc.tables.depth import MARKET_DEPTH_REQUEST
 from minhos_mesh.dtc.tables.market import MARKET_DATA_REQUEST
 from minhos_mesh.dtc.tables.reference import (
     SECURITY_DEFINITION_FOR_SYMBOL_REQUEST,
@@ -103,6 +104,12 @@ def define(request_id: int, symbol: str) -> Message:
 def subscribe(symbol_id: int, symbol: str, action: RequestAction = RequestAction.SUBSCRIBE) -> Message:
     """Asks for market data of a symbol under an id of ours, or no longer."""
     return make(MARKET_DATA_REQUEST, RequestAction=int(action), SymbolID=symbol_id, Symbol=symbol)
+
+
+def subscribe_depth(symbol_id: int, symbol: str, levels: int) -> Message:
+    """Asks for the order book of a symbol under an id of ours; asked again it tells the whole book anew."""
+    action = int(RequestAction.SUBSCRIBE)
+    return make(MARKET_DEPTH_REQUEST, RequestAction=action, SymbolID=symbol_id, Symbol=symbol, NumLevels=levels)
 
 
 def _server_id(order: TrackedOrder) -> str:

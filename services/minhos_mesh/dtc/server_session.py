@@ -47,7 +47,7 @@ class ServerSettings:
     password: str = ""
     trading: bool = True
     market_data: bool = True
-    depth: bool = False
+    depth: bool = True
     history: bool = True
 
     def __repr__(self) -> str:

@@ -47,7 +47,8 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
             def file_price_of(symbol: str) -> int | None:
                 return client.last_price_e9(symbol)
 
-            made = dtc_source(context, store=store, ingest=ingest, file_price_of=file_price_of)
+            books = GrpcDepthIngest(context.clients.channel(CONTRACT)) if wants_depth(context) else None
+            made = dtc_source(context, store=store, ingest=ingest, depth_ingest=books, file_price_of=file_price_of)
             dtc = await stack.enter_async_context(made)
             if dtc.trades:
                 servicers, errors = [VenueServicer(dtc.venue)], ERRORS
@@ -78,7 +79,7 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
 def depth_part(context: ServiceContext) -> DepthPart | None:
     """What follows the order books of the files; None where they are not to be followed, or files are replayed."""
     section = context.config.sierra_client
-    if not section.depth or context.config.replay():
+    if not wants_depth(context):
         return None
     return DepthPart(
         (section.folder or context.paths.sierra_dir).expanduser(),
@@ -88,6 +89,11 @@ def depth_part(context: ServiceContext) -> DepthPart | None:
         tasks=context.tasks,
         use_inotify=section.inotify,
     )
+
+
+def wants_depth(context: ServiceContext) -> bool:
+    """Whether order books are sent; those of a recording are not."""
+    return context.config.sierra_client.depth and not context.config.replay()
 
 
 def settings_of(config: MeshConfig, paths: MeshPaths) -> ClientSettings:

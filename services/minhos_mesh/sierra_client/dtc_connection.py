@@ -6,15 +6,15 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from minhos_mesh.dtc import client_session, requests
 from minhos_mesh.dtc.batches import Batch
-from minhos_mesh.dtc.client_session import ClientSettings, Refusal
+from minhos_mesh.dtc.client_session import Refusal
 from minhos_mesh.dtc.enums import OrderStatus
 from minhos_mesh.dtc.errors import FramingLost, ValueUnreadable
-from minhos_mesh.dtc.ledger import ON_THE_WAY_NS, OrderLedger
+from minhos_mesh.dtc.ledger import OrderLedger
 from minhos_mesh.dtc.message import Message
 from minhos_mesh.dtc.order_state import OrderState, TrackedOrder, UpdateKind, VenueUpdate
 from minhos_mesh.dtc.prices import PriceScale
@@ -47,6 +47,7 @@ from minhos_mesh.sierra_client.domain import backoff_s
 from minhos_mesh.sierra_client.dtc_link import Link
 from minhos_mesh.sierra_client.dtc_market import MarketData
 from minhos_mesh.sierra_client.dtc_ports import Journal, NotReady, Watcher
+from minhos_mesh.sierra_client.dtc_settings import ConnectionSettings
 from minhos_mesh.sierra_client.dtc_settling import DAY_NS, DEADLINE_S, Settling, SettlingFailed
 from minhos_mesh.sierra_client.dtc_status import DtcState, DtcStatus
 
@@ -63,25 +64,6 @@ FINAL_WAIT_S: Final = 60.0
 """Pause before a server is called again that asked not to be, or that a person must set up differently first."""
 
 _LOG = get_logger("sierra_client.dtc")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionSettings:
-    """Where the server is and what is traded there."""
-
-    host: str = "127.0.0.1"
-    port: int = 11099
-    session: ClientSettings
-    ticks_e9: dict[str, int]
-    """Tick by symbol of the server, for what is traded here."""
-    market_data: tuple[str, ...] = ()
-    """Symbols whose market data is asked for, where the server permits it."""
-    account_is_ours: bool = False
-    """True when nobody else trades on the account, by which the fills of an order that was never answered are found."""
-    on_the_way_ns: int = ON_THE_WAY_NS
-    """How long an order may take to the server, also over a connection that is broken on our side."""
-    first_wait_s: float = 0.5
-    longest_wait_s: float = 30.0
 
 
 class DtcConnection:
@@ -231,10 +213,12 @@ class DtcConnection:
             text = f"{self.status.address} cannot be reached: {str(error) or 'no answer'}"
             return Close(CloseReason.OTHER_SIDE_SILENT, text), False
         step = client_session.begin(settings.session, self._clock.monotonic())
-        market = MarketData(settings.market_data, lambda symbol: self.market_of(symbol).scale)
+        market = MarketData(settings.market_data, lambda symbol: self.market_of(symbol).scale, depth=settings.depth)
         link = Link(step.session, MessageStream(step.session.encoding), writer, market)
         self._link = link
-        self.status = replace(self.status, connects=self.status.connects + 1, refusals=(), not_permitted={})
+        self.status = replace(
+            self.status, connects=self.status.connects + 1, refusals=(), not_permitted={}, depth_not_permitted={}
+        )
         self._say(DtcState.HANDSHAKE, "connected, logging on")
         try:
             self._do(link, step)
@@ -419,6 +403,7 @@ class DtcConnection:
         permissions = self.status.permissions
         if not link.was_ready:
             link.send_all(link.market.begin(permissions))
+            self.status = replace(self.status, depth_not_permitted=dict(link.market.refused_depth))
         link.was_ready = True
         if permissions is not None and not permissions.trading:
             self._say(DtcState.NOT_PERMITTED, "; ".join(permissions.refused()))
@@ -483,7 +468,12 @@ class DtcConnection:
         symbol = link.market.refuse(refused)
         not_permitted = {**self.status.not_permitted, symbol: refused.text} if symbol else self.status.not_permitted
         refusals = (*self.status.refusals[-99:], refused)
-        self.status = replace(self.status, refusals=refusals, not_permitted=not_permitted)
+        self.status = replace(
+            self.status,
+            refusals=refusals,
+            not_permitted=not_permitted,
+            depth_not_permitted=dict(link.market.refused_depth),
+        )
         self._watcher.on_status(self.status)
 
     def _ready_link(self) -> Link:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from minhos_mesh.dtc.depth_updates import BookUpdate
 from minhos_mesh.dtc.enums import BuySell, UnbundledTrade
 from minhos_mesh.dtc.market_updates import MarketUpdate, QuoteUpdate, TradeUpdate
 from minhos_mesh.runtime.clock import Clock
@@ -15,6 +16,7 @@ from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.money import E9
 from minhos_mesh.runtime.tasks import OwnedTasks
 from minhos_mesh.sierra_client.domain import Provenance
+from minhos_mesh.sierra_client.dtc_depth import DtcDepth
 from minhos_mesh.sierra_client.dtc_view import DtcData
 from minhos_mesh.sierra_client.feed import FeedSettings, FeedStatus, FileFeed
 from minhos_mesh.sierra_client.ports import IngestPort
@@ -62,6 +64,10 @@ class TradeFile:
     def quote(self, update: QuoteUpdate) -> None:
         """Notes the quote that the next trade meets."""
         self._quote = update
+
+    def begin(self) -> None:
+        """Makes the file if it is not there, so that it can be followed before the first trade. Raises ScidError."""
+        self._opened()
 
     def trade(self, update: TradeUpdate, receive_ns: int) -> None:
         """Appends a trade. Raises ScidError; nothing is written then."""
@@ -116,8 +122,11 @@ class DtcMarketData:
         clock: Clock,
         tasks: OwnedTasks,
         randomness: random.Random | None = None,
+        depth: DtcDepth | None = None,
     ) -> None:
+        """`depth` takes order books; None where none are asked for."""
         self.settings = settings
+        self.depth = depth
         self.on_change: Callable[[], None] = lambda: None
         """Called after every change of state."""
         self.fall_back: Callable[[str], None] = lambda _: None
@@ -146,9 +155,13 @@ class DtcMarketData:
         for file in self._files.values():
             file.close()
 
-    def take(self, update: MarketUpdate) -> None:
-        """Takes a trade or a quote; the first of a symbol shows that the server grants it."""
+    def take(self, update: MarketUpdate | BookUpdate) -> None:
+        """Takes a trade, a quote or a book; the first trade or quote of a symbol shows that the server grants it."""
         symbol = self._symbols.get(update.symbol, "")
+        if isinstance(update, BookUpdate):
+            if self.depth is not None and symbol not in self.refused:
+                self.depth.take(symbol, update)
+            return
         file = self._files.get(symbol)
         if file is None or symbol in self.refused:
             return
@@ -170,6 +183,13 @@ class DtcMarketData:
             if symbol in self._files and symbol not in self.refused and symbol not in self._feeds:
                 self.refused[symbol] = text
                 self.fall_back(symbol)
+
+    def refuse_depth(self, not_permitted: Mapping[str, str]) -> None:
+        """Takes the server's refusals of order books, by its own names; a symbol of no data comes from its files anyway."""
+        for name, text in not_permitted.items():
+            symbol = self._symbols.get(name, "")
+            if self.depth is not None and symbol not in self.refused:
+                self.depth.refuse(symbol, text)
 
     def refuse_all(self, text: str) -> None:
         """Takes the refusal of a logon that grants no market data at all."""
@@ -196,6 +216,10 @@ class DtcMarketData:
 
     def _follow(self, symbol: str) -> None:
         settings = self.settings
+        try:
+            self._files[symbol].begin()
+        except ScidError as error:
+            _LOG.error("dtc.file_not_made", symbol=symbol, problem=str(error))
         feed = FeedSettings(
             self._files[symbol].path,
             symbol,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from minhos_mesh.dtc.client_session import Permissions
+from minhos_mesh.dtc.depth_updates import BookUpdate
 from minhos_mesh.dtc.market_updates import MarketUpdate
 from minhos_mesh.dtc.message import Message
 from minhos_mesh.dtc.order_state import TrackedOrder, VenueUpdate
@@ -48,8 +49,8 @@ class Watcher(Protocol):
     def on_status(self, status: DtcStatus) -> None:
         """The connection is doing something else."""
 
-    def on_market(self, update: MarketUpdate) -> None:
-        """A trade or a quote of a symbol that was asked for."""
+    def on_market(self, update: MarketUpdate | BookUpdate) -> None:
+        """A trade, a quote or the order book of a symbol that was asked for."""
 
     def on_message(self, message: Message) -> None:
         """A message that is about no order of ours and no market: positions, balances, texts."""

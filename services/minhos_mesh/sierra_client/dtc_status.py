@@ -44,6 +44,8 @@ class DtcStatus:
     """Requests for data that this server does not serve."""
     not_permitted: Mapping[str, str] = field(default_factory=dict)
     """Symbols whose market data the server refuses, with its words: their data files are to be read instead."""
+    depth_not_permitted: Mapping[str, str] = field(default_factory=dict)
+    """Symbols whose order book the server refuses, with its words."""
     positions: Mapping[str, int] = field(default_factory=dict)
     """Positions as the server listed them when it was last asked."""
     unknown_symbols: tuple[str, ...] = ()

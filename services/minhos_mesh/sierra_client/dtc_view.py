@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from minhos_mesh.sierra_client.depth_feed import DepthStatus
 from minhos_mesh.sierra_client.feed import FeedStatus
 
 AWAY: Final = "DTC_AWAY"
@@ -71,6 +72,8 @@ class DtcPart(Protocol):
     """Called after every change of state."""
     fall_back: Callable[[str], None]
     """Called with a symbol whose file is to be followed, since the server refuses its data."""
+    depth_fall_back: Callable[[str], None]
+    """Called with a symbol whose `.depth` files are to be followed, since the server refuses its order book."""
 
     def start(self) -> None:
         """Connects, and goes on for ever."""
@@ -80,6 +83,9 @@ class DtcPart(Protocol):
 
     def feeds(self) -> Sequence[FeedStatus]:
         """How far what came over DTC has gone to market data."""
+
+    def books(self) -> Sequence[DepthStatus]:
+        """What is known of the order books that come over DTC."""
 
     def problems(self) -> dict[str, str]:
         """What is wrong, a sentence by code."""

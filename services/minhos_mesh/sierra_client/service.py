@@ -102,6 +102,7 @@ class SierraClient:
         if dtc is not None:
             dtc.on_change = self._notify
             dtc.fall_back = self._follow
+            dtc.depth_fall_back = self._follow_depth
         self._store = store
         self._ingest = ingest
         self._clock = clock
@@ -146,6 +147,8 @@ class SierraClient:
             feeds += self._dtc.feeds()
         ordered = tuple(sorted(feeds, key=lambda feed: (feed.symbol, feed.file)))
         books = () if self._depth is None else self._depth.status()
+        if self._dtc is not None:
+            books = tuple(sorted((*books, *self._dtc.books()), key=lambda each: each.symbol))
         return ClientStatus(
             self.settings.folder, ordered, bridge, None if self._dtc is None else self._dtc.view(), books
         )
@@ -242,6 +245,12 @@ class SierraClient:
         self._feeds[name] = feed
         self._tasks.start(feed.run(), f"feed {name}")
         self._notify()
+
+    def _follow_depth(self, symbol: str) -> None:
+        """Follows the `.depth` files of a symbol whose trades come another way."""
+        if self._depth is not None:
+            tick_e9 = spec_for(parse_symbol(symbol), self.settings.instruments).tick_e9
+            self._depth.follow(symbol, symbol, tick_e9, lambda: self._live_refused(symbol))
 
     def _live_refused(self, symbol: str) -> str:
         return NO_DTC if self._dtc is None else self._dtc.live_refused(symbol)

@@ -83,13 +83,15 @@ async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
 
     server = dtc_server(context)
     first, *others = (settings_of(context.config, context.paths, root) for root in context.config.feed.products())
+    shown = None if server is None else DtcFeed(server, context.clock)
     simulator = SierraSimulator(
         first,
         clock=context.clock,
         tasks=context.tasks,
         others=others if first.feed is FeedKind.RANDOM_WALK else (),
         on_problem=hold,
-        on_records=None if server is None else DtcFeed(server, context.clock).on_records,
+        on_records=None if shown is None else shown.on_records,
+        on_book=None if shown is None else shown.on_book,
         dtc=None if server is None else ServerFaults(server),
     )
 

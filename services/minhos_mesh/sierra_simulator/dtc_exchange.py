@@ -25,6 +25,7 @@ from minhos_mesh.matching import (
 from minhos_mesh.matching import OrderUpdate as BookUpdate
 from minhos_mesh.runtime.instruments import InstrumentError, InstrumentSpec, spec_for
 from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
+from minhos_mesh.sierra_simulator.dtc_depth import ShownBook
 from minhos_mesh.sierra_simulator.dtc_orders import BOOK_TIMES, BOOK_TYPES, DONE, ServedFill, ServedOrder, order_update
 from minhos_mesh.sierra_simulator.dtc_settings import DtcServerSettings
 
@@ -84,6 +85,8 @@ class SimulatedExchange:
         """By account and symbol."""
         self.traded: set[tuple[str, str]] = set()
         """Account and symbol of what changed since it was last told."""
+        self.books: dict[str, ShownBook] = {}
+        """Order books as they are shown; orders are filled by quotes and trades alone."""
         self._specs: dict[str, InstrumentSpec] = {}
         self._books: dict[str, MatchingBook] = {}
         self._by_book_id: dict[str, ServedOrder] = {}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from minhos_mesh.matching import Quote, Side, Trade
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.sierra_files.layout import Records
 from minhos_mesh.sierra_files.ticks import BUY, HAS_ASK, HAS_BID, HAS_PRICE, HAS_SIZE, SELL, TickColumns, tick_columns
+from minhos_mesh.sierra_simulator.dtc_depth import ShownBook
 from minhos_mesh.sierra_simulator.dtc_server import DtcServer
 
 
@@ -31,6 +34,13 @@ class DtcFeed:
         for at in range(len(columns)):
             self._shown_ns = max(self._shown_ns, self._clock.wall_ns())
             self._server.show(symbol, *market_of(columns, at, self._shown_ns))
+
+    def on_book(self, symbol: str, bids: Mapping[int, int], asks: Mapping[int, int]) -> None:
+        """Shows an order book that was just written: contracts by price in ticks."""
+        spec = self._server.exchange.spec(symbol)
+        if spec is not None:
+            told = ({ticks * spec.tick_e9: quantity for ticks, quantity in side.items()} for side in (bids, asks))
+            self._server.show_book(symbol, ShownBook(self._clock.wall_ns(), *told))
 
 
 def market_of(columns: TickColumns, at: int, time_ns: int) -> tuple[Quote | None, Trade | None]:

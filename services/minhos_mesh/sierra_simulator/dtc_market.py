@@ -11,6 +11,7 @@ from minhos_mesh.dtc.tables import market as tables
 from minhos_mesh.dtc.tables.depth import MARKET_DEPTH_REJECT, MARKET_DEPTH_REQUEST
 from minhos_mesh.matching import Quote, Side, Trade
 from minhos_mesh.runtime.money import E9
+from minhos_mesh.sierra_simulator import dtc_depth
 from minhos_mesh.sierra_simulator.dtc_exchange import SimulatedExchange
 from minhos_mesh.sierra_simulator.dtc_orders import shown
 
@@ -26,6 +27,10 @@ class Subscriptions:
     """Forms of market data that it understands, from its logon."""
     ids: dict[int, str] = field(default_factory=dict)
     """Symbol by the client's SymbolID."""
+    books: dict[int, str] = field(default_factory=dict)
+    """The same of order books."""
+    behind: set[int] = field(default_factory=set)
+    """Ids of books whose changes were left out, so that they must be told whole."""
 
     def id_of(self, symbol: str) -> int | None:
         """The client's id of a symbol; None when it has not asked for it."""
@@ -41,10 +46,7 @@ def permitted(exchange: SimulatedExchange, symbol: str) -> bool:
 def asked(exchange: SimulatedExchange, mine: Subscriptions, message: Message) -> list[Message] | None:
     """The answer to a request for market data or depth; None for any other message."""
     if message.layout is MARKET_DEPTH_REQUEST:
-        if message.integer("RequestAction") == RequestAction.UNSUBSCRIBE:
-            return []
-        text = "Market depth is not served" if permitted(exchange, message.text("Symbol")) else NOT_PERMITTED
-        return [make(MARKET_DEPTH_REJECT, SymbolID=message.integer("SymbolID"), RejectText=text)]
+        return _depth_asked(exchange, mine, message)
     if message.layout is not tables.MARKET_DATA_REQUEST:
         return None
     action, number, symbol = message.integer("RequestAction"), message.integer("SymbolID"), message.text("Symbol")
@@ -57,6 +59,28 @@ def asked(exchange: SimulatedExchange, mine: Subscriptions, message: Message) ->
     if action == RequestAction.SUBSCRIBE:
         mine.ids[number] = symbol
     return [_snapshot(exchange, number, symbol)]
+
+
+def _depth_asked(exchange: SimulatedExchange, mine: Subscriptions, message: Message) -> list[Message]:
+    """The whole book and a subscription, or why not; asked again it is told anew."""
+    action, number, symbol = message.integer("RequestAction"), message.integer("SymbolID"), message.text("Symbol")
+    if action == RequestAction.UNSUBSCRIBE:
+        mine.books.pop(number, None)
+        return []
+    problem = "" if exchange.settings.session.depth else "Market depth is not served"
+    if exchange.spec(symbol) is None:
+        problem = f"Symbol {symbol[:40]!r} is not known"
+    elif not exchange.settings.session.market_data or not permitted(exchange, symbol):
+        problem = NOT_PERMITTED
+    if problem:
+        return [make(MARKET_DEPTH_REJECT, SymbolID=number, RejectText=problem)]
+    if action == RequestAction.SUBSCRIBE:
+        mine.books[number] = symbol
+    mine.behind.discard(number)
+    if symbol not in exchange.books:
+        mine.behind.add(number)  # it is told whole as soon as there is one
+        return []
+    return dtc_depth.snapshot(mine.flags, number, exchange.books[symbol])
 
 
 def _problem(exchange: SimulatedExchange, mine: Subscriptions, number: int, symbol: str, action: int) -> str:

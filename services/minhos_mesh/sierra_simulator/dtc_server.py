@@ -38,7 +38,8 @@ from minhos_mesh.dtc.tables.trading import (
 from minhos_mesh.matching import Quote, Trade
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
-from minhos_mesh.sierra_simulator import dtc_answers, dtc_market
+from minhos_mesh.sierra_simulator import dtc_answers, dtc_depth, dtc_market
+from minhos_mesh.sierra_simulator.dtc_depth import ShownBook
 from minhos_mesh.sierra_simulator.dtc_exchange import SimulatedExchange
 from minhos_mesh.sierra_simulator.dtc_faults import FaultRates, Faults
 from minhos_mesh.sierra_simulator.dtc_file import OrderFile
@@ -144,6 +145,13 @@ class DtcServer:
             self.tell(self.exchange.on_trade(symbol, trade))
         for client in self._clients.values():
             client.show(symbol, quote, trade)
+
+    def show_book(self, symbol: str, book: ShownBook) -> None:
+        """Shows the order book to whoever has asked for it."""
+        before = self.exchange.books.get(symbol, ShownBook())
+        self.exchange.books[symbol] = book
+        for client in self._clients.values():
+            client.show_book(symbol, before, book)
 
     def tell(self, messages: list[Message]) -> None:
         """Tells every client that is logged on what happened to orders, and what it made of positions and balances."""
@@ -272,6 +280,20 @@ class _Client:
             self._dropped += len(messages)
         else:
             self._send_all(messages)
+
+    def show_book(self, symbol: str, before: ShownBook, after: ShownBook) -> None:
+        """Sends what changed in a book when the client has asked for it; one that does not read gets it whole later."""
+        if self._session.phase is not Phase.READY or self._silent:
+            return
+        for number in [number for number, known in self._mine.books.items() if known == symbol]:
+            if self._waiting() > DROP_DATA_ABOVE:
+                self._dropped += 1
+                self._mine.behind.add(number)
+            elif number in self._mine.behind:
+                self._mine.behind.discard(number)
+                self._send_all(dtc_depth.snapshot(self._mine.flags, number, after))
+            else:
+                self._send_all(dtc_depth.changes(self._mine.flags, number, before, after))
 
     async def _next_bytes(self) -> bytes | None:
         """Bytes of the client, empty at their end; None when the session has something to do."""

@@ -21,7 +21,7 @@ from minhos_mesh.sierra_simulator.domain.feeds import FeedKind, SpeedRefused
 from minhos_mesh.sierra_simulator.faults import DtcFaults, FaultBoard
 from minhos_mesh.sierra_simulator.output import Output, open_output
 from minhos_mesh.sierra_simulator.settings import SettingsRefused, SimulatorSettings
-from minhos_mesh.sierra_simulator.symbol_writer import SymbolWriter
+from minhos_mesh.sierra_simulator.symbol_writer import OnBook, SymbolWriter
 
 
 class Activity(enum.Enum):
@@ -83,18 +83,21 @@ class SierraSimulator:
         others: Sequence[SimulatorSettings] = (),
         on_problem: Callable[[str], None] | None = None,
         on_records: Callable[[str, Records], None] | None = None,
+        on_book: OnBook | None = None,
         open_feed: Callable[[SimulatorSettings, int], Output] = open_output,
         dtc: DtcFaults | None = None,
     ) -> None:
         """`others` are further symbols. `on_problem` is told why nothing can be written, and the empty text once it can.
 
-        `on_records` is given the symbol and the records of each write once they are in the file. `dtc` is what can go
+        `on_records` is given the symbol and the records of each write once they are in the file, `on_book` the order
+        book behind them. `dtc` is what can go
         wrong with a DTC server; None where none is served.
         """
         self._settings = (settings, *others)
         self._tasks = tasks
         self._on_problem = on_problem
         self._on_records = on_records
+        self._on_book = on_book
         self._clock = clock
         self._open = open_feed
         self._writers: list[SymbolWriter] = []
@@ -211,6 +214,7 @@ class SierraSimulator:
         return SymbolWriter(
             output, settings, self._clock,
             on_written=self._tell, on_problem=self._problem_changed, on_records=self._on_records,
+            on_book=self._on_book,
         )  # fmt: skip
 
     def _running(self) -> list[SymbolWriter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,9 @@ from minhos_mesh.sierra_simulator.domain.feeds import SLOWEST_TICKS_PER_S, FeedK
 from minhos_mesh.sierra_simulator.domain.gaps import outside
 from minhos_mesh.sierra_simulator.output import Output
 from minhos_mesh.sierra_simulator.settings import SimulatorSettings
+
+OnBook = Callable[[str, Mapping[int, int], Mapping[int, int]], None]
+"""Given a symbol and its book once it is in the file: contracts by price in ticks, bids and asks."""
 
 LONGEST_WAIT_S: Final = 1.0
 """How long the writer sleeps at most; the wall clock may have been set meanwhile."""
@@ -57,6 +60,7 @@ class SymbolWriter:
         on_written: Callable[[], None],
         on_problem: Callable[[], None],
         on_records: Callable[[str, Records], None] | None,
+        on_book: OnBook | None,
     ) -> None:
         self.output = output
         self.symbol = str(output.symbol)
@@ -73,6 +77,7 @@ class SymbolWriter:
         self._on_written = on_written
         self._on_problem = on_problem
         self._on_records = on_records
+        self._on_book = on_book
         self._wake = asyncio.Event()
         self._depth: DepthWriter | None = None
         if output.book is not None:
@@ -215,6 +220,8 @@ class SymbolWriter:
                 if depth.begins_day(time_us):
                     _write(depth, batch)
             _write(depth, batch)
+            if self._on_book is not None:
+                self._on_book(self.symbol, book.bids, book.asks)
         except ScidError as error:
             book.begin_file()
             return str(error)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from minhos_mesh.dtc.client_session import ClientSettings, Permissions
+from minhos_mesh.dtc.depth_updates import BookUpdate
 from minhos_mesh.dtc.enums import BuySell, Encoding, LogonFlag, OrderType, TimeInForce
 from minhos_mesh.dtc.ledger import OrderLedger
 from minhos_mesh.dtc.market_updates import MarketUpdate, QuoteUpdate, TradeUpdate
@@ -35,14 +36,16 @@ from minhos_mesh.runtime.clock import SystemClock
 from minhos_mesh.runtime.config import ConfigError, load
 from minhos_mesh.runtime.context import ServiceContext
 from minhos_mesh.runtime.paths import MeshPaths
-from minhos_mesh.sierra_client.dtc_connection import ConnectionSettings, DtcConnection
+from minhos_mesh.sierra_client.dtc_connection import DtcConnection
 from minhos_mesh.sierra_client.dtc_ports import NotReady
+from minhos_mesh.sierra_client.dtc_settings import ConnectionSettings
 from minhos_mesh.sierra_client.dtc_status import DtcState, DtcStatus
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, RECORD
 from minhos_mesh.sierra_files.ticks import tick_columns
 from minhos_mesh.sierra_files.writer import ScidWriter
 from minhos_mesh.sierra_simulator import dtc_server
 from minhos_mesh.sierra_simulator.bootstrap import build
+from minhos_mesh.sierra_simulator.dtc_depth import ShownBook
 from minhos_mesh.sierra_simulator.dtc_exchange import SimulatedExchange
 from minhos_mesh.sierra_simulator.dtc_faults import FaultRates, Faults
 from minhos_mesh.sierra_simulator.dtc_feed import market_of
@@ -76,7 +79,7 @@ class Watcher:
     states: list[DtcState] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
-    market: list[MarketUpdate] = field(default_factory=list)
+    market: list[MarketUpdate | BookUpdate] = field(default_factory=list)
     booked: list[str] = field(default_factory=list)
     listed: list[dict[str, int]] = field(default_factory=list)
 
@@ -103,7 +106,7 @@ class Watcher:
         self.states.append(status.state)
         self.reasons.append(status.reason)
 
-    def on_market(self, update: MarketUpdate) -> None:
+    def on_market(self, update: MarketUpdate | BookUpdate) -> None:
         self.market.append(update)
 
     def on_message(self, message: Message) -> None:
@@ -140,12 +143,14 @@ def connection(
     symbol: str = SYMBOL,
     known: Sequence[TrackedOrder] = (),
     heartbeat_s: int = 5,
+    *,
+    depth: bool = False,
 ) -> tuple[DtcConnection, Watcher]:
     journal = Journal({order.client_order_id: order for order in known})
     watcher = Watcher(journal)
     settings = ConnectionSettings(
         port=port, session=ClientSettings(encoding=encoding, heartbeat_s=heartbeat_s), ticks_e9={symbol: TICK}, market_data=(symbol,), first_wait_s=0.01,
-        longest_wait_s=0.05, account_is_ours=True, on_the_way_ns=300_000_000,
+        longest_wait_s=0.05, depth=depth, account_is_ours=True, on_the_way_ns=300_000_000,
     )  # fmt: skip
     made = DtcConnection(
         settings, OrderLedger(known), clock=CLOCK, journal=journal, watcher=watcher, randomness=random.Random(1),
@@ -613,6 +618,55 @@ async def test_the_simulator_as_a_service_trades_its_own_walk_over_dtc(tmp_path:
                 assert all(fill.on_grid for known in made.ledger.all() for fill in known.fills)
         finally:
             await context.tasks.close()
+
+
+async def test_the_simulator_as_a_service_shows_the_book_that_it_writes(tmp_path: Path) -> None:
+    port = free_port()
+    feed = {"dtc_port": port, "history_hours": 0.1, "ticks_per_second": 200.0, "depth_levels": 6}
+    config = load(None, environment={}, overrides={"feed": feed}).resolved(datetime.now(UTC))
+    paths = MeshPaths(tmp_path)
+    paths.create()
+    context = ServiceContext("sierra_simulator", "sierra_simulator-1", config, paths, Clients())
+    async with build(context) as parts:
+        await parts.start()
+        try:
+            made, watcher = connection(port, symbol=config.symbols()[0], encoding=Encoding.BINARY, depth=True)
+            async with running(made):
+                await until(lambda: sum(isinstance(each, BookUpdate) for each in watcher.market) > 20)
+        finally:
+            await context.tasks.close()
+    books = [each for each in watcher.market if isinstance(each, BookUpdate)]
+    for book in books:
+        assert len(book.bids) == len(book.asks) == 6
+        assert book.bids[0].price_e9 < book.asks[0].price_e9
+        steps = [one.price_e9 - two.price_e9 for one, two in zip(book.bids, book.bids[1:], strict=False)]
+        assert steps == [TICK] * 5
+    assert len({book.bids for book in books}) > 1, "it moves"
+
+
+async def test_client_that_does_not_read_gets_the_whole_book_once_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def book(quantity: int) -> ShownBook:
+        return ShownBook(CLOCK.wall_ns(), {P - TICK: quantity}, {P: quantity})
+
+    async with serving(tmp_path) as server:
+        made, watcher = connection(server.port, depth=True)
+        async with running(made):
+            await until(made.ready)
+            server.show_book(SYMBOL, book(1))
+
+            def told() -> list[int]:
+                return [each.bids[0].quantity for each in watcher.market if isinstance(each, BookUpdate) and each.bids]
+
+            await until(lambda: told()[-1:] == [1])
+            monkeypatch.setattr(dtc_server, "DROP_DATA_ABOVE", -1)
+            server.show_book(SYMBOL, book(2))
+            server.show_book(SYMBOL, book(3))
+            monkeypatch.undo()
+            server.show_book(SYMBOL, book(4))
+            await until(lambda: told()[-1:] == [4])
+            assert not {2, 3} & set(told())
 
 
 async def test_port_that_is_taken_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from minhos_mesh.runtime.clock import SystemClock
 from minhos_mesh.runtime.tasks import OwnedTasks
+from minhos_mesh.sierra_client.depth_feed import DepthStatus
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
 from minhos_mesh.sierra_client.dtc_view import DtcView
 from minhos_mesh.sierra_client.feed import CHUNK, WINDOW
@@ -44,6 +45,7 @@ class LoggedOn:
     def __init__(self) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self.fall_back: Callable[[str], None] = lambda _: None
+        self.depth_fall_back: Callable[[str], None] = lambda _: None
         self.refused = ""
 
     def start(self) -> None:
@@ -53,6 +55,9 @@ class LoggedOn:
         self.refused = "closed"
 
     def feeds(self) -> list[FeedStatus]:
+        return []
+
+    def books(self) -> list[DepthStatus]:
         return []
 
     def problems(self) -> dict[str, str]:

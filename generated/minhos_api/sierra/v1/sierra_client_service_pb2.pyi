@@ -438,7 +438,7 @@ Global___SierraDtcMarketData: _TypeAlias = SierraDtcMarketData  # noqa: Y015
 
 @_typing.final
 class SierraDepthStatus(_message.Message):
-    """Status of the order book of one symbol, which is read from the newest of its `.depth` files."""
+    """Status of the order book of one symbol, which is read from the newest of its `.depth` files, or comes over DTC."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -452,7 +452,7 @@ class SierraDepthStatus(_message.Message):
     symbol: _builtins.str
     """Canonical symbol."""
     file: _builtins.str
-    """Name of the file; empty while there is none."""
+    """Name of the file, `dtc` for a book that comes over DTC; empty while there is neither."""
     reason: _builtins.str
     """Why no book is sent, in one sentence; empty while they are."""
     books_read: _builtins.int

@@ -360,14 +360,16 @@ class SierraDtcMarketData(betterproto.Message):
 @dataclass(eq=False, repr=False)
 class SierraDepthStatus(betterproto.Message):
     """
-    Status of the order book of one symbol, which is read from the newest of its `.depth` files.
+    Status of the order book of one symbol, which is read from the newest of its `.depth` files, or comes over DTC.
     """
 
     symbol: str = betterproto.string_field(1)
     """Canonical symbol."""
 
     file: str = betterproto.string_field(2)
-    """Name of the file; empty while there is none."""
+    """
+    Name of the file, `dtc` for a book that comes over DTC; empty while there is neither.
+    """
 
     reason: str = betterproto.string_field(3)
     """Why no book is sent, in one sentence; empty while they are."""

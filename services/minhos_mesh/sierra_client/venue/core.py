@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from minhos_mesh.dtc.client_session import Permissions
+from minhos_mesh.dtc.depth_updates import BookUpdate
 from minhos_mesh.dtc.errors import ValueUnreadable
 from minhos_mesh.dtc.market_updates import MarketUpdate
 from minhos_mesh.dtc.message import Message
@@ -103,8 +104,8 @@ class VenueCore:
         self.reference_of = reference_of
         self.on_change: Callable[[], None] = lambda: None
         """Called when the connection, the account or an unknown order changed."""
-        self.on_market_update: Callable[[MarketUpdate], None] = lambda _: None
-        """Called with each trade and quote."""
+        self.on_market_update: Callable[[MarketUpdate | BookUpdate], None] = lambda _: None
+        """Called with each trade, quote and order book."""
         self.log: RevisionLog[Change] = RevisionLog()
         self._waiting: dict[str, list[_Waiting]] = {}
         self.accounts_moved = asyncio.Event()
@@ -207,8 +208,8 @@ class VenueCore:
         self.status = status
         self.on_change()
 
-    def on_market(self, update: MarketUpdate) -> None:
-        """A trade or a quote of a symbol that was asked for."""
+    def on_market(self, update: MarketUpdate | BookUpdate) -> None:
+        """A trade, a quote or the order book of a symbol that was asked for."""
         self.on_market_update(update)
 
     def on_message(self, message: Message) -> None:

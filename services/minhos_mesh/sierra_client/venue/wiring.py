@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from minhos_mesh.dtc.client_session import ClientSettings
@@ -17,9 +18,12 @@ from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.storage import Database
 from minhos_mesh.runtime.symbols import parse_symbol
 from minhos_mesh.sierra_client import dtc_view
+from minhos_mesh.sierra_client.depth_feed import DepthPort, DepthStatus
 from minhos_mesh.sierra_client.domain import Provenance
-from minhos_mesh.sierra_client.dtc_connection import ConnectionSettings, DtcConnection
+from minhos_mesh.sierra_client.dtc_connection import DtcConnection
 from minhos_mesh.sierra_client.dtc_data import FOLDER, DataSettings, DtcMarketData
+from minhos_mesh.sierra_client.dtc_depth import DtcDepth
+from minhos_mesh.sierra_client.dtc_settings import ConnectionSettings
 from minhos_mesh.sierra_client.dtc_status import DtcState
 from minhos_mesh.sierra_client.dtc_view import DtcView
 from minhos_mesh.sierra_client.feed import FeedStatus
@@ -60,12 +64,16 @@ class DtcSource:
         self.connection = connection
         self.on_change: Callable[[], None] = lambda: None
         self.fall_back: Callable[[str], None] = lambda _: None
+        self.depth_fall_back: Callable[[str], None] = lambda _: None
         self._start = start
         core.on_change = self._changed
         core.on_market_update = data.take
         data.on_change = self._tell
         data.fall_back = self._follow_file
         data.live_refused = self.live_refused
+        if data.depth is not None:
+            data.depth.live_refused = self.live_refused
+            data.depth.fall_back = self._follow_depth
 
     def start(self) -> None:
         """Connects, and goes on for ever."""
@@ -82,11 +90,19 @@ class DtcSource:
         """How far what came over DTC has gone to market data."""
         return self.data.feeds()
 
+    def books(self) -> Sequence[DepthStatus]:
+        """What is known of the order books that come over DTC."""
+        depth = self.data.depth
+        return () if depth is None else [each for each in depth.status() if each.symbol not in self.data.refused]
+
     def problems(self) -> dict[str, str]:
         """What is wrong, a sentence by code."""
         found = self.core.problems(trades=self.trades)
-        if self.data.refused:
-            told = "; ".join(f"{symbol}: {text}" for symbol, text in sorted(self.data.refused.items()))
+        refused = dict(self.data.refused)
+        if self.data.depth is not None:
+            refused |= {f"{symbol}, market depth": text for symbol, text in self.data.depth.refused.items()}
+        if refused:
+            told = "; ".join(f"{symbol}: {text}" for symbol, text in sorted(refused.items()))
             found[dtc_view.DATA_NOT_PERMITTED] = (
                 f"the server does not permit market data, files are read instead: {told}"
             )
@@ -134,6 +150,7 @@ class DtcSource:
         if status.permissions is not None and not status.permissions.market_data:
             self.data.refuse_all("the logon grants no market data")
         self.data.refuse(status.not_permitted)
+        self.data.refuse_depth(status.depth_not_permitted)
         self.on_change()
 
     def _tell(self) -> None:
@@ -141,6 +158,9 @@ class DtcSource:
 
     def _follow_file(self, symbol: str) -> None:
         self.fall_back(symbol)
+
+    def _follow_depth(self, symbol: str) -> None:
+        self.depth_fall_back(symbol)
 
     async def _watch_disk(self) -> None:
         """Fails when the disk did, so that the process ends and starts again from what is on it."""
@@ -153,18 +173,22 @@ async def dtc_source(
     *,
     store: SourceStore,
     ingest: IngestPort,
+    depth_ingest: DepthPort | None,
     file_price_of: Callable[[str], int | None],
 ) -> AsyncIterator[DtcSource]:
     """Builds the connection that the configuration asks for; it begins with start(). Raises ConfigError, StorageError.
 
+    `depth_ingest` takes order books; None where none are asked for.
     `file_price_of` gives the newest price of a symbol that was read of its file.
     """
     config, paths = context.config, context.paths
     async with Database(paths.store_file(STORE), migrations=MIGRATIONS, guard=context.fence()) as database:
         settings = venue_settings(config)
-        data = DtcMarketData(
-            data_settings(config, paths), store=store, ingest=ingest, clock=context.clock, tasks=context.tasks
-        )
+        wanted, clock, tasks = data_settings(config, paths), context.clock, context.tasks
+        depth = None
+        if depth_ingest is not None:
+            depth = DtcDepth(tuple(wanted.ticks_e9), wanted.provenance, ingest=depth_ingest, clock=clock, tasks=tasks)
+        data = DtcMarketData(wanted, store=store, ingest=ingest, clock=clock, tasks=tasks, depth=depth)
 
         def reference_of(symbol: str) -> int | None:
             return data.last_price_e9(symbol) or file_price_of(symbol)
@@ -172,7 +196,7 @@ async def dtc_source(
         core = VenueCore(settings, database, context.clock, start=context.tasks.start, reference_of=reference_of)
         canonical = {name: symbol for symbol, name in settings.names.items()}
         connection = DtcConnection(
-            connection_settings(config),
+            replace(connection_settings(config), depth=depth is not None),
             OrderLedger(await core.recover()),
             clock=context.clock,
             journal=core,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -61,6 +62,16 @@ class DepthWalk:
         last = changes[-1]
         changes[-1] = DepthChange(last.command, END_OF_BATCH, last.price_ticks, last.quantity, last.num_orders)
         return changes
+
+    @property
+    def bids(self) -> Mapping[int, int]:
+        """Contracts by price in ticks."""
+        return self._bids.levels
+
+    @property
+    def asks(self) -> Mapping[int, int]:
+        """Contracts by price in ticks."""
+        return self._asks.levels
 
     def begin_file(self) -> None:
         """The next commands begin with the whole book."""
