@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from minhos_mesh.cli import interrupts
 from minhos_mesh.cli import show as terminal
 from minhos_mesh.cli.failure import CommandFailed, fail
 from minhos_mesh.cli.narrow import print_table
@@ -80,9 +81,20 @@ def told_plainly() -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(what: str, *, as_json: bool) -> Iterator[Step]:
-    """A bar on the error output of a terminal, so that what is printed can be piped."""
+    """A bar on the error output of a terminal, so that what is printed can be piped; Ctrl-C takes effect at a step."""
     console = Console(stderr=True)
-    if as_json or not console.is_terminal:
+    with interrupts.held_back() as obeyed, _bar(what, console, silent=as_json or not console.is_terminal) as shown:
+
+        def step(done: int, whole: int) -> None:
+            obeyed()
+            shown(done, whole)
+
+        yield step
+
+
+@contextlib.contextmanager
+def _bar(what: str, console: Console, *, silent: bool) -> Iterator[Step]:
+    if silent:
         yield lambda _done, _all: None
         return
     named = TextColumn("{task.description}", table_column=Column(ratio=2, no_wrap=True, overflow="ellipsis"))
