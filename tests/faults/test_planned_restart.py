@@ -22,7 +22,7 @@ from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
 from minhos_mesh.runtime.keeper_client import keeper_state
 
-ROUNDS = int(os.environ.get("MINHOS_TEST_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("MINHOS_TEST_ROUNDS", "2"))
 """Restarts of each service; the published figures are of 20."""
 CHILD = Path(__file__).with_name("restart_load_child.py")
 
