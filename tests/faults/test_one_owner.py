@@ -123,12 +123,12 @@ def started(mesh: ByHand) -> str:
 
 def test_a_frozen_owner_that_wakes_up_after_it_was_replaced_cannot_write_and_ends(by_hand: ByHand) -> None:
     address = started(by_hand)
-    assert publish(address) == 1
+    first = publish(address)
     old = by_hand.processes["bus-1"]
     freeze(old.pid)
     by_hand.start("event_bus", "bus-2")
     until(lambda: "bus-2" in by_hand.bus(), "the second one took over")
-    assert publish(by_hand.bus()["bus-2"]) >= 2
+    assert publish(by_hand.bus()["bus-2"]) > first
     thaw(old.pid)
     with pytest.raises(grpc.RpcError):
         publish(address)
@@ -136,7 +136,7 @@ def test_a_frozen_owner_that_wakes_up_after_it_was_replaced_cannot_write_and_end
     told = [entry for entry in by_hand.log("bus-1") if entry["event"] == "store.fenced_out"]
     assert len(told) == 1
     assert "bus-2 owns it with token" in told[0]["message"]
-    assert publish(by_hand.bus()["bus-2"]) >= 3
+    assert publish(by_hand.bus()["bus-2"]) > first + 1
 
 
 def test_a_frozen_owner_that_nobody_asks_ends_too_once_it_hears_that_it_was_replaced(by_hand: ByHand) -> None:
