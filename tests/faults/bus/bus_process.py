@@ -15,7 +15,7 @@ from tests.contract.event_bus.nats_server import free_ports
 
 CHILD = Path(__file__).with_name("bus_child.py")
 START_S = 30.0
-END_S = 20.0
+END_S = 40.0
 
 
 class BusEnded(Exception):
