@@ -36,10 +36,10 @@ from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.runtime.storage import Database
 from minhos_mesh.runtime.tick_layout import TickFlag, TickKind, new_ticks
 from minhos_mesh.runtime.ticks import TickBatchView
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.venue.domain.orders import REPLAY, SIMULATED
 from minhos_mesh.venue.error_table import ERRORS
 from minhos_mesh.venue.servicer import VenueServicer
-from minhos_mesh.venue.translate import timestamp
 
 CONTRACT = "minhos_api.venue.v1.VenueService"
 MS = 1_000_000

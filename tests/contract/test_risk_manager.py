@@ -44,7 +44,7 @@ from minhos_mesh.risk_manager.domain.question import Evidence, Held, Provenance,
 from minhos_mesh.risk_manager.service import BREAKER_TRIPPED, LOSS_LIMIT_PASSED, Alert, RiskManager, Writing
 from minhos_mesh.risk_manager.servicer import ERRORS, RiskManagerServicer
 from minhos_mesh.risk_manager.store import MIGRATIONS
-from minhos_mesh.risk_manager.translate import metrics_to_proto, question_from_proto, timestamp
+from minhos_mesh.risk_manager.translate import metrics_to_proto, question_from_proto
 from minhos_mesh.runtime.clients import Clients
 from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.conditions import Conditions
@@ -55,6 +55,7 @@ from minhos_mesh.runtime.server import MeshServer
 from minhos_mesh.runtime.state import CONDITION
 from minhos_mesh.runtime.storage import Connection, Database
 from minhos_mesh.runtime.validation import check
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.state_manager import bootstrap as state_manager
 
 CONTRACT = "minhos_api.risk.v1.RiskManagerService"

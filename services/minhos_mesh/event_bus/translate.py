@@ -315,12 +315,6 @@ def page_token(request: pb.ListEventsRequest, position: int | None) -> str:
     return "" if position is None else make_token(request, [position])
 
 
-def timestamp(ns: int) -> timestamp_pb2.Timestamp:
-    """An instant."""
-    seconds, nanos = divmod(ns, NS)
-    return timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
-
-
 def instant_ns(stamp: timestamp_pb2.Timestamp) -> int:
     """An instant in ns since the Unix epoch."""
     return stamp.seconds * NS + stamp.nanos

@@ -26,10 +26,10 @@ from minhos_mesh.event_bus.translate import (
     event_to_pb,
     instant_ns,
     known_selection,
-    timestamp,
 )
 from minhos_mesh.runtime.event_envelope import check_event
 from minhos_mesh.runtime.paging import make_token, page_size, read_token
+from minhos_mesh.runtime.wire_time import timestamp
 
 M = TypeVar("M", bound=Message)
 _UNMARKED: Final = ("request_id", "actor", "reason")

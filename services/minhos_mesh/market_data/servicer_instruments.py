@@ -21,12 +21,12 @@ from minhos_mesh.market_data.domain.rollover import (
     resolve,
     schedule,
 )
-from minhos_mesh.market_data.translate import time_to_proto
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
 from minhos_mesh.runtime.instruments import InstrumentSpec
 from minhos_mesh.runtime.paging import make_token, page_size, read_token
 from minhos_mesh.runtime.trading_sessions import day_start_ns
+from minhos_mesh.runtime.wire_time import timestamp
 
 INSTRUMENT_ERRORS: ErrorTable = {
     InstrumentUnknown: ErrorRow(
@@ -77,7 +77,7 @@ class InstrumentServicer(instrument_grpc.InstrumentServiceServicer):
         rolls = schedule(spec, at_ns, request.count or _ROLLS)
         return pb2.GetRolloverResponse(
             root=spec.root,
-            at_time=time_to_proto(at_ns),
+            at_time=timestamp(at_ns),
             rolls=[_roll(roll) for roll in rolls],
             days_left=-(-rolls[0].left_ns(at_ns) // DAY_NS) if rolls else None,
             alert_days=rolls[0].alert_days(at_ns) if rolls else None,
@@ -105,8 +105,8 @@ class InstrumentServicer(instrument_grpc.InstrumentServiceServicer):
 def _roll(roll: Roll) -> pb2.Roll:
     return pb2.Roll(
         symbol=str(roll.symbol),
-        current_time=time_to_proto(roll.current_from_ns),
-        roll_time=time_to_proto(roll.roll_ns),
+        current_time=timestamp(roll.current_from_ns),
+        roll_time=timestamp(roll.roll_ns),
         expiry_time=_midnight(roll.expiry),
         next_symbol=str(roll.next),
         former_roll_time=_midnight(roll.former),
@@ -114,4 +114,4 @@ def _roll(roll: Roll) -> pb2.Roll:
 
 
 def _midnight(day: date) -> Timestamp:
-    return time_to_proto(day_start_ns(day))
+    return timestamp(day_start_ns(day))

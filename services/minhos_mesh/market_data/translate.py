@@ -6,8 +6,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from minhos_api.market.v1 import history_service_pb2 as history_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
@@ -42,6 +40,7 @@ from minhos_mesh.market_data.translate_depth import (
 from minhos_mesh.runtime.bar_spans import MINUTE, BarSpan, Measure
 from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, batch_in_field, message_or_batch
+from minhos_mesh.runtime.wire_time import timestamp
 
 KEPT_S = 1.0
 """How long encoded messages are kept: readers that are in step ask for the same at the same time."""
@@ -129,11 +128,6 @@ def provenance_to_proto(provenance: Provenance | None) -> provenance_pb2.Provena
     return provenance_pb2.Provenance.ValueType(int(provenance or 0))
 
 
-def time_to_proto(time_ns: int) -> Timestamp:
-    """A time in ns since the Unix epoch."""
-    return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
-
-
 def quote_to_proto(quote: LastQuote | None) -> quote_pb2.Quote | None:
     """Last values; None stays unset."""
     if quote is None:
@@ -147,7 +141,7 @@ def quote_to_proto(quote: LastQuote | None) -> quote_pb2.Quote | None:
         ask_e9=values.ask_e9,
         bid_size=values.bid_size,
         ask_size=values.ask_size,
-        event_time=time_to_proto(values.event_time_ns),
+        event_time=timestamp(values.event_time_ns),
         sequence=values.sequence,
         epoch=quote.epoch,
         provenance=provenance_to_proto(quote.provenance),
@@ -161,7 +155,7 @@ def bar_to_proto(feed: SymbolFeed, bar: Bar | None) -> quote_pb2.Bar | None:
         return None
     return quote_pb2.Bar(
         symbol=feed.symbol,
-        open_time=time_to_proto(bar.open_time_ns),
+        open_time=timestamp(bar.open_time_ns),
         open_e9=bar.open_e9,
         high_e9=bar.high_e9,
         low_e9=bar.low_e9,
@@ -175,7 +169,7 @@ def bar_to_proto(feed: SymbolFeed, bar: Bar | None) -> quote_pb2.Bar | None:
         closed=bar.closed,
         provenance=provenance_to_proto(feed.provenance),
         epoch=feed.epoch or 0,
-        close_time=time_to_proto(bar.close_time_ns),
+        close_time=timestamp(bar.close_time_ns),
         trading_day=bar.trading_day.isoformat(),
         closing_sequence=bar.closing_sequence,
         first_trade_sequence=bar.first_trade,
@@ -324,7 +318,7 @@ class StreamEncoder:
     def beat(self, beat: Beat) -> bytes:
         """See `Encoder`."""
         heartbeat = pb2.MarketHeartbeat(
-            send_time=time_to_proto(beat.wall_ns),
+            send_time=timestamp(beat.wall_ns),
             newest=[
                 pb2.MarketPosition(symbol=symbol, epoch=position.epoch, sequence=position.sequence)
                 for symbol, position in beat.newest

@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minhos_api.market.v1 import depth_pb2, provenance_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_mesh.market_data.domain.depth import Book, DepthFeed, Level
+from minhos_mesh.runtime.wire_time import timestamp
 
 
 def book_from_proto(message: depth_pb2.Depth, wall_ns: int) -> Book:
@@ -49,7 +50,7 @@ def _level_to_proto(level: Level) -> depth_pb2.DepthLevel:
 def _time(time_ns: int | None) -> Timestamp | None:
     if time_ns is None:
         return None
-    return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
+    return timestamp(time_ns)
 
 
 def depth_opened(through: int) -> bytes:

@@ -12,9 +12,10 @@ from minhos_api.market.v1 import provenance_pb2
 from minhos_mesh.market_data.domain.feed import Provenance
 from minhos_mesh.market_data.history import Absent, Asked, SeriesTold
 from minhos_mesh.market_data.history_workers import TicksRead
-from minhos_mesh.market_data.translate import provenance_to_proto, time_to_proto
+from minhos_mesh.market_data.translate import provenance_to_proto
 from minhos_mesh.runtime.bar_spans import BarSpan, Measure
 from minhos_mesh.runtime.ticks import batch_in_field
+from minhos_mesh.runtime.wire_time import timestamp
 
 BARS_PAGE: Final = 1_000
 BARS_LARGEST: Final = 10_000
@@ -88,8 +89,8 @@ def bars_to_proto(told: Mapping[str, Any], next_page_token: str) -> pb2.GetBarsR
 def _bar(bar: Mapping[str, Any]) -> pb2.HistoryBar:
     return pb2.HistoryBar(
         trading_day=bar["trading_day"],
-        open_time=time_to_proto(bar["open_time_ns"]),
-        close_time=time_to_proto(bar["close_time_ns"]),
+        open_time=timestamp(bar["open_time_ns"]),
+        close_time=timestamp(bar["close_time_ns"]),
         open_e9=bar["open_e9"],
         high_e9=bar["high_e9"],
         low_e9=bar["low_e9"],
@@ -122,8 +123,8 @@ def _day(day: Mapping[str, Any]) -> pb2.HistoryDay:
         provenance=provenance_pb2.Provenance.ValueType(Provenance[day["series"]["provenance"]]),
         day=day["day"],
         ticks=day["ticks"],
-        first_time=time_to_proto(day["first_ns"]),
-        last_time=time_to_proto(day["last_ns"]),
+        first_time=timestamp(day["first_ns"]),
+        last_time=timestamp(day["last_ns"]),
         runs=[
             pb2.HistoryRun(epoch=run["epoch"], first_sequence=run["first_sequence"], last_sequence=run["last_sequence"])
             for run in day["runs"]

@@ -15,11 +15,11 @@ from minhos_api.events.v1 import event_pb2
 from minhos_mesh.registry.domain.directory import Rotation
 from minhos_mesh.registry.outbox import Outbox, Waiting
 from minhos_mesh.registry.service import Registry
-from minhos_mesh.registry.translate import timestamp
 from minhos_mesh.registry.views import ServiceUnknown
 from minhos_mesh.runtime import channel_options
 from minhos_mesh.runtime.contracts import event_catalogue
 from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.wire_time import timestamp
 
 BUS: Final = "minhos_api.events.v1.EventBusService"
 BATCH: Final = 100

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
-from google.protobuf import descriptor_pb2, duration_pb2, timestamp_pb2
+from google.protobuf import descriptor_pb2, duration_pb2
 from google.protobuf.message import Message
 
 from minhos_api.health.v1 import health_events_pb2, resource_use_pb2, service_health_pb2
@@ -34,6 +34,7 @@ from minhos_mesh.registry.domain.resources import ResourceUse
 from minhos_mesh.registry.outbox import Fact
 from minhos_mesh.registry.plan import Need
 from minhos_mesh.registry.views import ServiceView
+from minhos_mesh.runtime.wire_time import timestamp
 
 _SAFE: Final = (descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS, descriptor_pb2.MethodOptions.IDEMPOTENT)
 MAX_CONDITIONS: Final = 32
@@ -41,11 +42,6 @@ MAX_CONDITIONS: Final = 32
 MAX_CODE: Final = 64
 MAX_SENTENCE: Final = 500
 """Characters of a condition's code and sentence that are told on."""
-
-
-def timestamp(nanoseconds: int) -> timestamp_pb2.Timestamp:
-    """Nanoseconds since the Unix epoch as a message."""
-    return timestamp_pb2.Timestamp(seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
 
 
 def duration(seconds: float) -> duration_pb2.Duration:

@@ -17,7 +17,7 @@ from minhos_mesh.registry.domain.routes import (
     Target,
 )
 from minhos_mesh.registry.route_control import Change, RouteStanding
-from minhos_mesh.registry.translate import timestamp
+from minhos_mesh.runtime.wire_time import timestamp
 
 _IDENTITY: Final = "request_id"
 

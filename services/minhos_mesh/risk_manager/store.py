@@ -14,12 +14,13 @@ from minhos_mesh.risk_manager.domain.daily import DayPeak
 from minhos_mesh.risk_manager.domain.desk import Decision, RiskDesk
 from minhos_mesh.risk_manager.domain.limits import RiskLimits
 from minhos_mesh.risk_manager.domain.projection import LiveOrder, Projection
-from minhos_mesh.risk_manager.domain.question import CheckCode, CheckResult, Held, Provenance, Terms, Verdict
+from minhos_mesh.risk_manager.domain.question import CheckCode, CheckResult, Held, Provenance, Verdict
 from minhos_mesh.risk_manager.domain.recent import Approval, Stage
 from minhos_mesh.risk_manager.domain.reservations import Reservation
 from minhos_mesh.runtime.inbox import INBOX_SCHEMA
 from minhos_mesh.runtime.outbox import OUTBOX_SCHEMA
 from minhos_mesh.runtime.storage import Connection
+from minhos_mesh.venue.domain.orders import Terms
 
 MIGRATIONS: Final = (
     """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from minhos_api.order.v1 import order_terms_pb2, position_pb2
+from minhos_api.order.v1 import position_pb2
 from minhos_api.risk.v1 import risk_check_pb2, risk_events_pb2, risk_limits_pb2
 from minhos_api.risk.v1 import risk_manager_service_pb2 as pb
 from minhos_api.trading.v1 import order_pb2, trading_events_pb2
-from minhos_mesh.matching import Side, TimeInForce
+from minhos_mesh.matching import Side
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.desk import Decision
 from minhos_mesh.risk_manager.domain.errors import InvalidField
@@ -22,14 +22,14 @@ from minhos_mesh.risk_manager.domain.question import (
     Held,
     Provenance,
     Question,
-    Terms,
     Verdict,
 )
 from minhos_mesh.risk_manager.domain.sizing import Size
 from minhos_mesh.risk_manager.service import Alert
 from minhos_mesh.runtime.market import MarketQuote
 from minhos_mesh.runtime.money import E9
-from minhos_mesh.venue.order_wire import SIDES, SIDES_PB, TIFS, TIFS_PB, TYPES, TYPES_PB, prices_of
+from minhos_mesh.runtime.wire_time import timestamp
+from minhos_mesh.venue.order_wire import SIDES, terms_from_proto, terms_to_proto
 
 LAST_SECOND = 7_258_118_400
 """1 January 2200: nanoseconds up to it fit an int64."""
@@ -53,12 +53,6 @@ _DONE = frozenset(
         order_pb2.ORDER_STATE_EXPIRED,
     }
 )
-
-
-def timestamp(time_ns: int) -> Timestamp:
-    """Nanoseconds since the Unix epoch as a Timestamp."""
-    seconds, nanos = divmod(time_ns, E9)
-    return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def question_from_proto(request: pb.CheckTradeRequest) -> Question:
@@ -85,33 +79,6 @@ def time_from_proto(time: Timestamp, field: str) -> int:
     if not (0 <= time.seconds < LAST_SECOND and 0 <= time.nanos < E9):
         raise InvalidField(field, f"{time.seconds} s and {time.nanos} ns", "an instant of the years 1970 to 2199")
     return time.seconds * E9 + time.nanos
-
-
-def terms_from_proto(terms: order_terms_pb2.OrderTerms) -> Terms:
-    """Terms of an order; a time in force that is unset is DAY."""
-    limit_price_e9, stop_price_e9 = prices_of(terms)
-    return Terms(
-        symbol=terms.symbol,
-        side=SIDES[terms.side],
-        order_type=TYPES[terms.type],
-        quantity=terms.quantity,
-        time_in_force=TIFS.get(terms.time_in_force, TimeInForce.DAY),
-        limit_price_e9=limit_price_e9,
-        stop_price_e9=stop_price_e9,
-    )
-
-
-def terms_to_proto(terms: Terms) -> order_terms_pb2.OrderTerms:
-    """Terms of an order."""
-    return order_terms_pb2.OrderTerms(
-        symbol=terms.symbol,
-        side=SIDES_PB[terms.side],
-        type=TYPES_PB[terms.order_type],
-        quantity=terms.quantity,
-        time_in_force=TIFS_PB[terms.time_in_force],
-        limit_price_e9=terms.limit_price_e9,
-        stop_price_e9=terms.stop_price_e9,
-    )
 
 
 def account_from_proto(view: pb.AccountView) -> AccountView:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
 from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.paths import MeshPaths
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.sierra_client.bridge_orders import TradeStatus
 from minhos_mesh.sierra_client.bridge_source import FOLDER, BridgeSettings
 from minhos_mesh.sierra_client.bridge_status import BridgeState, BridgeStatus, Way
@@ -59,7 +58,7 @@ def bridge_to_proto(status: BridgeStatus | None) -> pb2.SierraBridgeStatus | Non
     if status is None:
         return None
     time_ns = status.quote_time_ns
-    quote_time = None if time_ns is None else Timestamp(seconds=time_ns // 10**9, nanos=time_ns % 10**9)
+    quote_time = None if time_ns is None else timestamp(time_ns)
     return pb2.SierraBridgeStatus(
         address=status.address,
         state=_STATES[status.state],

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from minhos_api.market.v1 import depth_pb2, provenance_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as pb2
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.sierra_client.domain import Provenance
 from minhos_mesh.sierra_client.ports import IngestLost, Opening
 from minhos_mesh.sierra_files.depth_book import BookView, Level
@@ -122,4 +123,4 @@ def _provenance(provenance: Provenance) -> provenance_pb2.Provenance.ValueType:
 
 
 def _time(time_ns: int | None) -> Timestamp | None:
-    return None if time_ns is None else Timestamp(seconds=time_ns // 10**9, nanos=time_ns % 10**9)
+    return None if time_ns is None else timestamp(time_ns)

@@ -9,6 +9,7 @@ from minhos_api.market.v1 import provenance_pb2
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
 from minhos_mesh.runtime.tick_layout import wire_of
 from minhos_mesh.runtime.ticks import batch_in_field
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.sierra_client.bridge_translate import bridge_to_proto
 from minhos_mesh.sierra_client.depth_feed import DepthStatus
 from minhos_mesh.sierra_client.domain import FeedState, Provenance
@@ -93,7 +94,7 @@ def time_to_proto(time_ns: int | None) -> Timestamp | None:
     """A time in ns since the Unix epoch; None stays unset."""
     if time_ns is None:
         return None
-    return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
+    return timestamp(time_ns)
 
 
 def _books_to_proto(books: DepthStatus) -> pb2.SierraDepthStatus:

@@ -6,6 +6,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from minhos_api.sierra.v1 import sierra_simulator_service_pb2 as pb2
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.sierra_simulator.domain.faults import Fault, FaultKind, FaultOrder
 from minhos_mesh.sierra_simulator.domain.feeds import FeedKind
 from minhos_mesh.sierra_simulator.service import Activity, SimulatorStatus, SymbolStatus
@@ -91,4 +92,4 @@ def _symbol(symbol: SymbolStatus) -> pb2.SimulatedSymbol:
 def _time(time_ns: int | None) -> Timestamp | None:
     if time_ns is None:
         return None
-    return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
+    return timestamp(time_ns)

@@ -15,6 +15,7 @@ from minhos_api.state.v1 import state_events_pb2
 from minhos_api.state.v1 import state_manager_service_pb2 as pb
 from minhos_api.trading.v1 import trading_control_service_pb2, trading_events_pb2
 from minhos_mesh.runtime.paging import make_token, read_token
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.state_manager.domain.audit import AuditEntry, TradingNews
 from minhos_mesh.state_manager.domain.errors import FieldInvalid, FillUnusable
 from minhos_mesh.state_manager.domain.portfolio import Holding, Portfolio, Told, Trade
@@ -51,7 +52,7 @@ def state_to_pb(state: State) -> pb.State:
         order_quantity=state.order_quantity,
         flags=state.flags,
         version=state.version,
-        update_time=_timestamp(state.updated_ns),
+        update_time=timestamp(state.updated_ns),
     )
 
 
@@ -207,7 +208,7 @@ def trade_to_pb(trade: Trade) -> fill_pb2.Fill:
         cumulative_quantity=trade.cumulative_quantity,
         price_e9=trade.price_e9,
         commission_e9=trade.commission_e9,
-        fill_time=_timestamp(trade.fill_ns),
+        fill_time=timestamp(trade.fill_ns),
         provenance=fill_pb2.Fill(provenance=trade.provenance).provenance,  # type: ignore[arg-type] # a number that came from the same enum
         market_sequence=trade.market_sequence,
     )
@@ -217,7 +218,7 @@ def audit_to_pb(entry: AuditEntry) -> pb.AuditEntry:
     """An entry of the audit log."""
     return pb.AuditEntry(
         entry_id=entry.entry_id,
-        entry_time=_timestamp(entry.at_ns),
+        entry_time=timestamp(entry.at_ns),
         actor=entry.actor,
         action=entry.action,
         subject=entry.subject,
@@ -236,7 +237,7 @@ def _holding_to_pb(holding: Holding) -> position_pb2.Position:
         realized_pnl_e9=holding.realized_e9,
         commission_e9=holding.book.commission_e9,
         multiplier_e9=holding.multiplier_e9,
-        update_time=_timestamp(holding.updated_ns),
+        update_time=timestamp(holding.updated_ns),
         version=holding.version,
     )
 
@@ -269,11 +270,6 @@ def audit_before(request: pb.ListAuditEntriesRequest) -> int | None:
 def _json(message: Message) -> str:
     told = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return json.dumps(told, separators=(",", ":"), sort_keys=True)
-
-
-def _timestamp(ns: int) -> timestamp_pb2.Timestamp:
-    seconds, nanos = divmod(ns, NS)
-    return timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
 
 
 def _ns(timestamp: timestamp_pb2.Timestamp) -> int:

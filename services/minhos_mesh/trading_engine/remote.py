@@ -15,6 +15,7 @@ from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb2
 from minhos_api.venue.v1 import venue_service_pb2 as venue_pb2
 from minhos_mesh.runtime import streams
 from minhos_mesh.runtime.errors import MeshError, read
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.trading_engine.domain.errors import (
     MarketDataUnavailable,
     RiskConflict,
@@ -47,7 +48,6 @@ from minhos_mesh.trading_engine.translate import (
     provenance_to_proto,
     terms_to_proto,
     time_from_proto,
-    time_to_proto,
 )
 
 _STATES: Final = {
@@ -178,7 +178,7 @@ class RemoteVenue:
             client_order_id=order.order_id,
             terms=terms_to_proto(order.terms),
             provenance=provenance_to_proto(order.origin.provenance),
-            decision_time=time_to_proto(order.origin.decision_ns),
+            decision_time=timestamp(order.origin.decision_ns),
             reduce_only=order.origin.reduce_only,
         )
         try:
@@ -339,8 +339,8 @@ def _question_to_proto(question: RiskQuestion) -> risk_pb2.CheckTradeRequest:
             last_price_e9=evidence.last_e9,
             bid_e9=evidence.bid_e9,
             ask_e9=evidence.ask_e9,
-            event_time=time_to_proto(evidence.event_ns),
-            decision_time=time_to_proto(evidence.decision_ns),
+            event_time=timestamp(evidence.event_ns),
+            decision_time=timestamp(evidence.decision_ns),
             sequence=evidence.sequence,
             epoch=evidence.epoch,
             provenance=provenance_to_proto(evidence.provenance),

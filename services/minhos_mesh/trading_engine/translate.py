@@ -15,6 +15,7 @@ from minhos_api.trading.v1 import order_pb2
 from minhos_api.trading.v1 import trading_engine_service_pb2 as engine_pb2
 from minhos_mesh.runtime.errors import invalid_field
 from minhos_mesh.runtime.money import INT64_MAX
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.trading_engine.domain.order_events import ReplaceRequested
 from minhos_mesh.trading_engine.domain.orders import (
     Fill,
@@ -51,11 +52,6 @@ _REASONS: Final = {
     for reason in Reason
 }
 _CHECK_PREFIX: Final = "RISK_CHECK_CODE_"
-
-
-def time_to_proto(time_ns: int) -> Timestamp:
-    """Nanoseconds since the Unix epoch as a Timestamp."""
-    return Timestamp(seconds=time_ns // 1_000_000_000, nanos=time_ns % 1_000_000_000)
 
 
 def time_from_proto(time: Timestamp) -> int:
@@ -125,8 +121,8 @@ def order_to_proto(order: Order) -> order_pb2.Order:
         actor=order.origin.actor,
         provenance=_PROVENANCES[order.origin.provenance],
         checks=[check_to_proto(check) for check in order.checks],
-        create_time=time_to_proto(order.created_ns),
-        update_time=time_to_proto(order.updated_ns),
+        create_time=timestamp(order.created_ns),
+        update_time=timestamp(order.updated_ns),
         version=order.sequence,
         reduce_only=order.origin.reduce_only,
     )
@@ -172,7 +168,7 @@ def fill_to_proto(fill: Fill) -> fill_pb2.Fill:
         cumulative_quantity=fill.cumulative_quantity,
         price_e9=fill.price_e9,
         commission_e9=fill.commission_e9,
-        fill_time=time_to_proto(fill.at_ns),
+        fill_time=timestamp(fill.at_ns),
         provenance=_PROVENANCES[fill.provenance],
         market_sequence=fill.market_sequence,
     )
@@ -207,7 +203,7 @@ def position_to_proto(position: Position, unrealized_e9: int | None = None) -> p
         commission_e9=fit(position.commission_e9),
         unrealized_pnl_e9=_fit(unrealized_e9),
         multiplier_e9=position.multiplier_e9,
-        update_time=time_to_proto(position.updated_ns),
+        update_time=timestamp(position.updated_ns),
         version=position.version,
     )
 
@@ -292,7 +288,7 @@ def performance_to_proto(performance: Performance) -> engine_pb2.PerformanceMetr
         max_drawdown_e9=fit(performance.max_drawdown_e9),
         sharpe_per_trade=performance.sharpe_ratio,
         commission_e9=fit(performance.commission_e9),
-        last_fill_time=None if last_ns is None else time_to_proto(last_ns),
+        last_fill_time=None if last_ns is None else timestamp(last_ns),
     )
 
 

@@ -11,11 +11,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minhos_api.trading.v1 import trading_control_service_pb2 as pb2
 from minhos_api.trading.v1 import trading_events_pb2 as events_pb2
 from minhos_mesh.runtime.errors import invalid_field
+from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.trading_engine.domain.control import EmergencyLatch, TradingMode, TradingState
 from minhos_mesh.trading_engine.emergency import Stopped
 from minhos_mesh.trading_engine.ports import TradingFact
 from minhos_mesh.trading_engine.service import ControlRequest, ControlView
-from minhos_mesh.trading_engine.translate import fill_to_proto, fit, order_to_proto, position_to_proto, time_to_proto
+from minhos_mesh.trading_engine.translate import fill_to_proto, fit, order_to_proto, position_to_proto
 
 _MODES: Final = {mode: pb2.TradingMode.Value(f"TRADING_MODE_{mode.value}") for mode in TradingMode}
 _MODES_BACK: Final[Mapping[int, TradingMode]] = {number: mode for mode, number in _MODES.items()}
@@ -70,16 +71,14 @@ def control_to_proto(view: ControlView) -> pb2.TradingStatus:
 
 
 def _time(at_ns: int) -> Timestamp | None:
-    return time_to_proto(at_ns) if at_ns else None
+    return timestamp(at_ns) if at_ns else None
 
 
 def latch_to_proto(latch: EmergencyLatch | None) -> pb2.EmergencyLatch:
     """The emergency stop on the wire."""
     if latch is None:
         return pb2.EmergencyLatch(latched=False)
-    return pb2.EmergencyLatch(
-        latched=True, reason=latch.reason, actor=latch.actor, latch_time=time_to_proto(latch.at_ns)
-    )
+    return pb2.EmergencyLatch(latched=True, reason=latch.reason, actor=latch.actor, latch_time=timestamp(latch.at_ns))
 
 
 def stopped_to_proto(stopped: Stopped, view: ControlView) -> pb2.EmergencyStopResponse:
@@ -112,7 +111,7 @@ def payloads_of(fact: TradingFact, view: ControlView | None) -> list[tuple[Messa
             symbol=fact.progress.symbol,
             epoch=fact.progress.epoch,
             through_sequence=fact.progress.through,
-            event_time=time_to_proto(fact.at_ns),
+            event_time=timestamp(fact.at_ns),
         )
         return [(progress, fact.progress.symbol)]
     return []

@@ -1,4 +1,4 @@
-"""Decides how side, type and time in force of an order are numbered in the contracts, and back."""
+"""Decides how the terms of an order stand in the contracts, and back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from minhos_api.order.v1 import order_terms_pb2 as pb
 from minhos_mesh.matching import OrderType, Side, TimeInForce
+from minhos_mesh.venue.domain.orders import Terms
 
 SIDES_PB: Final = {side: pb.Side.Value(f"SIDE_{side.name}") for side in Side}
 TYPES_PB: Final = {kind: pb.OrderType.Value(f"ORDER_TYPE_{kind.name}") for kind in OrderType}
@@ -16,9 +17,27 @@ TYPES: Final[Mapping[int, OrderType]] = {value: kind for kind, value in TYPES_PB
 TIFS: Final[Mapping[int, TimeInForce]] = {value: tif for tif, value in TIFS_PB.items()}
 
 
-def prices_of(terms: pb.OrderTerms) -> tuple[int | None, int | None]:
-    """Limit and stop price of an order, 1e-9 units, None where it has none."""
-    return (
-        terms.limit_price_e9 if terms.HasField("limit_price_e9") else None,
-        terms.stop_price_e9 if terms.HasField("stop_price_e9") else None,
+def terms_from_proto(terms: pb.OrderTerms) -> Terms:
+    """Terms of an order that the contract's rules let through; a time in force that is unset is DAY."""
+    return Terms(
+        symbol=terms.symbol,
+        side=SIDES[terms.side],
+        order_type=TYPES[terms.type],
+        quantity=terms.quantity,
+        time_in_force=TIFS.get(terms.time_in_force, TimeInForce.DAY),
+        limit_price_e9=terms.limit_price_e9 if terms.HasField("limit_price_e9") else None,
+        stop_price_e9=terms.stop_price_e9 if terms.HasField("stop_price_e9") else None,
+    )
+
+
+def terms_to_proto(terms: Terms) -> pb.OrderTerms:
+    """Terms of an order."""
+    return pb.OrderTerms(
+        symbol=terms.symbol,
+        side=SIDES_PB[terms.side],
+        type=TYPES_PB[terms.order_type],
+        quantity=terms.quantity,
+        time_in_force=TIFS_PB[terms.time_in_force],
+        limit_price_e9=terms.limit_price_e9,
+        stop_price_e9=terms.stop_price_e9,
     )

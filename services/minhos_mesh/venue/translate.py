@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from minhos_api.market.v1 import provenance_pb2
-from minhos_api.order.v1 import fill_pb2, order_terms_pb2, position_pb2
+from minhos_api.order.v1 import fill_pb2, position_pb2
 from minhos_api.venue.v1 import venue_service_pb2 as pb
-from minhos_mesh.matching import Position, TimeInForce
+from minhos_mesh.matching import Position
 from minhos_mesh.runtime.money import E9, INT64_MAX
-from minhos_mesh.venue.domain.orders import FillRecord, Outcome, SettledFill, Settlement, Submission, Terms
+from minhos_mesh.runtime.wire_time import timestamp
+from minhos_mesh.venue.domain.orders import FillRecord, Outcome, SettledFill, Settlement, Submission
 from minhos_mesh.venue.domain.views import AccountView, OrderView, PositionView, ProgressRecord, Update, VenueStatus
-from minhos_mesh.venue.order_wire import SIDES, SIDES_PB, TIFS, TIFS_PB, TYPES, TYPES_PB, prices_of
+from minhos_mesh.venue.order_wire import SIDES_PB, terms_from_proto, terms_to_proto
 
 _OUTCOMES = {
     "filled": Outcome.FILLED,
     "canceled": Outcome.CANCELED,
     "never_arrived": Outcome.NEVER_ARRIVED,
 }
-
-
-def timestamp(time_ns: int) -> Timestamp:
-    """Nanoseconds since the Unix epoch as a Timestamp."""
-    seconds, nanos = divmod(time_ns, E9)
-    return Timestamp(seconds=seconds, nanos=nanos)
-
-
-def terms_from_proto(terms: order_terms_pb2.OrderTerms) -> Terms:
-    """Terms of an order that the contract's rules let through; a time in force that is unset is DAY."""
-    limit_price_e9, stop_price_e9 = prices_of(terms)
-    return Terms(
-        symbol=terms.symbol,
-        side=SIDES[terms.side],
-        order_type=TYPES[terms.type],
-        quantity=terms.quantity,
-        time_in_force=TIFS.get(terms.time_in_force, TimeInForce.DAY),
-        limit_price_e9=limit_price_e9,
-        stop_price_e9=stop_price_e9,
-    )
-
-
-def terms_to_proto(terms: Terms) -> order_terms_pb2.OrderTerms:
-    """Terms of an order."""
-    return order_terms_pb2.OrderTerms(
-        symbol=terms.symbol,
-        side=SIDES_PB[terms.side],
-        type=TYPES_PB[terms.order_type],
-        quantity=terms.quantity,
-        time_in_force=TIFS_PB[terms.time_in_force],
-        limit_price_e9=terms.limit_price_e9,
-        stop_price_e9=terms.stop_price_e9,
-    )
 
 
 def submission_from_proto(request: pb.SubmitOrderRequest) -> Submission:

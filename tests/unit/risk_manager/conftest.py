@@ -12,8 +12,9 @@ from minhos_mesh.matching import OrderType, Side
 from minhos_mesh.risk_manager.domain.breaker import Breaker
 from minhos_mesh.risk_manager.domain.desk import RiskDesk
 from minhos_mesh.risk_manager.domain.limits import RiskLimits, Switches
-from minhos_mesh.risk_manager.domain.question import AccountView, Evidence, Provenance, Question, Terms
+from minhos_mesh.risk_manager.domain.question import AccountView, Evidence, Provenance, Question
 from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS
+from minhos_mesh.venue.domain.orders import Terms
 
 E9 = 1_000_000_000
 NQ = "NQZ26-CME"

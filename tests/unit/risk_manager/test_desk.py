@@ -18,11 +18,12 @@ from minhos_mesh.risk_manager.domain.errors import BreakerNotTripped, InvalidFie
 from minhos_mesh.risk_manager.domain.limits import RiskLimits, Switches
 from minhos_mesh.risk_manager.domain.metrics import measure
 from minhos_mesh.risk_manager.domain.projection import OrderFact, Projection, TradeFact
-from minhos_mesh.risk_manager.domain.question import AccountView, CheckCode, Evidence, Held, Provenance, Question, Terms
+from minhos_mesh.risk_manager.domain.question import AccountView, CheckCode, Evidence, Held, Provenance, Question
 from minhos_mesh.risk_manager.domain.recent import Stage
 from minhos_mesh.risk_manager.domain.sizing import SizeBound, position_size
 from minhos_mesh.runtime.instruments import DEFAULT_INSTRUMENTS
 from minhos_mesh.runtime.money import MoneyError
+from minhos_mesh.venue.domain.orders import Terms
 
 E9 = 1_000_000_000
 NQ = "NQZ26-CME"

@@ -10,11 +10,12 @@ import pytest
 from minhos_mesh.matching import OrderType, Side
 from minhos_mesh.risk_manager.bootstrap import desk_of
 from minhos_mesh.risk_manager.domain.desk import RiskDesk
-from minhos_mesh.risk_manager.domain.question import AccountView, CheckCode, Evidence, Provenance, Question, Terms
+from minhos_mesh.risk_manager.domain.question import AccountView, CheckCode, Evidence, Provenance, Question
 from minhos_mesh.risk_manager.watch import FEED_QUIET, StopsWatch
 from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.config import load
+from minhos_mesh.venue.domain.orders import Terms
 
 NQ, VIX, E9 = "NQZ26-CME", "VIX-CGI", 1_000_000_000
 OPEN = datetime(2026, 11, 18, 17, 0, tzinfo=UTC)

@@ -18,11 +18,11 @@ from minhos_mesh.risk_manager.domain.question import (
     Evidence,
     Held,
     Provenance,
-    Terms,
 )
 from minhos_mesh.runtime.instruments import InstrumentSpec
 from minhos_mesh.runtime.money import MoneyError, check_scale, check_tick, format_e9
 from minhos_mesh.runtime.symbols import Symbol, expiry_date
+from minhos_mesh.venue.domain.orders import Terms
 
 DUPLICATE_WINDOW_NS = 1_000_000_000
 RATE_WINDOW_NS = 60_000_000_000

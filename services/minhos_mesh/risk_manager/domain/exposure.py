@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from minhos_mesh.matching import Side
 from minhos_mesh.risk_manager.domain.projection import LiveOrder
-from minhos_mesh.risk_manager.domain.question import AccountView, Held, Terms
+from minhos_mesh.risk_manager.domain.question import AccountView, Held
+from minhos_mesh.venue.domain.orders import Terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from minhos_mesh.matching import OrderType, Side, TimeInForce
+from minhos_mesh.venue.domain.orders import Terms
 
 
 class CheckCode(IntEnum):
@@ -44,19 +44,6 @@ class Provenance(IntEnum):
     def always_open(self) -> bool:
         """Return whether this data knows no closed session."""
         return self in (Provenance.REPLAY, Provenance.SIMULATED)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What an order asks for."""
-
-    symbol: str
-    side: Side
-    order_type: OrderType
-    quantity: int
-    time_in_force: TimeInForce = TimeInForce.DAY
-    limit_price_e9: int | None = None
-    stop_price_e9: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from minhos_mesh.risk_manager.domain.checks import DUPLICATE_WINDOW_NS, RATE_WINDOW_NS
-from minhos_mesh.risk_manager.domain.question import Provenance, Question, Terms
+from minhos_mesh.risk_manager.domain.question import Provenance, Question
+from minhos_mesh.venue.domain.orders import Terms
 
 KEPT = 200_000
 """Approvals held per stage; more than any limit of orders in a minute."""

@@ -77,7 +77,7 @@ class Terms:
     side: Side
     order_type: OrderType
     quantity: int
-    time_in_force: TimeInForce
+    time_in_force: TimeInForce = TimeInForce.DAY
     limit_price_e9: int | None = None
     stop_price_e9: int | None = None
 
