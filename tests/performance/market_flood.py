@@ -12,6 +12,7 @@ from tests.performance.market_scenes import (
     NATS,
     NATS_BATCHES,
     RAW,
+    RAW_KEPT,
     RAW_RELAYED,
     ZMQ,
     ZMQ_BATCHES,
@@ -49,6 +50,7 @@ async def _flood(settings: Settings, count: int) -> Sequence[Metric]:
         lambda stack: mesh(stack, folder / "mesh", crowd, ring=TICKS),
         lambda stack: raw(stack, crowd),
         lambda stack: raw(stack, crowd, relayed=True),
+        lambda stack: raw(stack, crowd, relayed=True, memory_kept=True),
         lambda stack: pyzmq(stack, crowd),
         lambda stack: pyzmq(stack, crowd, batch=BATCH),
         lambda stack: nats(stack, folder / "nats", crowd, settings),
@@ -76,6 +78,7 @@ def _metrics(scenes: dict[str, Scene], count: int) -> list[Metric]:
     reaches: list[tuple[str, Reach | None]] = [
         (ZMQ, Reach(3.0, at_most=False, of_ratio=True) if count == 4 else None),
         (RAW_RELAYED, Reach(0.8, at_most=False, of_ratio=True) if count == 4 else None),
+        (RAW_KEPT, None),
         (RAW, None),
         (ZMQ_BATCHES, None),
         (NATS, None),

@@ -1,6 +1,6 @@
 """A reader of ticks in a process of its own, for the benchmark of market data.
 
-Arguments: what to read (`mesh`, `raw`, `zmq` or `nats`), the address, symbols with commas between, and how many streams.
+Arguments: what to read (`mesh`, `raw`, `raw-kept`, `zmq` or `nats`), the address, symbols with commas between, and how many streams.
 It says `{}` when all streams are open. `{"count": N, "timed": false}` makes it take N ticks from each stream and say what it took.
 """
 
@@ -152,7 +152,9 @@ def measured(taken: list[Taken], before: tuple[float, float]) -> dict[str, Any]:
 
 async def main(what: str, address: str, symbols: str, streams: str) -> None:
     """Until whoever asks is gone."""
-    opening = {"mesh": mesh_stream, "raw": raw_stream, "nats": nats_stream}[what]
+    if what in {"mesh", "raw-kept"}:
+        keep_freed_memory(READER_BYTES)
+    opening = {"mesh": mesh_stream, "raw": raw_stream, "raw-kept": raw_stream, "nats": nats_stream}[what]
     takes = [await opening(address, symbols.split(",")) for _ in range(int(streams))]
 
     async def one(take: Take, taken: Taken, count: int) -> None:
@@ -185,6 +187,8 @@ if __name__ == "__main__":
 
 from tests.performance.children import questions, say  # noqa: E402 - the folder of the project comes first
 from tests.performance.market_ticks import STEP_E9, TICK_BYTES, TWO, Taken  # noqa: E402 - the folder of the project comes first
+
+from minhos_mesh.runtime.memory import READER_BYTES, keep_freed_memory  # noqa: E402 - the folder of the project comes first
 
 if __name__ == "__main__":
     if sys.argv[1] == "zmq":

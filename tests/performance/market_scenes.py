@@ -29,6 +29,7 @@ NATS: Final = "nats-py, a message per tick"
 NATS_BATCHES: Final = f"nats-py, {BATCH:,} ticks per message"
 RAW: Final = "raw gRPC bytes, server to readers"
 RAW_RELAYED: Final = "raw gRPC bytes, source to server to readers"
+RAW_KEPT: Final = "raw gRPC bytes, source to server to readers, freed memory kept"
 RING: Final = 2_097_152
 """Ticks that market data holds here: it loses none, as its peers do whose bounds are taken away."""
 NATS_BOUNDS: Final = 'max_pending: 2GB, max_payload: 4MB, write_deadline: "120s"'
@@ -167,14 +168,20 @@ async def pyzmq(stack: contextlib.AsyncExitStack, crowd: Crowd, *, batch: int = 
     return Scene(ZMQ if batch == 1 else ZMQ_BATCHES, sender, readers, batch=batch)
 
 
-async def raw(stack: contextlib.AsyncExitStack, crowd: Crowd, *, relayed: bool = False) -> Scene:
-    """A bare grpc.aio server that gives all readers the same bytes; `relayed` it gets them from a source."""
-    server = await _sender(stack, crowd, "raw", "-")
-    readers = await _readers(stack, crowd, "raw", server.opened["address"])
+async def raw(
+    stack: contextlib.AsyncExitStack, crowd: Crowd, *, relayed: bool = False, memory_kept: bool = False
+) -> Scene:
+    """A bare grpc.aio server that gives all readers the same bytes; `relayed` it gets them from a source.
+
+    `memory_kept`: its processes keep the memory that they free, as those of a mesh do.
+    """
+    what = "raw-kept" if memory_kept else "raw"
+    server = await _sender(stack, crowd, what, "-")
+    readers = await _readers(stack, crowd, what, server.opened["address"])
     if not relayed:
         return Scene(RAW, server, readers)
-    source = await _sender(stack, crowd, "raw", server.opened["address"])
-    return Scene(RAW_RELAYED, source, readers, [server.process.pid])
+    source = await _sender(stack, crowd, what, server.opened["address"])
+    return Scene(RAW_KEPT if memory_kept else RAW_RELAYED, source, readers, [server.process.pid])
 
 
 async def nats(

@@ -1,7 +1,7 @@
 """The sending side of the benchmark of market data, in a process of its own.
 
 Arguments: what it is (`mesh`: a source of market data; `raw`: a bare grpc.aio server whose readers come to it, or, with an
-address, one that feeds such a server; `zmq`: a PUB socket; `nats`), the address or `-`, symbols with commas between, and the
+address, one that feeds such a server; `raw-kept`: the same with freed memory kept; `zmq`: a PUB socket; `nats`), the address or `-`, symbols with commas between, and the
 readers that it waits for. It says `{"address": ...}` when it is ready. Asked `{"do": "prepare", "count": N}` it makes ticks, which
 `{"do": "flood", "batch": B}` sends as fast as it can and `{"do": "pace", "per_s": R}` one after the other.
 """
@@ -181,6 +181,8 @@ async def _pace(sender: Sender, ticks: TickArray, per_s: int, places: int) -> No
 
 
 async def _sender(what: str, address: str, symbols: Sequence[str], stack: AsyncExitStack) -> tuple[Sender, str]:
+    if what in {"mesh", "raw-kept"}:
+        keep_freed_memory(READER_BYTES if address != "-" else SERVER_BYTES)
     if what == "mesh":
         clients = Clients({INGEST: address})
         opening: list[Awaitable[TickSource]] = [
@@ -282,6 +284,7 @@ from tests.performance.tick_source import (  # noqa: E402 - the folder of the pr
 
 from minhos_mesh.runtime.channel_options import SERVER  # noqa: E402 - the folder of the project comes first
 from minhos_mesh.runtime.clients import Clients  # noqa: E402 - the folder of the project comes first
+from minhos_mesh.runtime.memory import READER_BYTES, SERVER_BYTES, keep_freed_memory  # noqa: E402 - the folder of the project comes first
 from minhos_mesh.runtime.tick_layout import TickArray  # noqa: E402 - the folder of the project comes first
 
 if __name__ == "__main__":

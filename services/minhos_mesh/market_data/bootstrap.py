@@ -22,6 +22,7 @@ from minhos_mesh.market_data.translate import StreamEncoder
 from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.events import EventClient
+from minhos_mesh.runtime.memory import SERVER_BYTES, keep_freed_memory
 
 CATCH_UP_S: Final = 0.5
 """Less than a question may take; the source needs some tens of milliseconds."""
@@ -41,6 +42,7 @@ def settings_of(config: MeshConfig) -> Settings:
 @asynccontextmanager
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Builds the service of one mesh."""
+    keep_freed_memory(SERVER_BYTES)
     config, places = context.config, HistoryPlaces(context.paths.history_dir)
     recorder = Recorder(places, config.market_data.record, context.conditions)
     service = MarketDataService(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import importlib
 import os
 import signal
@@ -32,6 +31,7 @@ from minhos_mesh.runtime.clients import Clients, bootstrap_xds
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.contracts import ROOT_PACKAGE
 from minhos_mesh.runtime.fencing import FencedOut, newest_token
+from minhos_mesh.runtime.memory import READER_BYTES, give_back, keep_freed_memory
 from minhos_mesh.runtime.paths import MeshPaths, registry_address, registry_peers
 from minhos_mesh.runtime.roles import contracts_of
 from minhos_mesh.runtime.server import BindError, ContractViolation, MeshServer
@@ -72,6 +72,7 @@ def run_service(service: str, instance_id: str, data_dir: str, config_path: str 
         print(error, file=sys.stderr)
         return EXIT_REFUSED
     log.configure(service, instance_id, paths.log_file(service), level=config.log.level, terminal=sys.stderr.isatty())
+    keep_freed_memory(READER_BYTES)
     build: Build = importlib.import_module(bootstrap_module(service)).build
     return uvloop.run(_Host(service, instance_id, config, paths, build).run())
 
@@ -203,7 +204,7 @@ class _Host:
         await server.set_serving(serving=True)
         if lease is not None:
             lease.changed()
-        asyncio.get_running_loop().call_later(SETTLED_S, _give_back)
+        asyncio.get_running_loop().call_later(SETTLED_S, give_back)
         self._log.warning(
             "service.serving", address=server.address, access="everyone on this machine: loopback, no identity yet"
         )
@@ -281,13 +282,6 @@ class _Host:
     def _reason(self) -> str:
         stop = self._stopping()
         return stop.result() if stop.done() else "failed to start"
-
-
-def _give_back() -> None:
-    """Returns freed memory to the system, which the GNU C library keeps by itself: 1 to 4 MB after reading history."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from minhos_mesh.history.domain.validation import Rules
 from minhos_mesh.market_data.domain.bar_lines import MINUTES
-from minhos_mesh.market_data.domain.feed import Provenance, Source, SymbolFeed
+from minhos_mesh.market_data.domain.feed import LARGE, Provenance, Source, SymbolFeed
 from minhos_mesh.market_data.domain.reading import (
     CHUNK_TICKS,
     EpochBegan,
@@ -33,7 +34,7 @@ MakeTicks = Callable[..., TickArray]
 
 def _ticks(count: int, after: int = 0, apart_ns: int = 1_000_000) -> TickArray:
     ticks = new_ticks(count)
-    ticks["event_time_ns"] = WALL + (np.arange(count) + after) * apart_ns
+    ticks["event_time_ns"] = ticks["receive_time_ns"] = WALL + (np.arange(count) + after) * apart_ns
     ticks["price_e9"], ticks["size"], ticks["flags"], ticks["kind"] = 1_000_000_000, 1, 3, 1
     return ticks
 
@@ -133,6 +134,21 @@ def test_readers_that_are_behind_come_to_want_the_same_ranges() -> None:
     newest = 2 * CHUNK_TICKS + 5
     assert one[1:] == [TickRange(7, CHUNK_TICKS + 1, newest - 5), TickRange(7, newest - 4, newest)]
     assert two[1:] == one[1:]
+
+
+def test_a_reader_that_is_behind_gets_large_batches_as_they_came() -> None:
+    feed = _feed(100, capacity=8 * CHUNK_TICKS)
+    sizes = [CHUNK_TICKS, LARGE, 3, CHUNK_TICKS + 9, CHUNK_TICKS]
+    ends = list(itertools.accumulate(sizes, initial=100))
+    for size in sizes:
+        _grow(feed, size)
+    behind = [one for one in _all(SymbolReader(feed, Wants(), Position(7, 10))) if isinstance(one, TickRange)]
+    assert behind[:3] == [TickRange(7, 11, 100), TickRange(7, 101, ends[1]), TickRange(7, ends[1] + 1, ends[2])]
+    assert behind[-1] == TickRange(7, ends[-2] + 1, ends[-1])
+    assert [one.first for one in behind[1:]] == [one.last + 1 for one in behind[:-1]], "nothing twice, nothing left out"
+    assert all(one.last - one.first < CHUNK_TICKS for one in behind)
+    later = _all(SymbolReader(feed, Wants(), Position(7, 5_000)))
+    assert later[1:] == behind[2:], "who stands within one goes on at its end"
 
 
 def test_another_epoch_is_told_and_read_from_its_beginning() -> None:

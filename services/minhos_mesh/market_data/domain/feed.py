@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,6 +37,9 @@ __all__ = [
 RING_TICKS = 262_144
 FEW = 16
 """Up to so many ticks are taken one by one, which is faster and gives the same."""
+LARGE = 4_096
+"""Of batches of so many ticks or more it is known where they began."""
+LARGE_KNOWN = 64
 
 
 class PositionMismatch(Exception):
@@ -90,6 +94,8 @@ class SymbolFeed:
         self.exchange: Sessions | None = None
         """Sessions of its exchange, where somebody asked for bars by them."""
         self.ring = TickRing(capacity)
+        self.large: deque[tuple[int, int]] = deque(maxlen=LARGE_KNOWN)
+        """First and last sequence of the newest batches that came as large ones, whose bytes may still be there."""
         self.depth = DepthFeed(symbol, rules.tick_e9)
         """Its order book, which has a source and generations of its own."""
         self._rules = rules
@@ -98,6 +104,7 @@ class SymbolFeed:
 
     def _begin_anew(self) -> None:
         self.ring.clear()
+        self.large.clear()
         self.epoch = None
         self.position = 0
         """Records of this generation taken so far, counted from the source's first."""
@@ -203,7 +210,10 @@ class SymbolFeed:
         self.ring.append(ticks)
         self.last.add(ticks, self.ring.newest, verdict.trades)
         closed = self._build(ticks, verdict.trades, first)
-        return Ingested(first, self.ring.newest, closed, ticks is unstamped and count == given)
+        as_given = ticks is unstamped and count == given
+        if as_given and count >= LARGE:
+            self.large.append((first, self.ring.newest))
+        return Ingested(first, self.ring.newest, closed, as_given)
 
     def _build(self, ticks: TickArray, trades: Trades | None, first: int) -> tuple[Bar, ...]:
         epoch, oldest = self.epoch or 0, self.ring.oldest

@@ -11,8 +11,8 @@ from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
 from minhos_mesh.runtime.bars import Bar
 
 CHUNK_TICKS = 16_384
-"""Most ticks of a batch. A reader that is further behind gets one that ends at a multiple of it, so that such readers come to
-want the same ranges; one that is not gets what has come since, as all others do."""
+"""Most ticks of a batch. A reader that is further behind gets what came as one large batch, in the same bytes, or one that ends
+at a multiple of it, so that such readers come to want the same ranges; one that is not gets what has come since, as all do."""
 
 
 class PositionLost(Exception):
@@ -274,10 +274,19 @@ class SymbolReader:
             self.missed += resumed - first
             yield Missed(epoch, first, resumed - 1)
             first = resumed
-        last = newest if newest - first < CHUNK_TICKS else (first - 1) // CHUNK_TICKS * CHUNK_TICKS + CHUNK_TICKS
+        last = newest if newest - first < CHUNK_TICKS else self._end_behind(first)
         self.sequence = last
         self.sent += last - first + 1
         yield TickRange(epoch, first, last)
+
+    def _end_behind(self, first: int) -> int:
+        last = (first - 1) // CHUNK_TICKS * CHUNK_TICKS + CHUNK_TICKS
+        for began, ended in self.feed.large:
+            if first < began:
+                return min(last, began - 1)
+            if first <= ended < first + CHUNK_TICKS:
+                return ended
+        return last
 
     def _bars(self, epoch: int) -> Iterator[Piece]:
         line = self._line
