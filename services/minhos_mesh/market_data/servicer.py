@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_mesh.market_data import translate
 from minhos_mesh.market_data.conversation import hearing
 from minhos_mesh.market_data.depth_session import DepthSession
-from minhos_mesh.market_data.domain.feed import FEW, PositionMismatch, ProvenanceRefused, SourceConflict
+from minhos_mesh.market_data.domain.feed import PositionMismatch, ProvenanceRefused, SourceConflict
 from minhos_mesh.market_data.domain.reading import Position
 from minhos_mesh.market_data.live_bars import LiveBars
 from minhos_mesh.market_data.service import MarketDataService
@@ -160,8 +159,6 @@ async def _hear_source(requests: AsyncIterator[translate.IngestMessage], session
     async for request in requests:
         if isinstance(request, TickBatchView):
             await session.take(request)
-            if len(request) <= FEW:  # readers are written to before gRPC is asked for the next message
-                await asyncio.sleep(0)
         elif isinstance(request, MalformedBatch):
             raise MessageRefused("batch", f"malformed ({request})", "a TickBatch with as many ticks as tick_count says")
         elif request.HasField("open"):
