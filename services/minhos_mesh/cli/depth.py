@@ -54,8 +54,8 @@ async def books(link: Link, symbol: str | None) -> AsyncIterator[depth_pb2.Depth
         elif began is not None and time.monotonic() - began > AWAITED_S:
             began = None
             show.err.print(
-                f"no order book of {asked[0]} has come yet: they are read of .depth files beside the .scid files"
-                " (feed.depth_levels of the simulator, Market Depth in Sierra Chart)"
+                f"no order book of {asked[0]} has come yet: they come over DTC where dtc.market_data names the symbol, else of .depth"
+                " files beside the .scid files (feed.depth_levels of the simulator, Market Depth in Sierra Chart)"
             )
 
 
