@@ -7,6 +7,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 
+class MessageRefused(ValueError):
+    """Expected: a message of a stream came where another one was due, or does not belong to it."""
+
+    def __init__(self, field: str, seen: object, allowed: str) -> None:
+        self.field, self.seen, self.allowed = field, str(seen), allowed
+        super().__init__(f"{field} is {seen}: allowed is {allowed}")
+
+
 class Conversation:
     """The writer's side of one stream: it waits here, and here it learns that hearing failed or came to its end."""
 

@@ -10,9 +10,9 @@ from typing import Any
 from minhos_mesh.history.domain.series import PROVENANCES
 from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
 from minhos_mesh.market_data.history_workers import HistoryFailed, HistoryWorkers, TicksRead
+from minhos_mesh.market_data.reader_session import SymbolUnknown
 from minhos_mesh.market_data.recorder import Recorder
 from minhos_mesh.market_data.service import MarketDataService
-from minhos_mesh.market_data.sessions import SymbolUnknown
 from minhos_mesh.runtime.bar_spans import BarSpan
 from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
 

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from minhos_mesh.market_data.domain.feed import Ingested, Provenance, Source, SourceConflict, SymbolFeed
+from minhos_mesh.market_data.domain.feed import Ingested, Provenance, Source, SymbolFeed
 from minhos_mesh.market_data.domain.reading import SymbolReader
 from minhos_mesh.market_data.live_depth import LiveDepth
+from minhos_mesh.market_data.one_source import OneSource
 from minhos_mesh.market_data.ports import Owner
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.tick_layout import TickArray
@@ -34,7 +35,7 @@ class Recording(Protocol):
         """Returns when more may come."""
 
 
-class LiveFeed:
+class LiveFeed(OneSource):
     """One symbol while the service runs: the feed, its one source and its readers."""
 
     def __init__(
@@ -50,14 +51,13 @@ class LiveFeed:
 
         A lossless reader that has gone is waited for during `grace_s`, so that it can resume.
         """
+        super().__init__(feed.symbol)
         self.feed = feed
         self.depth = LiveDepth(feed.depth)
         """Its order book."""
         self._recording = recording
         # Less than is held, so that what has come is handed to the recording before it is overwritten.
         self._step = STEP_TICKS if recording is None else min(STEP_TICKS, feed.ring.capacity // 2)
-        self.owner: Owner | None = None
-        """The session of the source that is connected."""
         self.ended = False
         """Whether the source said that no more records will come."""
         self.ticked = True
@@ -79,28 +79,17 @@ class LiveFeed:
         may be half open. Raises SourceConflict while another source or epoch is connected, ProvenanceRefused as the
         feed does.
         """
-        held = self.feed.source
-        if self.owner is not None and held is not None and (held.name, held.epoch) != (source.name, source.epoch):
-            raise SourceConflict(self.feed.symbol, source, held, "must wait until the stream of that one ends")
-        epoch, former = self.feed.epoch, self.owner
+        self._refuse_another(self.feed.source, source)
+        epoch = self.feed.epoch
         if self._recording is not None:
             self._recording.flush(self.feed)
         position = self.feed.open(source)
         if self.feed.epoch != epoch:
             self._lossless_seen = len(self._holders)
-        self.owner, self.ended = owner, False
-        if former is not None:
-            former.fail(self._replaced(source))
+        self._seat(source, owner)
+        self.ended = False
         self._room.set()
         return position
-
-    def _replaced(self, source: Source) -> SourceConflict:
-        return SourceConflict(self.feed.symbol, source, source, "has another stream, which took the place of this one")
-
-    def close(self, owner: Owner) -> None:
-        """Disconnects a source, unless another stream has taken its place."""
-        if self.owner is owner:
-            self.owner = None
 
     def ingest_one(self, row: tuple[int, ...], position: int, owner: Owner) -> Ingested | None:
         """Takes one record of the wire at once, as `ingest` would; None when that has to be asked instead.
@@ -111,11 +100,7 @@ class LiveFeed:
         if not feed.follows(position) or not self._room_now(owner) or (self._recording and self._recording.crowded):
             return None
         taken = feed.ingest_one(row, self._clock.wall_ns())
-        self.ticked = True
-        for wake in self.wakers:
-            wake()
-        if self._recording is not None:
-            self._recording.took(feed)
+        self._took()
         return taken
 
     async def ingest(self, ticks: TickArray, position: int, owner: Owner) -> Ingested | None:
@@ -129,17 +114,20 @@ class LiveFeed:
             step = min(self._room_now(owner) or await self._room_for(owner), count - at)
             few = ticks[at : at + step] if step < count else ticks
             taken = self.feed.ingest(few, position + at, self._clock.wall_ns())
-            self.ticked = True
-            for wake in self.wakers:
-                wake()
+            self._took()
             at += step
-            if self._recording is not None:
-                self._recording.took(self.feed)
-                if self._recording.crowded:
-                    await self._recording.room()
+            if self._recording is not None and self._recording.crowded:
+                await self._recording.room()
             if at < count:
                 await asyncio.sleep(0)
         return taken if step == count else None
+
+    def _took(self) -> None:
+        self.ticked = True
+        for wake in self.wakers:
+            wake()
+        if self._recording is not None:
+            self._recording.took(self.feed)
 
     def _room_now(self, owner: Owner) -> int:
         if self.owner is not owner and self.feed.source is not None:

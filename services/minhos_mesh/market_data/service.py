@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from minhos_mesh.history.domain.validation import Rules
-from minhos_mesh.market_data.depth_session import DepthSession
 from minhos_mesh.market_data.domain.feed import Provenance, SymbolFeed
 from minhos_mesh.market_data.live_feed import LiveFeed, Recording
 from minhos_mesh.market_data.ports import Announcer, Encoder
-from minhos_mesh.market_data.sessions import ReaderSession, SourceSession, SymbolUnknown
+from minhos_mesh.market_data.reader_session import ReaderSession, SymbolUnknown
+from minhos_mesh.market_data.source_sessions import DepthSession, SourceSession
 from minhos_mesh.matching.session import session_open
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.conditions import Conditions

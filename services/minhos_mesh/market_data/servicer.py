@@ -13,13 +13,13 @@ from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
 from minhos_api.market.v1 import market_data_provider_service_pb2_grpc as provider_grpc
 from minhos_api.mesh.v1 import error_reason_pb2 as reasons
 from minhos_mesh.market_data import translate
-from minhos_mesh.market_data.conversation import hearing
-from minhos_mesh.market_data.depth_session import DepthSession
+from minhos_mesh.market_data.conversation import MessageRefused, hearing
 from minhos_mesh.market_data.domain.feed import PositionMismatch, ProvenanceRefused, SourceConflict
 from minhos_mesh.market_data.domain.reading import Position
 from minhos_mesh.market_data.live_bars import LiveBars
+from minhos_mesh.market_data.reader_session import ReaderSession, SymbolUnknown
 from minhos_mesh.market_data.service import MarketDataService
-from minhos_mesh.market_data.sessions import MessageRefused, ReaderSession, SourceSession, SymbolUnknown
+from minhos_mesh.market_data.source_sessions import DepthSession, SourceSession
 from minhos_mesh.market_data.translate_depth import book_from_proto
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable

@@ -29,8 +29,8 @@ from minhos_mesh.market_data.domain.reading import (
 )
 from minhos_mesh.market_data.live_bars import BarsNotKnown, BarsUnavailable
 from minhos_mesh.market_data.ports import Beat, Subscribed
+from minhos_mesh.market_data.reader_session import SymbolUnknown
 from minhos_mesh.market_data.service import Standing
-from minhos_mesh.market_data.sessions import SymbolUnknown
 from minhos_mesh.market_data.translate_depth import (
     depth_acknowledged,
     depth_opened,

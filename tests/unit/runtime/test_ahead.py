@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from minhos_mesh.market_data.sessions import ACKNOWLEDGED_BATCHES, ACKNOWLEDGED_S
+from minhos_mesh.market_data.source_sessions import ACKNOWLEDGED_BATCHES, ACKNOWLEDGED_S
 from minhos_mesh.runtime.ahead import FEWEST, LARGE, LATE_S, MESSAGES, Ahead
 
 

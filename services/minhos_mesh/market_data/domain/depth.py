@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from minhos_mesh.market_data.domain.source import ProvenanceRefused, Source, SourceConflict
+from minhos_mesh.market_data.domain.source import Source, goes_on
 
 LEVELS = 10
 """Most levels of one side."""
@@ -83,16 +83,10 @@ class DepthFeed:
     def open(self, source: Source) -> int:
         """Takes a source; returns the sequence up to which its books are known. Another generation begins anew.
 
-        Raises ProvenanceRefused when the provenance changes within an epoch, SourceConflict when another source
-        says the same epoch.
+        Raises ProvenanceRefused and SourceConflict as `goes_on` does.
         """
-        held = self.source
-        if held is not None and (held.name, held.epoch) == (source.name, source.epoch):
-            if held.provenance is not source.provenance:
-                raise ProvenanceRefused(self.symbol, source, held.provenance)
+        if goes_on(self.symbol, self.source, source):
             return self.through
-        if held is not None and held.epoch == source.epoch:
-            raise SourceConflict(self.symbol, source, held, "needs an epoch of its own")
         self.source, self.book = source, None
         self.through = self.taken = 0
         self.rejected = {}

@@ -15,7 +15,7 @@ from minhos_mesh.market_data.domain.bar_lines import MINUTES, BarKey, BarLine
 from minhos_mesh.market_data.domain.depth import DepthFeed
 from minhos_mesh.market_data.domain.last_values import LastValues
 from minhos_mesh.market_data.domain.ring import TickRing
-from minhos_mesh.market_data.domain.source import Provenance, ProvenanceRefused, Source, SourceConflict
+from minhos_mesh.market_data.domain.source import Provenance, ProvenanceRefused, Source, SourceConflict, goes_on
 from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray, Trades
 from minhos_mesh.runtime.trading_sessions import Sessions
@@ -165,16 +165,10 @@ class SymbolFeed:
     def open(self, source: Source) -> int:
         """Takes a source; returns the position after which it is to send. Another generation begins anew.
 
-        Raises ProvenanceRefused when the provenance changes within an epoch, SourceConflict when another source
-        says the same epoch.
+        Raises ProvenanceRefused and SourceConflict as `goes_on` does.
         """
-        held = self.source
-        if held is not None and (held.name, held.epoch) == (source.name, source.epoch):
-            if held.provenance is not source.provenance:
-                raise ProvenanceRefused(self.symbol, source, held.provenance)
+        if goes_on(self.symbol, self.source, source):
             return self.position
-        if held is not None and held.epoch == source.epoch:
-            raise SourceConflict(self.symbol, source, held, "needs an epoch of its own")
         self.source = source
         self._begin_anew()
         return 0

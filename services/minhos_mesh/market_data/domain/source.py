@@ -45,3 +45,20 @@ class ProvenanceRefused(Exception):
             f"source {source.name} of {symbol} was {held.name} and now says {source.provenance.name} under the same "
             f"epoch {source.epoch}: a new provenance needs a new epoch"
         )
+
+
+def goes_on(symbol: str, held: Source | None, source: Source) -> bool:
+    """Whether a source brings more of the generation that is held; another one begins anew.
+
+    Raises ProvenanceRefused when the provenance changes within an epoch, SourceConflict when another source says the
+    same epoch.
+    """
+    if held is None:
+        return False
+    if (held.name, held.epoch) == (source.name, source.epoch):
+        if held.provenance is not source.provenance:
+            raise ProvenanceRefused(symbol, source, held.provenance)
+        return True
+    if held.epoch == source.epoch:
+        raise SourceConflict(symbol, source, held, "needs an epoch of its own")
+    return False

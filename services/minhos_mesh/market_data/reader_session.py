@@ -1,8 +1,7 @@
-"""Decides what one stream of a source and one stream of a reader may do, and what is due on them."""
+"""Decides what one stream of a reader may do, and what is due on it."""
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import functools
 from collections import deque
@@ -10,22 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from minhos_mesh.market_data.conversation import Conversation
-from minhos_mesh.market_data.domain.feed import PositionMismatch, Provenance, Source, SymbolFeed
+from minhos_mesh.market_data.conversation import Conversation, MessageRefused
+from minhos_mesh.market_data.domain.feed import SymbolFeed
 from minhos_mesh.market_data.domain.reading import LosslessRefused, Position, PositionLost, SymbolReader, Wants
 from minhos_mesh.market_data.live_feed import LiveFeed
 from minhos_mesh.market_data.ports import Beat, Encoder, Subscribed
 from minhos_mesh.runtime.clock import Clock
-from minhos_mesh.runtime.ticks import TickBatchView
-
-ACKNOWLEDGED_RECORDS = 32_768
-ACKNOWLEDGED_BATCHES = 8
-ACKNOWLEDGED_S = 0.005
-"""A source is answered when so many records have come since the last answer, so many batches, or so long after the
-first of fewer.
-
-An answer for each batch would cost both sides more than the batch itself when it holds one tick.
-"""
 
 Find = Callable[[str], LiveFeed]
 
@@ -39,14 +28,6 @@ class SymbolUnknown(LookupError):
         self.nearest = near[0] if near else None
         hint = f"; was {self.nearest} meant?" if near else ""
         super().__init__(f"symbol {symbol!r} is not configured: known are {self.known}{hint}")
-
-
-class MessageRefused(ValueError):
-    """Expected: a message of a stream came where another one was due, or does not belong to it."""
-
-    def __init__(self, field: str, seen: object, allowed: str) -> None:
-        self.field, self.seen, self.allowed = field, str(seen), allowed
-        super().__init__(f"{field} is {seen}: allowed is {allowed}")
 
 
 class ReaderSession(Conversation):
@@ -221,96 +202,3 @@ class ReaderSession(Conversation):
         """Reads no more of anything."""
         for symbol in list(self._readers):
             self._drop(symbol)
-
-
-class SourceSession(Conversation):
-    """One source's stream."""
-
-    def __init__(self, find: Find, encoder: Encoder) -> None:
-        super().__init__()
-        self._find, self._encoder = find, encoder
-        self._live: LiveFeed | None = None
-        self._source: Source | None = None
-        self._answered: int | None = None
-        self._unanswered = 0
-        """Batches since."""
-        self._answering: asyncio.TimerHandle | None = None
-
-    @property
-    def live(self) -> LiveFeed:
-        """The feed. Raises MessageRefused before `open`."""
-        if self._live is None:
-            raise MessageRefused("message", "`batch` or `end`", "`open` as the first message of IngestTicks")
-        return self._live
-
-    def open(self, symbol: str, source: Source) -> None:
-        """Connects the source. Raises SymbolUnknown, SourceConflict, ProvenanceRefused."""
-        if self._live is not None:
-            raise MessageRefused("message", "`open`", "`batch` or `end` behind the first message of IngestTicks")
-        live = self._find(symbol)
-        live.open(source, self)
-        self._live, self._source = live, source
-        self.wake()
-
-    async def take(self, batch: TickBatchView) -> None:
-        """Takes a batch. Raises PositionMismatch, SourceConflict, and MessageRefused for one of another symbol."""
-        live, source = self.live, self._source
-        if source is None or (batch.symbol != live.feed.symbol and self._find(batch.symbol) is not live):
-            raise MessageRefused(
-                "batch.symbol", repr(batch.symbol), f"{live.feed.symbol}, for which the stream was opened"
-            )
-        opened = "with which the stream was opened"
-        if batch.epoch != source.epoch:
-            raise PositionMismatch(live.feed.symbol, "batch.epoch", batch.epoch, source.epoch, opened)
-        if batch.provenance != int(source.provenance):
-            seen = Provenance(batch.provenance).name if batch.provenance in set(Provenance) else batch.provenance
-            raise PositionMismatch(live.feed.symbol, "batch.provenance", seen, source.provenance.name, opened)
-        taken = None if batch.row is None else live.ingest_one(batch.row, batch.first_sequence, self)
-        if taken is None:
-            taken = await live.ingest(batch.ticks, batch.first_sequence, self)
-        if taken is not None and taken.as_given and taken.first_sequence == batch.first_sequence:
-            self._encoder.came(live.feed, batch)
-        self._unanswered += 1
-        if (
-            self._answered is None
-            or self._unanswered >= ACKNOWLEDGED_BATCHES
-            or live.feed.position - self._answered >= ACKNOWLEDGED_RECORDS
-        ):
-            self.wake()
-        elif self._answering is None:
-            self._answering = asyncio.get_running_loop().call_later(ACKNOWLEDGED_S, self._answer)
-
-    def _answer(self) -> None:
-        self._answering = None
-        self.wake()
-
-    def end(self) -> None:
-        """No more records will come."""
-        self.live.ended = True
-        self.wake()
-
-    def due(self) -> Awaitable[list[bytes]]:
-        """The messages that are due, as soon as one is; none once the source has said everything and knows it taken."""
-        return self.until(self._collect)
-
-    def _collect(self) -> list[bytes]:
-        if self._live is None:
-            return []
-        feed, beat_due, self._beat_due = self._live.feed, self._beat_due, False
-        if self._answered is None:
-            self._answered = self._live.feed.position
-            return [self._encoder.opened(feed.position)]
-        if feed.position != self._answered or self._unanswered:
-            self._answered, self._unanswered = feed.position, 0
-            return [self._encoder.acknowledged(feed.position, feed.sequence, sum(feed.rejected.values()))]
-        return [self._encoder.source_beat()] if beat_due else []
-
-    def close(self) -> None:
-        """Disconnects the source."""
-        if self._answering is not None:
-            self._answering.cancel()
-        if self._live is not None:
-            self._live.close(self)
-
-    def _ends_when_heard(self) -> bool:
-        return True
