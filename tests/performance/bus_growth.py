@@ -91,7 +91,7 @@ async def _fill(bus: BusProcess, total: int, grown: _Growth, settings: Settings)
         count += BATCH
         if count >= noted + FIRST:
             noted = count
-            grown.points.append(_Point(count, time.perf_counter(), bus.cpu_s(), bus.memory_mb()))
+            grown.points.append(_Point(count, time.perf_counter(), bus.cpu_s(), bus.own_mb()))
             if count >= told:
                 told += total // PARTS
                 rate, memory = count / (time.perf_counter() - begun), grown.points[-1].memory_mb

@@ -26,7 +26,7 @@ Take = Callable[["Taken", int], Awaitable[None]]
 
 async def mesh_stream(address: str, symbols: list[str]) -> Take:
     """As a service does."""
-    from tests.performance.registry_process import own_channel
+    from tests.performance.service_process import own_channel
 
     from minhos_mesh.runtime.market import (
         Gap,
@@ -60,7 +60,7 @@ async def mesh_stream(address: str, symbols: list[str]) -> Take:
 
 async def raw_stream(address: str, _symbols: list[str]) -> Take:
     """Messages of one stream of grpc.aio as bytes: their length is counted, nothing is read but where it is timed."""
-    from tests.performance.registry_process import own_channel
+    from tests.performance.service_process import own_channel
 
     channel = grpc.aio.insecure_channel(address, options=own_channel())
     opened: Any = channel.unary_stream("/raw.Ticks/Read")

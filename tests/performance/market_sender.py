@@ -275,7 +275,7 @@ from tests.performance.market_ticks import (  # noqa: E402 - the folder of the p
     stamp,
     sums,
 )
-from tests.performance.registry_process import own_channel  # noqa: E402 - the folder of the project comes first
+from tests.performance.service_process import own_channel  # noqa: E402 - the folder of the project comes first
 from tests.performance.tick_source import (  # noqa: E402 - the folder of the project comes first
     INGEST,
     TickSource,

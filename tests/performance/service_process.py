@@ -1,4 +1,4 @@
-"""Decides how a benchmark runs one service alone: the real process without a registry, in a folder of its own."""
+"""Decides how a benchmark runs one service alone: the real process without a keeper, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tests.performance.mesh_run import MeshFailed, serves
+import grpc
+import psutil
+from tests.performance.mesh_run import MeshFailed, pss_mb, serves
 
+from minhos_mesh.runtime import channel_options
 from minhos_mesh.runtime import config as configuration
 from minhos_mesh.runtime.paths import MeshPaths
 
@@ -24,26 +27,54 @@ START_S: Final = 30.0
 _RUN: Final = "import sys; from minhos_mesh.runtime.host import run_service; sys.exit(run_service(*sys.argv[1:]))"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServiceProcess:
     """A service that serves."""
 
-    pid: int
+    process: subprocess.Popen[bytes]
     address: str
+    channel: grpc.aio.Channel
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self.process.pid
+
+    def cpu_s(self) -> float:
+        """CPU that it has used."""
+        used = psutil.Process(self.pid).cpu_times()
+        return float(used.user + used.system)
+
+    def pss_mb(self) -> float:
+        """Memory, what it shares with others by its part."""
+        return pss_mb(self.pid)
+
+    def own_mb(self) -> float:
+        """Memory of its own, MB (10^6 bytes): what it shares with others weighs more when those end."""
+        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024 / 1e6
+        raise MeshFailed(f"/proc/{self.pid}/status has no line RssAnon")
 
 
 @contextlib.asynccontextmanager
 async def running_service(
-    service: str, folder: Path, settings: Mapping[str, Any] | None = None
+    service: str,
+    folder: Path,
+    settings: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[ServiceProcess]:
-    """A service with the given tables of configuration; it is killed at the end. Raises MeshFailed."""
+    """A service with the given tables of configuration; it is killed at the end, or ended where `environment` watches it.
+
+    Raises MeshFailed.
+    """
     paths = MeshPaths(folder)
     paths.create()
     config = configuration.load(None, environment={}, overrides=dict(settings or {}))
     configuration.save(config.resolved(datetime.now(UTC)), paths.config_file)
     process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond, and nothing else runs yet
         [sys.executable, "-c", _RUN, service, f"{service}-1", str(folder)],
-        env={**os.environ, "GRPC_VERBOSITY": "NONE"},
+        env={**os.environ, "GRPC_VERBOSITY": "NONE", **(environment or {})},
     )
     try:
         address = await bound(service, paths, process)
@@ -52,10 +83,19 @@ async def running_service(
             if time.monotonic() > end:
                 raise MeshFailed(f"{service} does not serve after {START_S:g} s; see {paths.log_file(service)}")
             await asyncio.sleep(0.05)
-        yield ServiceProcess(process.pid, address)
+        async with grpc.aio.insecure_channel(address, options=own_channel()) as channel:
+            yield ServiceProcess(process, address, channel)
     finally:
-        process.kill()
+        process.terminate() if environment else process.kill()
         process.wait(20)
+
+
+def own_channel() -> channel_options.Options:
+    """Options of a channel that shares its connection with no other."""
+    return (
+        *(o for o in channel_options.CHANNEL if "local_subchannel" not in o[0]),
+        ("grpc.use_local_subchannel_pool", 1),
+    )
 
 
 async def bound(service: str, paths: MeshPaths, process: subprocess.Popen[bytes]) -> str:

@@ -14,7 +14,8 @@ from typing import Any, Final
 import grpc
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.performance.registry_process import RegistryProcess, own_channel
+from tests.performance.registry_process import RegistryProcess
+from tests.performance.service_process import own_channel
 
 from minhos_api.registry.v1 import registry_service_pb2 as pb
 from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
