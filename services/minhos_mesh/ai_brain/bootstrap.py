@@ -17,6 +17,7 @@ from minhos_mesh.ai_brain.translate import signal_to_proto
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.events import EventClient
 from minhos_mesh.runtime.market import MarketClient
+from minhos_mesh.runtime.memory import READER_BYTES, keep_freed_memory
 
 PRIME_S: Final = 10.0
 """How long the first word of market data is waited for."""
@@ -28,6 +29,7 @@ RECALL_S: Final = 3.0
 @contextlib.asynccontextmanager
 async def build(context: ServiceContext, *, teller: Teller | None = None) -> AsyncIterator[ServiceParts]:
     """Wires the brain to market data and the event bus."""
+    keep_freed_memory(READER_BYTES)
     config = context.config
     section, replay = config.brain, config.replay()
     thresholds = tuple(sorted((section.min_confidence, config.engine.auto_threshold)))

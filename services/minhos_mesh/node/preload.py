@@ -96,7 +96,7 @@ def _ready_for_fork() -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise PreloadFailed(f"the preload left {threads - 1} threads behind; a process with threads must not fork")
-    _unmap_code()
+    _unmap_libraries()
 
 
 def _fill_holes() -> None:
@@ -118,14 +118,21 @@ def _fill_holes() -> None:
             pass
 
 
-def _unmap_code() -> None:
-    """Forgets the pages of machine code that only loading needed (10 MB); what is called again comes from the file."""
+def _unmap_libraries() -> None:
+    """Forgets the pages of libraries that only loading needed (17 MB); what is used again comes from the file.
+
+    Not those that loading has changed: what it wrote there is in no file.
+    """
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        area, access, *_, name = line.split(maxsplit=5)
-        if access == "r-xp" and name.startswith("/"):
+    begin = end = 0
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        first, _, rest = line.partition(" ")
+        if not first.endswith(":"):
+            access, *_, name = rest.split(maxsplit=4)
+            area = first if access in {"r-xp", "r--p"} and name.startswith("/") else "0-0"
             begin, end = (int(address, 16) for address in area.split("-"))
+        elif first == "Anonymous:" and end and rest.split() == ["0", "kB"]:
             libc.madvise(begin, end - begin, _MADV_DONTNEED)
 
 

@@ -15,6 +15,7 @@ from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.events import EventClient
 from minhos_mesh.runtime.market import MarketClient
+from minhos_mesh.runtime.memory import READER_BYTES, keep_freed_memory
 from minhos_mesh.runtime.storage import Database
 from minhos_mesh.venue.error_table import ERRORS
 from minhos_mesh.venue.servicer import VenueServicer
@@ -50,6 +51,7 @@ async def watch_disk(venue: PaperVenue) -> None:
 @contextlib.asynccontextmanager
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Build the venue of one mesh. Raises StorageError when its file cannot be used."""
+    keep_freed_memory(READER_BYTES)
     config = context.config
     path = context.paths.store_file(context.service)
     async with Database(path, migrations=MIGRATIONS, guard=context.fence()) as database:

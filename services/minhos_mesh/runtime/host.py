@@ -31,7 +31,7 @@ from minhos_mesh.runtime.clients import Clients, bootstrap_xds
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.contracts import ROOT_PACKAGE
 from minhos_mesh.runtime.fencing import FencedOut, newest_token
-from minhos_mesh.runtime.memory import READER_BYTES, give_back, keep_freed_memory
+from minhos_mesh.runtime.memory import give_back
 from minhos_mesh.runtime.paths import MeshPaths, registry_address, registry_peers
 from minhos_mesh.runtime.roles import contracts_of
 from minhos_mesh.runtime.server import BindError, ContractViolation, MeshServer
@@ -72,7 +72,6 @@ def run_service(service: str, instance_id: str, data_dir: str, config_path: str 
         print(error, file=sys.stderr)
         return EXIT_REFUSED
     log.configure(service, instance_id, paths.log_file(service), level=config.log.level, terminal=sys.stderr.isatty())
-    keep_freed_memory(READER_BYTES)
     build: Build = importlib.import_module(bootstrap_module(service)).build
     return uvloop.run(_Host(service, instance_id, config, paths, build).run())
 

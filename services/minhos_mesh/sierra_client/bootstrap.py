@@ -9,6 +9,7 @@ from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.config import MeshConfig
 from minhos_mesh.runtime.context import ServiceContext, ServiceParts
 from minhos_mesh.runtime.errors import ErrorTable
+from minhos_mesh.runtime.memory import READER_BYTES, keep_freed_memory
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.storage import Database, Durability
 from minhos_mesh.sierra_client.bridge_source import BridgeSource
@@ -25,6 +26,7 @@ from minhos_mesh.sierra_client.store import MIGRATIONS, SourceStore
 @asynccontextmanager
 async def build(context: ServiceContext) -> AsyncIterator[ServiceParts]:
     """Builds the service; its feeds begin when the port is bound."""
+    keep_freed_memory(READER_BYTES)
     database = Database(
         context.paths.store_file(context.service),
         migrations=MIGRATIONS,
