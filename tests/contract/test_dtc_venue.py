@@ -410,14 +410,14 @@ async def lost_and_filled(venue: DtcHarness, quantity: int = 2) -> pb.VenueOrder
 
 async def test_unknown_order_that_a_person_says_was_filled_is_filled_once_and_over_a_crash(shared: DtcHarness) -> None:
     known = await lost_and_filled(shared)
-    word = filled(known, (1, 1), (1, 2))
+    word = filled(known, (1, 1), (1, 1))
     async with Watch(shared, known.revision) as watch:
         settled = (await shared.stub.SettleUnknownOrder(word)).order
         told = [message async for message in watch.until_done("lost")]
     assert [message.WhichOneof("update") for message in told] == ["fill", "order", "fill", "order"]
     assert told[-1].order == settled
     assert (settled.state, settled.filled_quantity) == (pb.VENUE_ORDER_STATE_FILLED, 2)
-    assert settled.average_price_e9 == P + 3 * TICK // 2
+    assert settled.average_price_e9 == P + TICK
     assert shared.core.problems(trades=True) == {}
     again = (await shared.stub.SettleUnknownOrder(word)).order
     await shared.kill()
@@ -425,10 +425,10 @@ async def test_unknown_order_that_a_person_says_was_filled_is_filled_once_and_ov
     booked = await fills(shared, "lost")
     assert [(fill.quantity, fill.price_e9, fill.cumulative_quantity) for fill in booked] == [
         (1, P + TICK, 1),
-        (1, P + 2 * TICK, 2),
+        (1, P + TICK, 2),
     ]
     (position,) = (await shared.stub.ListPositions(pb.ListPositionsRequest())).positions
-    assert (position.quantity, position.cost_e9) == (2, 2 * P + 3 * TICK)
+    assert (position.quantity, position.cost_e9) == (2, 2 * P + 2 * TICK)
     other = filled(known, (2, 1))
     assert await refused(shared.stub.SettleUnknownOrder(other)) == (grpc.StatusCode.ALREADY_EXISTS, "REQUEST_CONFLICT")
     late = canceled(known, "word-2")

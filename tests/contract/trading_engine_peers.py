@@ -282,6 +282,9 @@ class FakeVenue(venue_grpc.VenueServiceServicer):
     async def SettleUnknownOrder(self, request: venue_pb2.SettleUnknownOrderRequest, context: Any) -> Any:
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not part of this stand-in")
 
+    async def ConfirmSettlement(self, request: venue_pb2.ConfirmSettlementRequest, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not part of this stand-in")
+
     async def GetOrder(self, request: venue_pb2.GetOrderRequest, context: Any) -> Any:
         order = self.orders.get(request.client_order_id)
         if order is None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+from tests.e2e.loaded_program import program
 from tests.waiting import alive
 
 from minhos_api.health.v1.service_health_pb2 import ServiceState
@@ -27,6 +28,8 @@ from minhos_mesh.runtime.paths import MeshPaths, registry_address
 MINHOS: Final = Path(sys.executable).with_name("minhos")
 """The command that the README names."""
 SERVICES: Final = frozenset(service_names())
+WHOLE: Final = ("up", "down")
+"""Commands that always load their program as a person's do: they begin and end everything."""
 STATES: Final = frozenset({"STARTING", "HEALTHY", "DEGRADED", "UNHEALTHY", "STOPPING", "STOPPED"})
 CALL_S: Final = 10.0
 
@@ -111,9 +114,12 @@ class Mesh:
 
     def run_as(self, settings: Mapping[str, str], *arguments: str, timeout_s: float = 60.0) -> Done:
         """The same with other settings in the environment."""
+        command, told = self.command(*arguments), environment(settings)
+        if arguments[0] not in WHOLE:
+            return Done(*program(MINHOS).run(command[1:], told, self.home(), timeout_s))
         done = subprocess.run(
-            self.command(*arguments), env=environment(settings), cwd=self.home(), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=timeout_s, check=False,
+            command, env=told, cwd=self.home(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=timeout_s, check=False,
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
 

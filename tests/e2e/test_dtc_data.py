@@ -14,6 +14,8 @@ from tests.e2e.books import assert_books_agree, settled
 from tests.e2e.running_mesh import SERVICES, Mesh, started, state_of
 from tests.waiting import until
 
+from minhos_api.health.v1 import health_monitor_service_pb2 as health_pb
+from minhos_api.health.v1.health_monitor_service_pb2_grpc import HealthMonitorServiceStub
 from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
 from minhos_api.market.v1.provenance_pb2 import PROVENANCE_SIMULATED
@@ -115,7 +117,14 @@ def test_tail_shows_the_order_book_that_came_over_dtc(mesh: Mesh) -> None:
     assert bids[0] < asks[0]
 
 
+def reasons(mesh: Mesh) -> dict[str, str]:
+    """What is wrong, sentence and what to do by code, of all services."""
+    health = mesh.stub(HealthMonitorServiceStub).GetMeshHealth(health_pb.GetMeshHealthRequest())
+    return {each.code: f"{each.message} -> {each.action}" for item in health.services for each in item.reasons}
+
+
 def test_order_that_nobody_tells_of_is_settled_by_a_person_and_all_books_agree(mesh: Mesh) -> None:
+    """The person reads the price wrongly, which is told until they let it stand."""
     place(mesh, "first", 2)
     until(lambda: held(mesh) == 2, "the first order is filled")
     faults = mesh.stub(SierraSimulatorServiceStub)
@@ -133,13 +142,15 @@ def test_order_that_nobody_tells_of_is_settled_by_a_person_and_all_books_agree(m
     assert degraded <= {"sierra_client", "trading_engine"}
     until(lambda: status(mesh).dtc.state == sierra_pb.SIERRA_DTC_STATE_READY, "the connection is back")
     assert state(mesh, lost) == order_pb2.ORDER_STATE_UNKNOWN, "a fill of an unknown order may be of somebody else"
-    price = f"{told[0]['price_e9'] // 10**9}.{told[0]['price_e9'] % 10**9:09d}"
+    wrong_e9 = told[0]["price_e9"] + 250_000_000
+    price = f"{wrong_e9 // 10**9}.{wrong_e9 % 10**9:09d}"
     said = mesh.ok("order", "settle", lost, "--filled", f"1@{price}", "--reason", "Trade Activity Log")
     assert "is FILLED at the venue with 1 of 1 filled" in said
     until(lambda: held(mesh) == 3, "the engine books it")
     until(lambda: settled(mesh), "no order is on its way")
     books = assert_books_agree(mesh)
     assert [fill.quantity for fill in books.venue_fills] == [2, 1]
+    assert books.venue_fills[-1].price_e9 == wrong_e9
     risk = mesh.stub(RiskManagerServiceStub)
 
     def projected() -> bool:
@@ -147,6 +158,12 @@ def test_order_that_nobody_tells_of_is_settled_by_a_person_and_all_books_agree(m
 
     until(projected, "the risk manager projects the same")
     assert sum(fill["quantity"] for fill in fills_at_the_server(mesh)) == 3
+    until(lambda: {"SETTLED_OTHERWISE", "DTC_SETTLED_OTHERWISE"} <= set(reasons(mesh)), "the difference is told")
+    alarm = reasons(mesh)["SETTLED_OTHERWISE"]
+    assert f"BUY 1 {SYMBOL} ({lost}): a person has told 1 @ " in alarm
+    assert "minhos order confirm ORDER" in alarm
+    mesh.ok("order", "confirm", lost, "--reason", "the log was misread")
+    assert held(mesh) == 3, "what is booked stays"
 
     def healthy() -> bool:
         listed = mesh.services()

@@ -11,6 +11,7 @@ from minhos_mesh.cli.contract import contract_app
 from minhos_mesh.cli.data import data_app
 from minhos_mesh.cli.events import events_app
 from minhos_mesh.cli.failure import CommandFailed, fail
+from minhos_mesh.cli.leaving import leave
 from minhos_mesh.cli.options import DataDir, Json, paths_of, seconds
 from minhos_mesh.cli.risk import risk_app
 from minhos_mesh.cli.route import route_app
@@ -41,7 +42,10 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; kept with the change
 
 def app_entry() -> None:
     """Entry of the `minhos` command."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        leave(end)
 
 
 @app.command()
@@ -344,6 +348,21 @@ def order_settle(
             as_json=json,
         )
     )
+
+
+@order_app.command("confirm")
+def order_confirm(
+    order_id: Annotated[str, typer.Argument(help="Id as `minhos orders` shows it.")],
+    reason: Annotated[str, typer.Option(help="What you found.")],
+    request_id: Annotated[str | None, typer.Option(help="Your own id; the same one confirms it once.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    json: Json = False,
+) -> None:
+    """Let a settled order stand as it is booked, although the venue told otherwise of it later."""
+    from minhos_mesh.cli import settling as commands
+    from minhos_mesh.cli.mesh import execute
+
+    execute(commands.confirm(paths_of(data_dir), order_id, reason=reason, request_id=request_id, as_json=json))
 
 
 @app.command()

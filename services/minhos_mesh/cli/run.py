@@ -58,7 +58,13 @@ def _take_back(paths: MeshPaths, keeper: PendingKeeper, error: BaseException) ->
     if keeper_state(paths.data_dir) is not None:
         _shut_down(paths)
     if isinstance(error, Failed):
-        show.err.print(f"everything was stopped because {error.message.splitlines()[0]}", markup=False)
+        show.err.print(f"everything was stopped because {in_short(error.message)}", markup=False)
+
+
+def in_short(message: str) -> str:
+    """A message without what it quotes: its first line, and what a person should do."""
+    first, *rest = message.splitlines()
+    return "\n".join([first, *(line for line in rest if line.startswith("  -> "))])
 
 
 def _leave(paths: MeshPaths, unhealthy: Collection[str], latched: list[str]) -> None:

@@ -55,6 +55,23 @@ async def settle(
     )
 
 
+async def confirm(paths: MeshPaths, order_id: str, *, reason: str, request_id: str | None, as_json: bool) -> None:
+    """Lets a settled order stand although the venue told otherwise of it later. Raises CommandFailed."""
+    request = venue_pb.ConfirmSettlementRequest(
+        request_id=request_id or f"cli-{uuid.uuid4()}", client_order_id=order_id, actor=actor(), reason=reason
+    )
+    async with connected(paths, "nothing was confirmed") as link:
+        answer = await link.clients.stub(VenueServiceStub).ConfirmSettlement(request)
+    if as_json:
+        show.as_json(show.message_dict(answer.order))
+        return
+    order = answer.order
+    show.out.print(
+        f"order {order.client_order_id} stays {show.enum_name(order, 'state')} with {order.filled_quantity} of"
+        f" {order.terms.quantity} filled, as it is booked"
+    )
+
+
 def request_of(
     order_id: str,
     *,

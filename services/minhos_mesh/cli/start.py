@@ -41,10 +41,19 @@ ANSWER_S: Final = 3.0
 SAID_LINES: Final = 6
 NOT_WANTED: Final = "NOT_WANTED"
 """Why a service is STOPPED that nobody asked for: it stays so, and is no fault."""
-LATCHED: Final = frozenset({"BREAKER_TRIPPED", "LOSS_LIMIT_PASSED"})
+LATCHED: Final = frozenset({"BREAKER_TRIPPED", "DTC_SETTLED_OTHERWISE", "LOSS_LIMIT_PASSED", "SETTLED_OTHERWISE"})
 """Conditions that a person ends by a command to a mesh that runs, or the next day: `minhos up` does not wait for their end."""
-HOPELESS: Final = frozenset({"PROVENANCE_REFUSED", "VENUE_CHANGED"})
-"""Conditions that no waiting ends, only another configuration: who waits for HEALTHY is told at once."""
+HOPELESS: Final = frozenset(
+    {
+        "DTC_NOT_LET_IN",
+        "DTC_SERVER_CHANGED",
+        "DTC_SYMBOL_UNKNOWN",
+        "DTC_TRADING_REFUSED",
+        "PROVENANCE_REFUSED",
+        "VENUE_CHANGED",
+    }
+)
+"""Conditions that no waiting ends, only another configuration here or at the server: who waits for HEALTHY is told at once."""
 STOP_S: Final = 60.0
 """How long the whole mesh may take to end."""
 SETTLE_S: Final = 10.0

@@ -79,13 +79,19 @@ async def orders(paths: MeshPaths, count: int, *, as_json: bool) -> None:
 
 
 def unknown_note(orders: Sequence[order_pb2.Order]) -> list[str]:
-    """What is told below a list of orders in which some are UNKNOWN: why, and what to do."""
+    """What is told below a list of orders in which some are UNKNOWN, or were settled otherwise: why, and what to do."""
     unknown = [order for order in orders if order.state == order_pb2.ORDER_STATE_UNKNOWN]
     lines = [f"{order.order_id} is UNKNOWN: {order.reason_message}" for order in unknown]
     if unknown:
         lines.append(
             "The venue is asked on. What it cannot find out a person looks up and tells it:"
             " `minhos order settle ORDER --filled QUANTITY@PRICE --reason WHY`, or --canceled, or --never-arrived."
+        )
+    disputed = [order for order in orders if order.settlement_dispute]
+    lines += [f"{order.order_id} was settled, and {order.settlement_dispute}" for order in disputed]
+    if disputed:
+        lines.append(
+            "What is booked stays. Compare both, then let it stand: `minhos order confirm ORDER --reason WHY`."
         )
     return lines
 

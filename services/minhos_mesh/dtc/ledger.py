@@ -9,18 +9,21 @@ from typing import Final
 
 from minhos_mesh.dtc.enums import BuySell
 from minhos_mesh.dtc.order_state import (
-    SETTLED,
     Applied,
     OrderState,
     TrackedOrder,
     VenueUpdate,
     apply,
     book,
+    confirm,
+    dispute,
     end,
+    judge,
     lose,
     settle,
 )
 from minhos_mesh.dtc.reports import FillReport, OrderReport
+from minhos_mesh.dtc.settled import contracts, said, totals
 
 HELD_BACK: Final = 1_000
 """Reports of orders that are not known (yet), which are kept until their order is told; the oldest are dropped."""
@@ -29,6 +32,8 @@ NEVER: Final = 1 << 62
 ON_THE_WAY_NS: Final = 5_000_000_000
 """How long an order may take to the server, also on a connection that is broken on our side."""
 
+_TOLD: Final = 3
+"""How many possible fills are named."""
 _SAME_FILL_NS: Final = 2_000_000_000
 """Fills of a list carry whole seconds: two of the same size and price that close together may be one."""
 
@@ -133,7 +138,7 @@ class OrderLedger:
             if client_id is not None:
                 by_order.setdefault(client_id, []).append(fill)
         for client_id, listed in by_order.items():
-            for fill in _not_told(self._orders[client_id].fills, listed):
+            for fill in _not_told(self._orders[client_id].told_by_server, listed):
                 told += self._settle(book(self._orders[client_id], fill))
         return tuple(told)
 
@@ -149,6 +154,10 @@ class OrderLedger:
     ) -> tuple[VenueUpdate, ...]:
         """Ends an order by the word of a person. Raises KeyError for an id that is not known."""
         return self._settle(settle(self._orders[client_order_id], fills, state, text))
+
+    def confirm(self, client_order_id: str) -> tuple[VenueUpdate, ...]:
+        """Ends the dispute about an order that a person has settled. Raises KeyError for an id that is not known."""
+        return self._settle(confirm(self._orders[client_order_id]))
 
     def reconcile(self, listing: Listing, concerned: Collection[str] | None = None) -> tuple[VenueUpdate, ...]:
         """Settles orders by what the server has listed; afterwards none is unknown that the lists can settle.
@@ -179,7 +188,31 @@ class OrderLedger:
             order = self._orders[client_id]
             if not order.state.done:
                 told += self._settle(_not_listed(order, listing, strange))
+        for order in [order for order in self._orders.values() if order.settled and _is_told_of(order, listing)]:
+            if order.client_order_id not in listed:
+                told += self._compare(order, listing)
         return tuple(told)
+
+    def _compare(self, order: TrackedOrder, listing: Listing) -> tuple[VenueUpdate, ...]:
+        """Compares the word of a person on an order with a list that holds everything of it."""
+        if order.server_order_ids:
+            return self._settle(judge(order, max(order.final_quantity or 0, contracts(order.heard))))
+        if not order.settled_fills and not listing.account_is_ours:
+            return ()  # whose the fills of unknown orders are nobody can tell
+        groups: dict[str, list[FillReport]] = {}
+        for fill in listing.fills:
+            if fill.server_order_id not in self._by_server_id and _could_be_of(order, fill):
+                groups.setdefault(fill.server_order_id, []).append(fill)
+        alike = [server_id for server_id, fills in groups.items() if totals(fills) == totals(order.settled_fills)]
+        if len(alike) == 1:
+            self._keep(replace(order, server_order_ids=(alike[0],)))
+            return (*self.listed_fills(groups[alike[0]]), *self._settle(judge(self._orders[order.client_order_id])))
+        possible = [f"{said(fills)} ({server_id})" for server_id, fills in groups.items() if _explains(order, fills)]
+        if alike or not (order.settled_fills or possible):
+            return self._settle(dispute(order, ""))
+        others = f", but of orders that nobody knows {'; '.join(possible[:_TOLD])}" if possible else ""
+        text = f"a person has told {said(order.settled_fills)}, and the server lists no such fill{others}"
+        return self._settle(dispute(order, text))
 
     def _adopt(self, unsettled: Sequence[str], listing: Listing) -> tuple[VenueUpdate, ...]:
         """Gives the fills of an unknown server order to the one order of ours that they can be of, when there is one."""
@@ -240,6 +273,12 @@ class Strange:
 
     fills: tuple[FillReport, ...]
     open_orders: tuple[OrderReport, ...]
+
+
+def _is_told_of(order: TrackedOrder, listing: Listing) -> bool:
+    """Whether a list holds everything of an order that a person has settled."""
+    last_ns = max((fill.time_ns or 0 for fill in order.settled_fills), default=0)
+    return listing.fills_from_ns <= order.submitted_ns and last_ns <= listing.asked_ns
 
 
 def _not_listed(order: TrackedOrder, listing: Listing, strange: Strange) -> Applied:
@@ -304,7 +343,7 @@ def _not_told(told: Sequence[FillReport], listed: Sequence[FillReport]) -> list[
 
 
 def _alike(known: FillReport, fill: FillReport) -> bool:
-    vague = known.time_ns is None or fill.time_ns is None or known.execution_id.startswith(SETTLED)
+    vague = known.time_ns is None or fill.time_ns is None
     near = vague or abs((known.time_ns or 0) - (fill.time_ns or 0)) <= _SAME_FILL_NS
     return near and (known.quantity, known.price_e9) == (fill.quantity, fill.price_e9)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from minhos_mesh.dtc.enums import BuySell, OrderStatus, OrderType, TimeInForce, UpdateReason
 from minhos_mesh.dtc.reports import FillReport, OrderReport
+from minhos_mesh.dtc.settled import beyond, contracts, disagreement, whole
 
 SETTLED: Final = "settled:"
 """Begins the ids of executions that a person has told."""
@@ -51,6 +52,8 @@ class UpdateKind(Enum):
     """Two things that the server said cannot both be true."""
     TURNED_UP = "TURNED_UP"
     """It works at the server, though a person has settled it as ended: it must be cancelled."""
+    DISPUTED = "DISPUTED"
+    """The server has told otherwise of it than a person has settled, or that has ended; the order says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,14 @@ class TrackedOrder:
     """The most contracts that the server has counted as filled."""
     settled: bool = False
     """Whether it was ended by the word of a person, since the server did not tell what became of it."""
+    heard: tuple[FillReport, ...] = ()
+    """Executions that the server has told since then; booked is of them only what goes beyond the word of the person."""
+    final_quantity: int | None = None
+    """How many contracts of them there were in the end by the server's count; None while it has not said."""
+    disputed: str = ""
+    """What the person and the server have told, where these differ; empty when they agree, and once a person has confirmed it."""
+    confirmed: str = ""
+    """The dispute that a person has confirmed."""
 
     @property
     def server_order_id(self) -> str:
@@ -90,6 +101,26 @@ class TrackedOrder:
     def filled_quantity(self) -> int:
         """Contracts of the fills that were told."""
         return sum(fill.quantity for fill in self.fills)
+
+    @property
+    def settled_fills(self) -> tuple[FillReport, ...]:
+        """Executions that a person has told."""
+        return tuple(fill for fill in self.fills if fill.execution_id.startswith(SETTLED))
+
+    @property
+    def heard_booked(self) -> tuple[FillReport, ...]:
+        """What was booked of the executions that the server has told since a person had settled the order."""
+        heard = {fill.execution_id for fill in self.heard}
+        return tuple(fill for fill in self.fills if whole(fill.execution_id) in heard)
+
+    @property
+    def told_by_server(self) -> tuple[FillReport, ...]:
+        """Executions that the server has told, booked or not."""
+        heard = {fill.execution_id for fill in self.heard}
+        before = (
+            f for f in self.fills if not f.execution_id.startswith(SETTLED) and whole(f.execution_id) not in heard
+        )
+        return (*before, *self.heard)
 
     @property
     def missing_quantity(self) -> int:
@@ -126,6 +157,7 @@ _ALIVE = frozenset(
         OrderStatus.PARTIALLY_FILLED,
     }
 )
+_FINAL = frozenset({OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.REJECTED})
 _REFUSED = {
     UpdateReason.CANCEL_REJECTED: UpdateKind.CANCEL_REFUSED,
     UpdateReason.CANCEL_REPLACE_REJECTED: UpdateKind.REPLACE_REFUSED,
@@ -150,6 +182,10 @@ def apply(order: TrackedOrder, report: OrderReport) -> Applied:
         order = _canceled(order, report.text, told)
     elif report.status in _ALIVE or report.status is OrderStatus.FILLED:
         order = _alive(order, report, told)
+    if order.settled and report.reason not in _REFUSED and report.status in _FINAL:
+        judged = judge(order, _final(order, report))
+        order = judged.order
+        told += judged.updates
     if order.claimed_quantity > before and order.missing_quantity:
         text = f"{order.missing_quantity} contracts are filled of which nothing was told"
         told.append(VenueUpdate(UpdateKind.FILLS_MISSING, order, text=text))
@@ -157,12 +193,61 @@ def apply(order: TrackedOrder, report: OrderReport) -> Applied:
 
 
 def book(order: TrackedOrder, fill: FillReport) -> Applied:
-    """Takes one execution, whenever it comes; the same one again changes nothing."""
-    known = next((known for known in order.fills if known.execution_id == fill.execution_id), None)
+    """Takes one execution, whenever it comes; the same one again changes nothing.
+
+    What the server tells of an order that a person has settled is booked only as far as it goes beyond their word.
+    """
+    known = next((known for known in (*order.heard, *order.fills) if known.execution_id == fill.execution_id), None)
     if known is not None:
         same = (known.quantity, known.price_e9) == (fill.quantity, fill.price_e9)
         text = f"execution {fill.execution_id} was told with another quantity or price before"
         return Applied(order) if same else Applied(order, (VenueUpdate(UpdateKind.CONTRADICTION, order, fill, text),))
+    return _hear(order, fill) if order.settled and not fill.execution_id.startswith(SETTLED) else _book(order, fill)
+
+
+def _hear(order: TrackedOrder, fill: FillReport) -> Applied:
+    """Takes an execution that the server tells of an order that a person has settled."""
+    order, told = replace(order, heard=(*order.heard, fill)), list[VenueUpdate]()
+    for extra in beyond(order.settled_fills, order.heard, order.heard_booked):
+        booked = _book(order, extra)
+        order = booked.order
+        told += booked.updates
+    judged = judge(order)
+    return Applied(judged.order, (*told, *judged.updates))
+
+
+def judge(order: TrackedOrder, final: int | None = None) -> Applied:
+    """Compares the word of a person with what the server tells; `final` is how many contracts it has told in all, once it has."""
+    order = replace(order, final_quantity=order.final_quantity if final is None else final)
+    text = disagreement(order.settled_fills, order.heard, order.final_quantity, order.heard_booked)
+    return dispute(order, text)
+
+
+def dispute(order: TrackedOrder, text: str) -> Applied:
+    """Notes what differs, or with an empty text that nothing does; what a person has confirmed is not told again."""
+    text = "" if text == order.confirmed else text
+    if text == order.disputed:
+        return Applied(order)
+    order = replace(order, disputed=text)
+    return Applied(order, (VenueUpdate(UpdateKind.DISPUTED, order, text=text),))
+
+
+def confirm(order: TrackedOrder) -> Applied:
+    """Ends a dispute by the word of a person: what is booked stays as it is."""
+    order = replace(order, confirmed=order.disputed, disputed="")
+    return Applied(order, (VenueUpdate(UpdateKind.DISPUTED, order),))
+
+
+def _final(order: TrackedOrder, report: OrderReport) -> int | None:
+    """Contracts that were filled since a person has settled an order that has ended at the server; None where it leaves that out."""
+    counted = report.filled_quantity
+    if counted is None and report.status is not OrderStatus.CANCELED:
+        counted = order.quantity if report.status is OrderStatus.FILLED else 0
+    before = contracts(order.told_by_server) - contracts(order.heard)
+    return None if counted is None else max(0, counted - before)
+
+
+def _book(order: TrackedOrder, fill: FillReport) -> Applied:
     order = replace(order, fills=(*order.fills, fill))
     filled = order.filled_quantity
     if filled >= order.quantity:
@@ -291,11 +376,12 @@ def _claim(order: TrackedOrder, report: OrderReport) -> TrackedOrder:
 
 def _book_reported(order: TrackedOrder, report: OrderReport, fill: FillReport) -> Applied:
     """Books an execution unless the server's own count leaves no room for it: then it was told under another id."""
-    known = any(known.execution_id == fill.execution_id for known in order.fills)
-    if known or report.filled_quantity is None or order.missing_quantity >= fill.quantity:
+    known = any(known.execution_id == fill.execution_id for known in (*order.fills, *order.heard))
+    told = contracts(order.told_by_server)
+    if known or report.filled_quantity is None or order.claimed_quantity - told >= fill.quantity:
         return book(order, fill)
     text = (
         f"execution {fill.execution_id} of {fill.quantity} contracts is not booked: "
-        f"the server counts {order.claimed_quantity} as filled, and {order.filled_quantity} were told"
+        f"the server counts {order.claimed_quantity} as filled, and {told} were told"
     )
     return Applied(order, (VenueUpdate(UpdateKind.CONTRADICTION, order, fill, text),))

@@ -32,6 +32,8 @@ class CloseReason(Enum):
     ENCODING_UNSUPPORTED = "ENCODING_UNSUPPORTED"
     NO_LOGON = "NO_LOGON"
     LOGON_REFUSED = "LOGON_REFUSED"
+    ACCOUNT_UNKNOWN = "ACCOUNT_UNKNOWN"
+    """The account that is to be traded is not at the server, or none was named and it has several."""
     REDIRECTED = "REDIRECTED"
     LOGGED_OFF = "LOGGED_OFF"
     OTHER_SIDE_SILENT = "OTHER_SIDE_SILENT"
@@ -64,6 +66,15 @@ class Close:
     """False when the other side asked not to be called again."""
     address: str = ""
     """Where to go instead (host:port); empty otherwise."""
+
+    @property
+    def not_let_in(self) -> bool:
+        """Whether the other side does not let us in as we are set up."""
+        return self.reason in {
+            CloseReason.LOGON_REFUSED,
+            CloseReason.ENCODING_UNSUPPORTED,
+            CloseReason.ACCOUNT_UNKNOWN,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from minhos_mesh.matching.order import (
 )
 from minhos_mesh.matching.position import Position, apply_fill, round_half_even
 from minhos_mesh.matching.rules import MatchingRules, OrderInvalid, OrderUnknown
-from minhos_mesh.matching.session import session_open, trading_day
+from minhos_mesh.matching.session import prices_due, session_open, trading_day
 
 __all__ = [
     "Event",
@@ -40,6 +40,7 @@ __all__ = [
     "WorkingOrder",
     "apply_fill",
     "check_order",
+    "prices_due",
     "round_half_even",
     "session_open",
     "trading_day",

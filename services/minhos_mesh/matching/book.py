@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from minhos_mesh.matching.events import Event, Fill, OrderUpdate, UpdateKind
@@ -147,22 +148,25 @@ class MatchingBook:
         self._bring_into_effect(now_ns)
         return self._drain()
 
-    def on_quote(self, quote: Quote) -> tuple[Event, ...]:
-        """Match against a new quote."""
+    def on_quote(self, quote: Quote, only: Collection[str] | None = None) -> tuple[Event, ...]:
+        """Match against a new quote; `only` these orders where some are given."""
         self._bring_into_effect(quote.time_ns)
         self._liquidity.show(quote)
         if self._orders and self.session_open:
-            for working in self.working():
+            for working in self._concerned(only):
                 self._reconsider(working, quote.time_ns)
         return self._drain()
 
-    def on_trade(self, trade: Trade) -> tuple[Event, ...]:
-        """Trigger stops and fill resting orders by a trade between others; earlier orders are served first."""
+    def on_trade(self, trade: Trade, only: Collection[str] | None = None) -> tuple[Event, ...]:
+        """Trigger stops and fill resting orders by a trade between others; earlier orders are served first.
+
+        `only` these orders where some are given.
+        """
         self._bring_into_effect(trade.time_ns)
         self._last_trade = trade
         if self._orders and self.session_open:
             left = trade.size
-            for working in self.working():
+            for working in self._concerned(only):
                 if working.order.effective_ns > trade.time_ns:
                     continue
                 if working.phase is Phase.HELD:
@@ -182,6 +186,9 @@ class MatchingBook:
             if working.order.time_in_force is not TimeInForce.GTC:
                 self._close(working, UpdateKind.EXPIRED, "SESSION_ENDED", now_ns)
         return self._drain()
+
+    def _concerned(self, only: Collection[str] | None) -> tuple[WorkingOrder, ...]:
+        return tuple(each for each in self.working() if only is None or each.order.order_id in only)
 
     # What follows changes orders and writes events; nothing above this line fills.
 

@@ -1,15 +1,18 @@
 """Decides when an equity index future trades and which trading day an instant belongs to, by the Globex week alone.
 
-Sunday 17:00 to Friday 16:00 Chicago time with a break from 16:00 to 17:00; the day begins at 17:00. Holidays are not
-known here: on a holiday the freshness of prices is what keeps orders from filling.
+Sunday 17:00 to Friday 16:00 Chicago time with a break from 16:00 to 17:00; the day begins at 17:00. On a holiday the
+freshness of prices is what keeps orders from filling; holidays only say when no prices are to be expected.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+
+from minhos_mesh.matching.holidays import Holiday, holiday
 
 _OPENS = 17
 _CLOSES = 16
+_NOON = 12
 _FRIDAY, _SATURDAY, _SUNDAY = 4, 5, 6
 
 
@@ -24,6 +27,24 @@ def session_open(time_ns: int) -> bool:
     if weekday == _FRIDAY:
         return hour < _CLOSES
     return hour < _CLOSES or hour >= _OPENS
+
+
+def open_for_ns(time_ns: int) -> int | None:
+    """Return for how long the exchange has traded without a break, in whole seconds; None while it does not, holidays included."""
+    if not session_open(time_ns):
+        return None
+    local, day = chicago(time_ns), trading_day(time_ns)
+    short = holiday(day)
+    if short is Holiday.CLOSED or (short is Holiday.NOON and local.date() == day and local.hour >= _NOON):
+        return None
+    opened = datetime.combine(day - timedelta(days=1), time(_OPENS))
+    return int((local - opened).total_seconds()) * 1_000_000_000
+
+
+def prices_due(time_ns: int, within_ns: int, delay_ns: int = 0) -> bool:
+    """Return whether a price of the last `within_ns` should be there, of data that comes up to `delay_ns` late."""
+    traded_ns = open_for_ns(time_ns - delay_ns)
+    return traded_ns is not None and traded_ns >= within_ns
 
 
 def trading_day(time_ns: int) -> date:

@@ -17,7 +17,7 @@ from minhos_mesh.runtime.storage import Connection, Database, StorageError
 from minhos_mesh.runtime.ticks import TickBatchView
 from minhos_mesh.runtime.watch import HELD, RevisionLog
 from minhos_mesh.venue.domain.errors import InvalidField, OrderDone, OrderUnknown, RequestConflict, VenueClosing
-from minhos_mesh.venue.domain.orders import PROVENANCE_NAMES, REPLAY, FillRecord, Settlement, Submission
+from minhos_mesh.venue.domain.orders import PROVENANCE_NAMES, REPLAY, Confirmation, FillRecord, Settlement, Submission
 from minhos_mesh.venue.domain.views import AccountView, HeldPosition, PositionView, ProgressRecord, VenueStatus
 
 T = TypeVar("T")
@@ -142,6 +142,12 @@ class PaperVenue:
         record = await self.order(settlement.client_order_id)
         because = "no order of the paper venue is ever UNKNOWN, it fills them itself"
         raise OrderDone(settlement.client_order_id, record.state.name, "settle it", because)
+
+    async def confirm_settlement(self, confirmation: Confirmation) -> OrderRecord:
+        """Never has anything in dispute. Raises OrderUnknown, OrderDone."""
+        record = await self.order(confirmation.client_order_id)
+        because = "no person settles orders of the paper venue"
+        raise OrderDone(confirmation.client_order_id, record.state.name, "confirm its settlement", because)
 
     async def order(self, client_order_id: str) -> OrderRecord:
         """Return an order as it is on disk. Raises OrderUnknown."""

@@ -193,13 +193,14 @@ class DtcConnection:
             failures = 1 if was_ready else failures + 1
             await self._tell(self.ledger.disconnected(self._clock.wall_ns()))
             final = not close.reconnect or close.reason is CloseReason.ENCODING_UNSUPPORTED
+            self.status = replace(self.status, refused=close.text if close.not_let_in else "")
             wait_s = FINAL_WAIT_S if final else self._backoff(failures)
             self._say(DtcState.WAITING, f"{close.text}; the next attempt comes in {wait_s:.1f} s")
             await self._clock.sleep_until(self._clock.monotonic() + wait_s)
 
     def _backoff(self, failures: int) -> float:
-        settings = self.settings
-        return backoff_s(failures, self._random, first_s=settings.first_wait_s, longest_s=settings.longest_wait_s)
+        first_s, longest_s = self.settings.first_wait_s, self.settings.longest_wait_s
+        return backoff_s(failures, self._random, first_s=first_s, longest_s=longest_s)
 
     # One connection.
 
@@ -224,7 +225,7 @@ class DtcConnection:
             self._do(link, step)
             await self._serve(link, reader)
         except SettlingFailed as failed:
-            link.close = link.close or Close(CloseReason.PROTOCOL_BROKEN, str(failed))
+            link.close = link.close or Close(failed.reason, str(failed))
         except (ConnectionError, FramingLost) as error:
             link.close = link.close or Close(CloseReason.PROTOCOL_BROKEN, f"the connection broke: {error}")
         except asyncio.CancelledError:
@@ -390,14 +391,14 @@ class DtcConnection:
         self.balance = settling.balance() or self.balance
         link.listed = settling.positions(self.market_of)
         link.settling = None
-        now = self._clock.monotonic()
         unknown = any(order.state in {OrderState.UNKNOWN, OrderState.SUBMITTED} for order in self.ledger.alive())
-        link.check_at = now + (self.settings.on_the_way_ns / 1e9 if unknown else CHECK_S)
+        link.check_at = self._clock.monotonic() + (self.settings.on_the_way_ns / 1e9 if unknown else CHECK_S)
         self.status = replace(
             self.status,
             account=settling.account,
             positions=dict(listing.positions),
             unknown_symbols=tuple(settling.unknown_symbols),
+            refused="",
             settled=self.status.settled + 1,
         )
         permissions = self.status.permissions
@@ -482,8 +483,7 @@ class DtcConnection:
         return self._link
 
     def _known(self, client_order_id: str) -> TrackedOrder:
-        order = self.ledger.get(client_order_id)
-        if order is None:
+        if (order := self.ledger.get(client_order_id)) is None:
             raise KeyError(client_order_id)
         return order
 

@@ -22,6 +22,7 @@ from minhos_mesh.dtc.reports import (
     order_report,
     position_report,
 )
+from minhos_mesh.dtc.session import CloseReason
 from minhos_mesh.dtc.tables.reference import (
     ACCOUNT_BALANCE_REQUEST,
     ACCOUNT_BALANCE_UPDATE,
@@ -47,6 +48,14 @@ DAY_NS: Final = 86_400_000_000_000
 
 class SettlingFailed(Exception):
     """Expected: the server's answers do not allow to settle the orders; the text says which and why."""
+
+    reason: CloseReason = CloseReason.PROTOCOL_BROKEN
+
+
+class AccountUnknown(SettlingFailed):
+    """Expected: the account that is to be traded is not at the server, which only another configuration ends."""
+
+    reason = CloseReason.ACCOUNT_UNKNOWN
 
 
 class Settling:
@@ -170,9 +179,9 @@ class Settling:
             return []
         listed = [message.text("TradeAccount") for message in self._accounts.messages]
         if self.account and self.account not in listed:
-            raise SettlingFailed(f"trade account {self.account!r} is not at the server: it has {listed}")
+            raise AccountUnknown(f"trade account {self.account!r} is not at the server: it has {listed}")
         if not self.account and len(listed) != 1:
-            raise SettlingFailed(f"the server has the trade accounts {listed}: one of them must be configured")
+            raise AccountUnknown(f"the server has the trade accounts {listed}: one of them must be configured")
         self.account = self.account or listed[0]
         asked: list[Message] = []
         for layout, request in (

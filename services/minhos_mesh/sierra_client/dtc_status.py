@@ -48,5 +48,7 @@ class DtcStatus:
     """Symbols whose order book the server refuses, with its words."""
     positions: Mapping[str, int] = field(default_factory=dict)
     """Positions as the server listed them when it was last asked."""
+    refused: str = ""
+    """Why the server does not let us in as we are configured, with its words; empty when it does, or is not reached."""
     unknown_symbols: tuple[str, ...] = ()
     """Symbols that we trade and the server does not know."""

@@ -13,20 +13,29 @@ AWAY: Final = "DTC_AWAY"
 """There is no connection, or it is not ready yet."""
 SERVER_CHANGED: Final = "DTC_SERVER_CHANGED"
 """What answers is not the server, or the account, that has the orders."""
+NOT_LET_IN: Final = "DTC_NOT_LET_IN"
+"""What answers refuses the logon, or has not the account that is configured."""
+SYMBOL_UNKNOWN: Final = "DTC_SYMBOL_UNKNOWN"
+"""The server does not know a symbol that is to be traded or read."""
 TRADING_REFUSED: Final = "DTC_TRADING_REFUSED"
 """The server lets no orders through."""
 DATA_NOT_PERMITTED: Final = "DTC_DATA_NOT_PERMITTED"
 """The server refuses market data that was asked for."""
 ORDERS_UNKNOWN: Final = "DTC_ORDERS_UNKNOWN"
 """The server's lists do not tell what became of an order."""
+SETTLED_OTHERWISE: Final = "DTC_SETTLED_OTHERWISE"
+"""The server tells otherwise of an order than a person has settled."""
 POSITION_DIFFERS: Final = "DTC_POSITION_DIFFERS"
 """Somebody else has traded on an account that is declared to be ours alone."""
 PROBLEMS: Final = (
     AWAY,
     SERVER_CHANGED,
+    NOT_LET_IN,
+    SYMBOL_UNKNOWN,
     TRADING_REFUSED,
     DATA_NOT_PERMITTED,
     ORDERS_UNKNOWN,
+    SETTLED_OTHERWISE,
     POSITION_DIFFERS,
 )
 """Every condition that the connection may have."""

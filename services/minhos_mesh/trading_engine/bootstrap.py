@@ -40,6 +40,7 @@ from minhos_mesh.trading_engine.domain.validation import InstrumentSpec
 from minhos_mesh.trading_engine.emergency import EmergencyStop
 from minhos_mesh.trading_engine.error_table import ERRORS
 from minhos_mesh.trading_engine.ledger import Ledger
+from minhos_mesh.trading_engine.order_conditions import OrderConditions
 from minhos_mesh.trading_engine.outgoing import OutboxEvents
 from minhos_mesh.trading_engine.ports import VenueInfo
 from minhos_mesh.trading_engine.reconcile import CONDITION, Reconciler
@@ -50,7 +51,6 @@ from minhos_mesh.trading_engine.servicer import OrderServicer, TradingControlSer
 from minhos_mesh.trading_engine.signal_desk import SignalDesk, SignalDeskRules
 from minhos_mesh.trading_engine.store import MIGRATIONS, Changes, Kept, Store, VenueCursor
 from minhos_mesh.trading_engine.translate import fit, signal_from_proto, time_from_proto
-from minhos_mesh.trading_engine.unknown_orders import UnknownOrders
 from minhos_mesh.trading_engine.venue_feed import ProgressBoard, VenueFeed
 
 _LOG: Final = get_logger("trading_engine")
@@ -97,6 +97,7 @@ class Wiring:
         self.state = StateFollower(context)
         self.auto = AutoTrade(self.state, policy_of(config))
         self.home = kept.home
+        self.disputed = kept.disputed
         self.stranded = stranded(kept.home, config.engine.venue, kept.open_orders, self.account.positions.values())
         self.venue = RemoteVenue(context.clients.stub(VenueServiceStub), timeout_s=config.engine.venue_timeout_s)
         self._wire_orders()
@@ -182,7 +183,7 @@ class Wiring:
         self.auto.listen(self.ledger.tell_control)
         self.state.start()
         self.outbox.start(tasks)
-        UnknownOrders(self.ledger, self.context.conditions)
+        OrderConditions(self.ledger, self.context.conditions, self.disputed)
         tasks.start(self._greet(), "greet")
         if self.stranded:
             _LOG.error("venue.changed", because=self.stranded)

@@ -300,6 +300,7 @@ def view_from_proto(order: venue_pb2.VenueOrder) -> VenueView:
             quantity=terms.quantity or None,
             limit_price_e9=terms.limit_price_e9 if terms.HasField("limit_price_e9") else None,
             stop_price_e9=terms.stop_price_e9 if terms.HasField("stop_price_e9") else None,
+            settlement_dispute=order.settlement_dispute,
         ),
     )
 

@@ -91,7 +91,11 @@ _ANSWERS: Final = """
 
 _FACTS: Final = "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
 
-MIGRATIONS: Final = (_ORDERS, OUTBOX_SCHEMA, _ANSWERS, _FACTS)
+_DISPUTED: Final = """
+    CREATE INDEX orders_disputed ON orders (number) WHERE body ->> '$.settlement_dispute' <> '';
+"""
+
+MIGRATIONS: Final = (_ORDERS, OUTBOX_SCHEMA, _ANSWERS, _FACTS, _DISPUTED)
 _HOME: Final = "venue"
 """Name of the fact that says at which venue orders and positions are."""
 
@@ -157,6 +161,8 @@ class Kept:
     """What is found at the start."""
 
     open_orders: tuple[Order, ...]
+    disputed: tuple[Order, ...]
+    """Orders that a person has settled and of which the venue heard otherwise."""
     fills: tuple[Fill, ...]
     positions: dict[str, Position]
     control: Control | None
@@ -314,6 +320,9 @@ def _write_fill(connection: Connection, fill: Fill, position: Position) -> None:
 
 def _load(connection: Connection) -> Kept:
     orders = connection.execute("SELECT body FROM orders WHERE is_open = 1 ORDER BY number").fetchall()
+    disputed = connection.execute(
+        "SELECT body FROM orders WHERE body ->> '$.settlement_dispute' <> '' ORDER BY number"
+    ).fetchall()
     fills = connection.execute("SELECT body FROM fills ORDER BY version").fetchall()
     control = connection.execute("SELECT body FROM control").fetchone()
     cursor = connection.execute("SELECT revision, fill_id FROM venue_cursor").fetchone()
@@ -321,6 +330,7 @@ def _load(connection: Connection) -> Kept:
     home = connection.execute("SELECT value FROM facts WHERE name = ?", (_HOME,)).fetchone()
     return Kept(
         open_orders=tuple(decode_order(body) for (body,) in orders),
+        disputed=tuple(decode_order(body) for (body,) in disputed),
         fills=tuple(decode_fill(body) for (body,) in fills),
         positions=_load_positions(connection),
         control=None if control is None else decode_control(control[0]),

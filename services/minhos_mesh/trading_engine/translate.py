@@ -125,6 +125,7 @@ def order_to_proto(order: Order) -> order_pb2.Order:
         update_time=timestamp(order.updated_ns),
         version=order.sequence,
         reduce_only=order.origin.reduce_only,
+        settlement_dispute=order.settlement_dispute,
     )
 
 

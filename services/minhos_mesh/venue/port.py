@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from minhos_mesh.venue.domain.orders import FillRecord, Settlement, Submission
+from minhos_mesh.venue.domain.orders import Confirmation, FillRecord, Settlement, Submission
 from minhos_mesh.venue.domain.views import AccountView, OrderView, PositionView, Update, VenueStatus
 
 
@@ -38,6 +38,10 @@ class Venue(Protocol):
 
     async def settle_unknown(self, settlement: Settlement) -> OrderView:
         """Settles an order that is UNKNOWN by the word of a person, once per request id. Raises OrderDone for others."""
+        ...
+
+    async def confirm_settlement(self, confirmation: Confirmation) -> OrderView:
+        """Ends the dispute about an order by the word of a person, once per request id. Raises OrderDone without one."""
         ...
 
     async def order(self, client_order_id: str) -> OrderView:

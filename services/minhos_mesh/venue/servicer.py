@@ -56,6 +56,13 @@ class VenueServicer(VenueServiceServicer):
         record = await self._venue.settle_unknown(translate.settlement_from_proto(request))
         return pb.SettleUnknownOrderResponse(order=translate.order_to_proto(record))
 
+    async def ConfirmSettlement(
+        self, request: pb.ConfirmSettlementRequest, context: Any
+    ) -> pb.ConfirmSettlementResponse:
+        """The order, of which nothing is in dispute any more."""
+        record = await self._venue.confirm_settlement(translate.confirmation_from_proto(request))
+        return pb.ConfirmSettlementResponse(order=translate.order_to_proto(record))
+
     async def GetOrder(self, request: pb.GetOrderRequest, context: Any) -> pb.GetOrderResponse:
         """One order by either id."""
         if request.WhichOneof("id") == "venue_order_id":

@@ -8,7 +8,7 @@ from minhos_api.venue.v1 import venue_service_pb2 as pb
 from minhos_mesh.matching import Position
 from minhos_mesh.runtime.money import E9, INT64_MAX
 from minhos_mesh.runtime.wire_time import timestamp
-from minhos_mesh.venue.domain.orders import FillRecord, Outcome, SettledFill, Settlement, Submission
+from minhos_mesh.venue.domain.orders import Confirmation, FillRecord, Outcome, SettledFill, Settlement, Submission
 from minhos_mesh.venue.domain.views import AccountView, OrderView, PositionView, ProgressRecord, Update, VenueStatus
 from minhos_mesh.venue.order_wire import SIDES_PB, terms_from_proto, terms_to_proto
 
@@ -50,6 +50,16 @@ def settlement_from_proto(request: pb.SettleUnknownOrderRequest) -> Settlement:
     )
 
 
+def confirmation_from_proto(request: pb.ConfirmSettlementRequest) -> Confirmation:
+    """The word of a person that the books stay as they are."""
+    return Confirmation(
+        request_id=request.request_id,
+        client_order_id=request.client_order_id,
+        actor=request.actor,
+        reason=request.reason,
+    )
+
+
 def order_to_proto(order: OrderView) -> pb.VenueOrder:
     """An order as it stands."""
     code, message = order.why
@@ -62,6 +72,7 @@ def order_to_proto(order: OrderView) -> pb.VenueOrder:
         reason_code=pb.VenueOrderReason.ValueType(int(code)),
         reduce_only=order.reduce_only,
         unanswered=order.unanswered,
+        settlement_dispute=order.dispute,
         filled_quantity=order.filled_quantity,
         average_price_e9=order.average_price_e9,
         create_time=timestamp(order.create_ns),

@@ -183,6 +183,7 @@ class Order(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REDUCE_ONLY_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_DISPUTE_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """Id made by the trading engine; the venue knows it as client order id."""
     request_id: _builtins.str
@@ -211,6 +212,8 @@ class Order(_message.Message):
     """Grows with each change of the order."""
     reduce_only: _builtins.bool
     """Whether it may only reduce a position."""
+    settlement_dispute: _builtins.str
+    """What a person has settled and what the venue heard of it later, where these differ, for people; empty otherwise, and once a person has confirmed it."""
     @_builtins.property
     def terms(self) -> _order_terms_pb2.OrderTerms:
         """What it asks for now."""
@@ -248,10 +251,11 @@ class Order(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.int = ...,
         reduce_only: _builtins.bool = ...,
+        settlement_dispute: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "create_time", b"create_time", "terms", b"terms", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "actor", b"actor", "average_price_e9", b"average_price_e9", "checks", b"checks", "commission_e9", b"commission_e9", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "order_id", b"order_id", "provenance", b"provenance", "reason", b"reason", "reason_message", b"reason_message", "reduce_only", b"reduce_only", "request_id", b"request_id", "signal_id", b"signal_id", "state", b"state", "terms", b"terms", "update_time", b"update_time", "venue_order_id", b"venue_order_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "actor", b"actor", "average_price_e9", b"average_price_e9", "checks", b"checks", "commission_e9", b"commission_e9", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "order_id", b"order_id", "provenance", b"provenance", "reason", b"reason", "reason_message", b"reason_message", "reduce_only", b"reduce_only", "request_id", b"request_id", "settlement_dispute", b"settlement_dispute", "signal_id", b"signal_id", "state", b"state", "terms", b"terms", "update_time", b"update_time", "venue_order_id", b"venue_order_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__average_price_e9: _TypeAlias = _typing.Literal["average_price_e9"]  # noqa: Y015
     _WhichOneofArgType__average_price_e9: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9"]  # noqa: Y015

@@ -147,6 +147,7 @@ class VenueOrder(_message.Message):
     REASON_CODE_FIELD_NUMBER: _builtins.int
     REDUCE_ONLY_FIELD_NUMBER: _builtins.int
     UNANSWERED_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_DISPUTE_FIELD_NUMBER: _builtins.int
     client_order_id: _builtins.str
     """Id that the client gave."""
     venue_order_id: _builtins.str
@@ -167,6 +168,8 @@ class VenueOrder(_message.Message):
     """Whether it may only reduce a position."""
     unanswered: _builtins.bool
     """Whether it was sent on to those who execute it and not answered by them yet; then it is PENDING, and may be there or not."""
+    settlement_dispute: _builtins.str
+    """What a person has settled and what the venue heard of it later, where these differ, for people; empty otherwise, and once a person has confirmed it."""
     @_builtins.property
     def terms(self) -> _order_terms_pb2.OrderTerms:
         """What it asks for now."""
@@ -195,10 +198,11 @@ class VenueOrder(_message.Message):
         reason_code: Global___VenueOrderReason.ValueType = ...,
         reduce_only: _builtins.bool = ...,
         unanswered: _builtins.bool = ...,
+        settlement_dispute: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "create_time", b"create_time", "terms", b"terms", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "client_order_id", b"client_order_id", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "reason_code", b"reason_code", "reason_message", b"reason_message", "reduce_only", b"reduce_only", "revision", b"revision", "state", b"state", "terms", b"terms", "unanswered", b"unanswered", "update_time", b"update_time", "venue_order_id", b"venue_order_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9", "average_price_e9", b"average_price_e9", "client_order_id", b"client_order_id", "create_time", b"create_time", "filled_quantity", b"filled_quantity", "reason_code", b"reason_code", "reason_message", b"reason_message", "reduce_only", b"reduce_only", "revision", b"revision", "settlement_dispute", b"settlement_dispute", "state", b"state", "terms", b"terms", "unanswered", b"unanswered", "update_time", b"update_time", "venue_order_id", b"venue_order_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__average_price_e9: _TypeAlias = _typing.Literal["average_price_e9"]  # noqa: Y015
     _WhichOneofArgType__average_price_e9: _TypeAlias = _typing.Literal["_average_price_e9", b"_average_price_e9"]  # noqa: Y015
@@ -606,6 +610,64 @@ class SettleUnknownOrderResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SettleUnknownOrderResponse: _TypeAlias = SettleUnknownOrderResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmSettlementRequest(_message.Message):
+    """Says that the books stay as they are although the venue heard otherwise of an order than a person has settled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ORDER_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Id of this word, made by the caller."""
+    client_order_id: _builtins.str
+    """Which, by the client's id."""
+    actor: _builtins.str
+    """Who says so."""
+    reason: _builtins.str
+    """What was found, for people."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        client_order_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "client_order_id", b"client_order_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmSettlementRequest: _TypeAlias = ConfirmSettlementRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmSettlementResponse(_message.Message):
+    """The order as it stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def order(self) -> Global___VenueOrder:
+        """The order."""
+
+    def __init__(
+        self,
+        *,
+        order: Global___VenueOrder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmSettlementResponse: _TypeAlias = ConfirmSettlementResponse  # noqa: Y015
 
 @_typing.final
 class GetOrderRequest(_message.Message):

@@ -29,7 +29,7 @@ class VenueServiceStub:
     """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
-    The one exception is SettleUnknownOrder, by which a person says what the venue cannot find out.
+    The exceptions are SettleUnknownOrder, by which a person says what the venue cannot find out, and ConfirmSettlement.
     """
 
     def __init__(self, channel):
@@ -62,6 +62,11 @@ class VenueServiceStub:
                 '/minhos_api.venue.v1.VenueService/SettleUnknownOrder',
                 request_serializer=minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.SettleUnknownOrderRequest.SerializeToString,
                 response_deserializer=minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.SettleUnknownOrderResponse.FromString,
+                _registered_method=True)
+        self.ConfirmSettlement = channel.unary_unary(
+                '/minhos_api.venue.v1.VenueService/ConfirmSettlement',
+                request_serializer=minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.ConfirmSettlementRequest.SerializeToString,
+                response_deserializer=minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.ConfirmSettlementResponse.FromString,
                 _registered_method=True)
         self.GetOrder = channel.unary_unary(
                 '/minhos_api.venue.v1.VenueService/GetOrder',
@@ -104,7 +109,7 @@ class VenueServiceServicer:
     """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
-    The one exception is SettleUnknownOrder, by which a person says what the venue cannot find out.
+    The exceptions are SettleUnknownOrder, by which a person says what the venue cannot find out, and ConfirmSettlement.
     """
 
     def SubmitOrder(self, request, context):
@@ -150,9 +155,21 @@ class VenueServiceServicer:
         """Settles an order in state UNKNOWN by the word of a person who has looked it up, where those who have it do not tell what became of it.
 
         It is on disk when the call returns, and whoever watches orders is told as of any other change. What the venue hears of the order later still counts:
-        fills are booked, and an order that turns out to work although it was settled as ended is cancelled.
+        contracts beyond those that were told are booked, and an order that turns out to work although it was settled as ended is cancelled. What was told
+        stays booked as it was told, also where the venue hears another price or fewer contracts: `settlement_dispute` of the order then says both.
         Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
         FAILED_PRECONDITION/ORDER_STATE when the order is not UNKNOWN, or cannot have had that outcome; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmSettlement(self, request, context):
+        """Ends the dispute about an order that a person has settled and that the venue heard otherwise of: a person has compared both, and the books stay as they are.
+
+        It is on disk when the call returns. The same words of the venue raise it no more; other ones do.
+        Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+        FAILED_PRECONDITION/ORDER_STATE when nothing of the order is in dispute; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,6 +257,11 @@ def add_VenueServiceServicer_to_server(servicer, server):
                     request_deserializer=minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.SettleUnknownOrderRequest.FromString,
                     response_serializer=minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.SettleUnknownOrderResponse.SerializeToString,
             ),
+            'ConfirmSettlement': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmSettlement,
+                    request_deserializer=minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.ConfirmSettlementRequest.FromString,
+                    response_serializer=minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.ConfirmSettlementResponse.SerializeToString,
+            ),
             'GetOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOrder,
                     request_deserializer=minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.GetOrderRequest.FromString,
@@ -287,7 +309,7 @@ class VenueService:
     """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
-    The one exception is SettleUnknownOrder, by which a person says what the venue cannot find out.
+    The exceptions are SettleUnknownOrder, by which a person says what the venue cannot find out, and ConfirmSettlement.
     """
 
     @staticmethod
@@ -415,6 +437,33 @@ class VenueService:
             '/minhos_api.venue.v1.VenueService/SettleUnknownOrder',
             minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.SettleUnknownOrderRequest.SerializeToString,
             minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.SettleUnknownOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmSettlement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minhos_api.venue.v1.VenueService/ConfirmSettlement',
+            minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.ConfirmSettlementRequest.SerializeToString,
+            minhos__api_dot_venue_dot_v1_dot_venue__service__pb2.ConfirmSettlementResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -30,7 +30,7 @@ class VenueServiceStub:
     """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
-    The one exception is SettleUnknownOrder, by which a person says what the venue cannot find out.
+    The exceptions are SettleUnknownOrder, by which a person says what the venue cannot find out, and ConfirmSettlement.
     """
 
     @_typing.overload
@@ -63,9 +63,17 @@ class VenueServiceStub:
     """Settles an order in state UNKNOWN by the word of a person who has looked it up, where those who have it do not tell what became of it.
 
     It is on disk when the call returns, and whoever watches orders is told as of any other change. What the venue hears of the order later still counts:
-    fills are booked, and an order that turns out to work although it was settled as ended is cancelled.
+    contracts beyond those that were told are booked, and an order that turns out to work although it was settled as ended is cancelled. What was told
+    stays booked as it was told, also where the venue hears another price or fewer contracts: `settlement_dispute` of the order then says both.
     Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
     FAILED_PRECONDITION/ORDER_STATE when the order is not UNKNOWN, or cannot have had that outcome; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+    """
+    ConfirmSettlement: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.ConfirmSettlementRequest, _venue_service_pb2.ConfirmSettlementResponse]
+    """Ends the dispute about an order that a person has settled and that the venue heard otherwise of: a person has compared both, and the books stay as they are.
+
+    It is on disk when the call returns. The same words of the venue raise it no more; other ones do.
+    Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+    FAILED_PRECONDITION/ORDER_STATE when nothing of the order is in dispute; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_venue_service_pb2.GetOrderRequest, _venue_service_pb2.GetOrderResponse]
     """Returns one order by either id. NOT_FOUND/ORDER_UNKNOWN says for certain that the venue never took it."""
@@ -94,7 +102,7 @@ class VenueServiceAsyncStub(VenueServiceStub):
     """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
-    The one exception is SettleUnknownOrder, by which a person says what the venue cannot find out.
+    The exceptions are SettleUnknownOrder, by which a person says what the venue cannot find out, and ConfirmSettlement.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -124,9 +132,17 @@ class VenueServiceAsyncStub(VenueServiceStub):
     """Settles an order in state UNKNOWN by the word of a person who has looked it up, where those who have it do not tell what became of it.
 
     It is on disk when the call returns, and whoever watches orders is told as of any other change. What the venue hears of the order later still counts:
-    fills are booked, and an order that turns out to work although it was settled as ended is cancelled.
+    contracts beyond those that were told are booked, and an order that turns out to work although it was settled as ended is cancelled. What was told
+    stays booked as it was told, also where the venue hears another price or fewer contracts: `settlement_dispute` of the order then says both.
     Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
     FAILED_PRECONDITION/ORDER_STATE when the order is not UNKNOWN, or cannot have had that outcome; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+    """
+    ConfirmSettlement: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.ConfirmSettlementRequest, _venue_service_pb2.ConfirmSettlementResponse]  # type: ignore[assignment]
+    """Ends the dispute about an order that a person has settled and that the venue heard otherwise of: a person has compared both, and the books stay as they are.
+
+    It is on disk when the call returns. The same words of the venue raise it no more; other ones do.
+    Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+    FAILED_PRECONDITION/ORDER_STATE when nothing of the order is in dispute; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_venue_service_pb2.GetOrderRequest, _venue_service_pb2.GetOrderResponse]  # type: ignore[assignment]
     """Returns one order by either id. NOT_FOUND/ORDER_UNKNOWN says for certain that the venue never took it."""
@@ -154,7 +170,7 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
     """Executes orders; the paper venue serves it, sierra_client at a DTC server, and so can any other venue in any language. One of them serves at a time.
 
     Only the trading engine calls the methods that change something, which is why they are ACCESS_MESH; people and programs place orders at the engine.
-    The one exception is SettleUnknownOrder, by which a person says what the venue cannot find out.
+    The exceptions are SettleUnknownOrder, by which a person says what the venue cannot find out, and ConfirmSettlement.
     """
 
     @_abc_1.abstractmethod
@@ -212,9 +228,23 @@ class VenueServiceServicer(metaclass=_abc_1.ABCMeta):
         """Settles an order in state UNKNOWN by the word of a person who has looked it up, where those who have it do not tell what became of it.
 
         It is on disk when the call returns, and whoever watches orders is told as of any other change. What the venue hears of the order later still counts:
-        fills are booked, and an order that turns out to work although it was settled as ended is cancelled.
+        contracts beyond those that were told are booked, and an order that turns out to work although it was settled as ended is cancelled. What was told
+        stays booked as it was told, also where the venue hears another price or fewer contracts: `settlement_dispute` of the order then says both.
         Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
         FAILED_PRECONDITION/ORDER_STATE when the order is not UNKNOWN, or cannot have had that outcome; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
+        """
+
+    @_abc_1.abstractmethod
+    def ConfirmSettlement(
+        self,
+        request: _venue_service_pb2.ConfirmSettlementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_venue_service_pb2.ConfirmSettlementResponse, _abc.Awaitable[_venue_service_pb2.ConfirmSettlementResponse]]:
+        """Ends the dispute about an order that a person has settled and that the venue heard otherwise of: a person has compared both, and the books stay as they are.
+
+        It is on disk when the call returns. The same words of the venue raise it no more; other ones do.
+        Idempotent by request id: the same id with the same content gives the order as it stands, with other content ALREADY_EXISTS/REQUEST_CONFLICT.
+        FAILED_PRECONDITION/ORDER_STATE when nothing of the order is in dispute; NOT_FOUND/ORDER_UNKNOWN for an unknown one.
         """
 
     @_abc_1.abstractmethod

@@ -221,6 +221,11 @@ class Order(betterproto.Message):
     reduce_only: bool = betterproto.bool_field(18)
     """Whether it may only reduce a position."""
 
+    settlement_dispute: str = betterproto.string_field(19)
+    """
+    What a person has settled and what the venue heard of it later, where these differ, for people; empty otherwise, and once a person has confirmed it.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class PlaceOrderRequest(betterproto.Message):

@@ -150,6 +150,11 @@ class VenueOrder(betterproto.Message):
     Whether it was sent on to those who execute it and not answered by them yet; then it is PENDING, and may be there or not.
     """
 
+    settlement_dispute: str = betterproto.string_field(14)
+    """
+    What a person has settled and what the venue heard of it later, where these differ, for people; empty otherwise, and once a person has confirmed it.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class SubmitOrderRequest(betterproto.Message):
@@ -311,6 +316,33 @@ class SettledNeverArrived(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class SettleUnknownOrderResponse(betterproto.Message):
+    """The order as it stands."""
+
+    order: "VenueOrder" = betterproto.message_field(1)
+    """The order."""
+
+
+@dataclass(eq=False, repr=False)
+class ConfirmSettlementRequest(betterproto.Message):
+    """
+    Says that the books stay as they are although the venue heard otherwise of an order than a person has settled.
+    """
+
+    request_id: str = betterproto.string_field(1)
+    """Id of this word, made by the caller."""
+
+    client_order_id: str = betterproto.string_field(2)
+    """Which, by the client's id."""
+
+    actor: str = betterproto.string_field(3)
+    """Who says so."""
+
+    reason: str = betterproto.string_field(4)
+    """What was found, for people."""
+
+
+@dataclass(eq=False, repr=False)
+class ConfirmSettlementResponse(betterproto.Message):
     """The order as it stands."""
 
     order: "VenueOrder" = betterproto.message_field(1)
@@ -612,6 +644,23 @@ class VenueServiceStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def confirm_settlement(
+        self,
+        confirm_settlement_request: "ConfirmSettlementRequest",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None,
+    ) -> "ConfirmSettlementResponse":
+        return await self._unary_unary(
+            "/minhos_api.venue.v1.VenueService/ConfirmSettlement",
+            confirm_settlement_request,
+            ConfirmSettlementResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def get_order(
         self,
         get_order_request: "GetOrderRequest",
@@ -759,6 +808,11 @@ class VenueServiceBase(ServiceBase):
     ) -> "SettleUnknownOrderResponse":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def confirm_settlement(
+        self, confirm_settlement_request: "ConfirmSettlementRequest"
+    ) -> "ConfirmSettlementResponse":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def get_order(
         self, get_order_request: "GetOrderRequest"
     ) -> "GetOrderResponse":
@@ -829,6 +883,14 @@ class VenueServiceBase(ServiceBase):
     ) -> None:
         request = await stream.recv_message()
         response = await self.settle_unknown_order(request)
+        await stream.send_message(response)
+
+    async def __rpc_confirm_settlement(
+        self,
+        stream: "grpclib.server.Stream[ConfirmSettlementRequest, ConfirmSettlementResponse]",
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.confirm_settlement(request)
         await stream.send_message(response)
 
     async def __rpc_get_order(
@@ -917,6 +979,12 @@ class VenueServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 SettleUnknownOrderRequest,
                 SettleUnknownOrderResponse,
+            ),
+            "/minhos_api.venue.v1.VenueService/ConfirmSettlement": grpclib.const.Handler(
+                self.__rpc_confirm_settlement,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ConfirmSettlementRequest,
+                ConfirmSettlementResponse,
             ),
             "/minhos_api.venue.v1.VenueService/GetOrder": grpclib.const.Handler(
                 self.__rpc_get_order,

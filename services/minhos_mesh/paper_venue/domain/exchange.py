@@ -173,7 +173,7 @@ class Exchange:
         """Follow a source that began anew."""
         market = self._market(symbol)
         if epoch != market.epoch:
-            market.epoch, market.sequence = epoch, 0
+            market.epoch, market.sequence, market.followed = epoch, 0, False
             market.book.forget_market()
         market.provenance = provenance
 
@@ -191,19 +191,28 @@ class Exchange:
         time_ns = min(event_time_ns + (DELAY_ALLOWED_NS if market.provenance == DELAYED else 0), now_ns)
         shown = Quote(time_ns=time_ns, bid_e9=bid_e9, ask_e9=ask_e9, bid_size=bid_size, ask_size=ask_size)
         market.book.observe(shown if (bid_e9, ask_e9) != (None, None) else None, None)
-        market.sequence, market.event_time_ns = sequence, event_time_ns
+        market.sequence, market.event_time_ns, market.followed = sequence, event_time_ns, False
 
     def on_ticks(self, symbol: str, ticks: Sequence[Tick], now_ns: int) -> tuple[Change, ...]:
-        """Let ticks take effect, each once and in order; history that is told now passes by and fills nothing."""
+        """Let ticks take effect, each once and in order; history that is told now passes by and fills nothing.
+
+        Ticks that are late and go on right behind those that were followed are what the venue has missed, so they
+        meet the orders that were there at their time. Behind a gap nothing is known of that time.
+        """
         market = self._market(symbol)
         fresh = [tick for tick in ticks if tick.sequence > market.sequence]
         if not fresh:
             return ()
         past = self._past(market, fresh, now_ns)
-        observe_ticks(market, fresh[:past])
-        fresh = fresh[past:]
         changes: list[Change] = []
         self._follow_session(market, now_ns, changes)
+        market.followed = market.followed and fresh[0].sequence == market.sequence + 1
+        if market.followed:
+            changes.extend(self._catch_up(market, fresh[:past]))
+        else:
+            observe_ticks(market, fresh[:past])
+        fresh = fresh[past:]
+        market.followed = market.followed or bool(fresh)
         for index, tick in enumerate(fresh):
             if not market.book.has_orders:
                 observe_ticks(market, fresh[index:])
@@ -212,6 +221,23 @@ class Exchange:
             if events:
                 changes.extend(self._book(market, events, self._time(market, now_ns)))
         return tuple(changes)
+
+    def _catch_up(self, market: SymbolMarket, ticks: Sequence[Tick]) -> list[Change]:
+        """Let missed ticks meet the orders that have stood as they are since before them; each fill has its tick's time."""
+        changes: list[Change] = []
+        for index, tick in enumerate(ticks):
+            if not market.book.has_orders:
+                observe_ticks(market, ticks[index:])
+                break
+            time_ns = time_of(tick, market.provenance)
+            standing = {
+                working.order.order_id
+                for working in market.book.working()
+                if self.orders[working.order.order_id].update_ns <= time_ns
+            }
+            events = apply_tick(market, tick, standing)
+            changes.extend(self._book(market, events, time_ns))
+        return changes
 
     def _past(self, market: SymbolMarket, ticks: Sequence[Tick], now_ns: int) -> int:
         """Return how many ticks, the first ones, happened too long ago to fill orders of now; none do in a replay.

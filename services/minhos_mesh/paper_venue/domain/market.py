@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from minhos_mesh.matching import Event, MatchingBook, Quote, Side, Trade
@@ -29,6 +29,8 @@ class SymbolMarket:
     """Last tick that took effect."""
     event_time_ns: int = 0
     """Event time of that tick."""
+    followed: bool = False
+    """Whether ticks of now have been seen under this epoch, and every one since: what comes behind them late is what was missed."""
 
     @property
     def last_price_e9(self) -> int | None:
@@ -69,15 +71,15 @@ def trade_of(tick: Tick, time_ns: int) -> Trade | None:
     return Trade(time_ns=time_ns, price_e9=tick.price_e9, size=tick.size or 0, aggressor=_SIDES.get(tick.side))
 
 
-def apply_tick(market: SymbolMarket, tick: Tick) -> tuple[Event, ...]:
-    """Let one tick take effect: first the quote it was made at, then the trade."""
+def apply_tick(market: SymbolMarket, tick: Tick, only: Collection[str] | None = None) -> tuple[Event, ...]:
+    """Let one tick take effect, on `only` these orders where some are given: first the quote it was made at, then the trade."""
     time_ns = time_of(tick, market.provenance)
     quote, trade = quote_of(tick, time_ns), trade_of(tick, time_ns)
     events: tuple[Event, ...] = ()
     if quote is not None:
-        events = market.book.on_quote(quote)
+        events = market.book.on_quote(quote, only)
     if trade is not None:
-        events += market.book.on_trade(trade)
+        events += market.book.on_trade(trade, only)
     market.sequence, market.event_time_ns = tick.sequence, tick.event_time_ns
     return events
 

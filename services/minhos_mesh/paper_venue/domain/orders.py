@@ -78,6 +78,11 @@ class OrderRecord:
         return False
 
     @property
+    def dispute(self) -> str:
+        """Never one: nobody settles orders of this venue."""
+        return ""
+
+    @property
     def why(self) -> tuple[OrderReason, str]:
         """Return why the order ended, for programs and for people; UNSPECIFIED while it lives or when it was filled."""
         if self.reason == "NOT_FILLED_AT_ONCE":

@@ -39,6 +39,8 @@ class VenueBook:
         """`specs` gives the instrument of each canonical symbol; `commission_e9` is what a contract costs."""
         self.orders: dict[str, OrderRecord] = {}
         self.positions: dict[str, HeldPosition] = {}
+        self.disputed: dict[str, None] = {}
+        """Orders that a person has settled and the server tells otherwise of."""
         self.commission_paid_e9 = 0
         self.revision = 0
         self.provenance = 0
@@ -161,6 +163,10 @@ class VenueBook:
         return told
 
     def _put(self, record: OrderRecord) -> None:
+        if record.dispute:
+            self.disputed[record.client_order_id] = None
+        else:
+            self.disputed.pop(record.client_order_id, None)
         self.orders[record.client_order_id] = record
         if record.state.done:
             self._open.pop(record.client_order_id, None)

@@ -191,7 +191,9 @@ class VenueCore:
 
     def on_update(self, update: VenueUpdate) -> None:
         """An order of ours changed; it is written down."""
-        if update.kind in {UpdateKind.CONTRADICTION, UpdateKind.TURNED_UP}:
+        if update.kind in {UpdateKind.CONTRADICTION, UpdateKind.TURNED_UP} or (
+            update.kind is UpdateKind.DISPUTED and update.text
+        ):
             _LOG.error(f"venue.{update.kind.value.lower()}", order=update.order.client_order_id, problem=update.text)
         for waiting in list(self._waiting.get(update.order.client_order_id, ())):
             wanted = waiting.kinds is None or update.kind in waiting.kinds or update.order.state.done
@@ -199,7 +201,7 @@ class VenueCore:
                 waiting.future.set_result(update)
         if update.kind is UpdateKind.FILLED:
             self._cancel_growing()
-        if update.order.state is Tracked.UNKNOWN or self._some_unknown:
+        if update.order.state is Tracked.UNKNOWN or self._some_unknown or update.kind is UpdateKind.DISPUTED:
             self._some_unknown = bool(self._unknown())
             self.on_change()
 
@@ -233,6 +235,8 @@ class VenueCore:
         status, found = self.status, dict[str, str]()
         if self.other_server:
             found[dtc_view.SERVER_CHANGED] = self.other_server
+        elif status.refused:
+            found[dtc_view.NOT_LET_IN] = f"{status.address}: {status.refused}"
         elif status.state is DtcState.NOT_PERMITTED:
             if trades:
                 found[dtc_view.TRADING_REFUSED] = f"{status.address}: {status.reason}"
@@ -243,6 +247,11 @@ class VenueCore:
             found[dtc_view.ORDERS_UNKNOWN] = (
                 f"what became of {len(unknown)} orders is not known, the first is {unknown[0]}"
             )
+        if self.book.disputed:
+            first = self.book.orders[next(iter(self.book.disputed))]
+            count = len(self.book.disputed)
+            more = f" (the first of {count} orders)" if count > 1 else ""
+            found[dtc_view.SETTLED_OTHERWISE] = f"order {first.client_order_id}{more}: {first.dispute}"
         differences = self._differences()
         if differences:
             found[dtc_view.POSITION_DIFFERS] = "; ".join(differences)
@@ -351,6 +360,17 @@ class VenueCore:
         if self._connection is None:
             raise self.not_ready("it is being set up")
         changed, told = self._connection.settle(dtc_id, fills, state, text)
+        step = self.book.take(changed, self.clock.wall_ns())
+        await self.commit(step, store.tracked_rows(changed), request)
+        for update in told:
+            self.on_update(update)
+        self._connection.look_again("a person has settled an order")
+
+    async def confirm(self, dtc_id: str, request: tuple[str, str]) -> None:
+        """Ends the dispute about an order by the word of a person; written down with the request, and told then."""
+        if self._connection is None:
+            raise self.not_ready("it is being set up")
+        told, changed = self._connection.ledger.confirm(dtc_id), self._connection.ledger.take_changed()
         step = self.book.take(changed, self.clock.wall_ns())
         await self.commit(step, store.tracked_rows(changed), request)
         for update in told:

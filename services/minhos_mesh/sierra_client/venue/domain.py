@@ -80,6 +80,8 @@ class OrderRecord:
     revision: int
     unanswered: bool = False
     """Sent, and the server has not answered."""
+    dispute: str = ""
+    """What a person has settled and what the server has told since, where these differ; empty otherwise."""
 
     @property
     def client_order_id(self) -> str:
@@ -184,6 +186,7 @@ def record_of(asked: Asked, tracked: TrackedOrder, *, fills: int, update_ns: int
         update_ns=update_ns,
         revision=0,
         unanswered=tracked.state is Tracked.SUBMITTED,
+        dispute=tracked.disputed,
     )
 
 

@@ -36,6 +36,7 @@ from minhos_mesh.venue.domain.orders import (
     PROVENANCE_NAMES,
     REPLAY,
     WOULD_GROW,
+    Confirmation,
     FillRecord,
     OrderReason,
     OrderState,
@@ -302,6 +303,23 @@ class DtcVenue:
             reason=settlement.reason,
             request_id=settlement.request_id,
         )
+        return await self.order(client_order_id)
+
+    async def confirm_settlement(self, confirmation: Confirmation) -> OrderRecord:
+        """Ends the dispute about an order by the word of a person, once per request id; needs no connection.
+
+        Raises OrderUnknown, OrderDone for an order of which nothing is in dispute, RequestConflict.
+        """
+        client_order_id, content = confirmation.client_order_id, json.dumps(asdict(confirmation))
+        async with self._turn:
+            if await self.core.database.read(lambda c: store.was_requested(c, confirmation.request_id, content)):
+                return await self.order(client_order_id)
+            record = await self.order(client_order_id)
+            if not record.dispute:
+                because = "nothing of it is in dispute"
+                raise OrderDone(client_order_id, record.state.name, "confirm its settlement", because)
+            await self.core.confirm(record.asked.dtc_id, (confirmation.request_id, content))
+        _LOG.warning("venue.settlement_confirmed", dispute=record.dispute, **asdict(confirmation))
         return await self.order(client_order_id)
 
     async def order(self, client_order_id: str) -> OrderRecord:

@@ -221,9 +221,14 @@ def _tracked(values: Mapping[str, Any]) -> TrackedOrder:
             "time_in_force": WireTime(values["time_in_force"]),
             "state": TrackedState(values["state"]),
             "server_order_ids": tuple(values["server_order_ids"]),
-            "fills": tuple(FillReport(**{**fill, "side": BuySell(fill["side"])}) for fill in values["fills"]),
+            "fills": tuple(_execution(fill) for fill in values["fills"]),
+            "heard": tuple(_execution(fill) for fill in values.get("heard", ())),
         }
     )
+
+
+def _execution(values: Mapping[str, Any]) -> FillReport:
+    return FillReport(**{**values, "side": BuySell(values["side"])})
 
 
 def tracked_rows(orders: Sequence[TrackedOrder]) -> dict[str, TrackedOrder]:

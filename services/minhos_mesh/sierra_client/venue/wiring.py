@@ -98,6 +98,13 @@ class DtcSource:
     def problems(self) -> dict[str, str]:
         """What is wrong, a sentence by code."""
         found = self.core.problems(trades=self.trades)
+        unknown = self._unknown_symbols()
+        if unknown:
+            server = self.core.status.permissions
+            named = f" ({server.server_name})" if server is not None else ""
+            found[dtc_view.SYMBOL_UNKNOWN] = (
+                f"the DTC server at {self.core.status.address}{named} does not know {', '.join(unknown)}"
+            )
         refused = dict(self.data.refused)
         if self.data.depth is not None:
             refused |= {f"{symbol}, market depth": text for symbol, text in self.data.depth.refused.items()}
@@ -107,6 +114,15 @@ class DtcSource:
                 f"the server does not permit market data, files are read instead: {told}"
             )
         return found
+
+    def _unknown_symbols(self) -> list[str]:
+        """Symbols of which something is wanted and that the server does not know, with how they were asked for."""
+        names = self.core.settings.names
+        wanted = set(self.data.settings.ticks_e9) | (set(self.core.settings.specs) if self.trades else set())
+        if self.data.settings.provenance is Provenance.LIVE:
+            wanted = set(names)
+        unknown = [symbol for symbol in sorted(wanted) if names[symbol] in self.core.status.unknown_symbols]
+        return [f"{symbol}, asked for as {names[symbol]}" if names[symbol] != symbol else symbol for symbol in unknown]
 
     def view(self) -> DtcView:
         """The connection now."""

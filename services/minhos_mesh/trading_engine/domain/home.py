@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 from minhos_mesh.trading_engine.domain.orders import Order
 from minhos_mesh.trading_engine.domain.positions import Position
-
-_TOLD = 3
-"""How many orders are named."""
+from minhos_mesh.trading_engine.domain.told import named
 
 
 def stranded(home: str, venue: str, orders: Iterable[Order], positions: Iterable[Position]) -> str:
@@ -20,10 +18,8 @@ def stranded(home: str, venue: str, orders: Iterable[Order], positions: Iterable
     held = [position for position in positions if position.quantity]
     if home in {"", venue} or not (working or held):
         return ""
-    names = [f"{each.terms.side.value} {each.terms.quantity} {each.terms.symbol} ({each.order_id})" for each in working]
-    more = [f"{len(names) - _TOLD} more orders"] if len(names) > _TOLD else []
     positions_told = [f"{each.quantity:+d} {each.symbol}" for each in sorted(held, key=lambda each: each.symbol)]
-    parts = [f"the orders {'; '.join([*names[:_TOLD], *more])}"] if working else []
+    parts = [f"the orders {named(working)}"] if working else []
     parts += [f"the positions {', '.join(positions_told)}"] if held else []
     return (
         f"open at {home}: {' and '.join(parts)}. The configuration names {venue}, so nothing is sent or compared:"

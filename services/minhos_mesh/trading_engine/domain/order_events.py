@@ -121,6 +121,8 @@ class VenueReported:
     quantity: int | None = None
     limit_price_e9: int | None = None
     stop_price_e9: int | None = None
+    settlement_dispute: str = ""
+    """What a person has settled and what the venue heard of it later, where these differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

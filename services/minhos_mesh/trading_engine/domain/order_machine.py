@@ -170,9 +170,13 @@ def _fill(order: Order, event: FillReported) -> Order:
 
 
 def _report(order: Order, event: VenueReported) -> Order:
-    if order.state is S.FILLED or event.state is S.SUBMITTING:  # sent on and not answered says nothing new
+    if event.state is S.SUBMITTING:  # sent on and not answered says nothing new
         return order
     stale = event.revision != 0 and event.revision <= order.venue_revision
+    if not stale and event.settlement_dispute != order.settlement_dispute:
+        order = replace(order, settlement_dispute=event.settlement_dispute, venue_revision=event.revision)
+    if order.state is S.FILLED:
+        return order
     seen = _seen(order, event)
     if stale:
         return seen

@@ -207,6 +207,8 @@ class Order:
     replace_quantity: int | None = None
     replace_limit_price_e9: int | None = None
     replace_stop_price_e9: int | None = None
+    settlement_dispute: str = ""
+    """What a person has settled and what the venue heard of it later, where these differ; empty otherwise."""
     first_terms: OrderTerms | None = None
     """What its request asked for, once that was replaced; None while the terms are still those."""
 

@@ -167,6 +167,16 @@ class Settlement:
         return sum(fill.quantity for fill in self.fills)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """The word of a person that the books stay as settled, whatever the venue heard later."""
+
+    request_id: str
+    client_order_id: str
+    actor: str
+    reason: str
+
+
 def check_terms(terms: Terms, spec: InstrumentSpec, reference_e9: int | None, path: str = "terms.") -> None:
     """Raises MoneyError for a price off the scale or the tick, InvalidField for whatever else is wrong with the form.
 

@@ -49,6 +49,11 @@ class OrderView(Protocol):
         ...
 
     @property
+    def dispute(self) -> str:
+        """What a person has settled and what the venue heard of it later, where these differ; empty otherwise."""
+        ...
+
+    @property
     def filled_quantity(self) -> int:
         """Contracts filled."""
         ...
