@@ -33,3 +33,5 @@ VIRTUAL_ENV="$VENV"
 PATH="$VENV/bin:$PATH"
 export VIRTUAL_ENV PATH
 unset PYTHONHOME
+# Where this is set, every process of a mesh would compile all of our code again: a third of its start.
+unset PYTHONDONTWRITEBYTECODE

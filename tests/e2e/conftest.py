@@ -3,18 +3,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from tests.e2e.running_mesh import Mesh, started
+from tests.sharing import Shared, shared
 
 SAMPLE = "MNQU21-CME.scid"
+HERE: Final = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """The mesh of a newcomer, with nothing configured; shared by all tests that leave it running as it was."""
-    with started(tmp_path_factory.mktemp("newcomer") / "data") as made:
+def newcomer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared[Mesh]]:
+    with shared(request.session, HERE, lambda: started(tmp_path_factory.mktemp("newcomer") / "data")) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def mesh(newcomer: Shared[Mesh]) -> Mesh:
+    """The mesh of a newcomer, with nothing configured; shared by all tests that leave it running as it was."""
+    return newcomer.get()
 
 
 @pytest.fixture

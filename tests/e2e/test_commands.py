@@ -124,6 +124,11 @@ def test_an_order_by_hand_is_filled_and_shown_with_its_whole_id(mesh: Mesh) -> N
     assert "FILLED" in shown
 
 
+def state_of(mesh: Mesh, order_id: str) -> str:
+    orders = mesh.json("orders", "--count", "1000")["orders"]
+    return str(next(order["state"] for order in orders if order["order_id"] == order_id))
+
+
 def test_the_same_request_id_is_never_placed_twice(mesh: Mesh) -> None:
     first = mesh.json("order", "place", "sell", "1", "--request-id", "by-hand-2")
     again = mesh.json("order", "place", "sell", "1", "--request-id", "by-hand-2")
@@ -133,7 +138,8 @@ def test_the_same_request_id_is_never_placed_twice(mesh: Mesh) -> None:
 
 
 def test_an_order_whose_outcome_is_known_is_settled_by_nobody(mesh: Mesh) -> None:
-    placed = mesh.json("order", "place", "buy", "1", "--request-id", "by-hand-3")
+    placed = mesh.json("order", "place", "buy", "2", "--request-id", "by-hand-3")
+    until(lambda: state_of(mesh, placed["order_id"]) == "ORDER_STATE_FILLED", "the order is filled")
     settle = ("order", "settle", placed["order_id"], "--canceled", "--reason", "a drill")
     mesh.run(*settle).refused("no order of the paper venue is ever UNKNOWN", "ORDER_STATE")
     mesh.run("order", "settle", placed["order_id"], "--reason", "a drill").refused("say what became of the order")
@@ -143,14 +149,9 @@ def test_a_far_limit_order_works_until_it_is_cancelled(mesh: Mesh) -> None:
     quote = json.loads(mesh.ok("tail", "market", "--count", "1", "--json"))
     price = int(quote["last_price_e9"]) // 10**9 - 50
     placed = mesh.json("order", "place", "buy", "1", "--limit", str(price))
-
-    def state() -> str:
-        orders = mesh.json("orders", "--count", "1000")["orders"]
-        return str(next(o["state"] for o in orders if o["order_id"] == placed["order_id"]))
-
-    until(lambda: state() == "ORDER_STATE_WORKING", "the order works")
+    until(lambda: state_of(mesh, placed["order_id"]) == "ORDER_STATE_WORKING", "the order works")
     assert placed["order_id"] in mesh.ok("order", "cancel", placed["order_id"])
-    until(lambda: state() == "ORDER_STATE_CANCELED", "the order is cancelled")
+    until(lambda: state_of(mesh, placed["order_id"]) == "ORDER_STATE_CANCELED", "the order is cancelled")
     assert "CANCELED" in mesh.ok("order", "cancel", placed["order_id"])
 
 

@@ -159,6 +159,7 @@ def test_a_client_in_node_sees_the_prices_and_ticks_that_python_sees(mesh: Mesh,
 
 
 def test_a_client_in_node_loses_no_tick_when_market_data_is_killed(own: Mesh, programs: Path) -> None:
+    own.settings["MINHOS_FEED__TICKS_PER_SECOND"] = "25"
     own.up()
     command = [tool("node"), "watch_prices.mjs", own.registry, "60"]
     with subprocess.Popen(command, cwd=programs, env=environment(), stdout=subprocess.PIPE, text=True) as client:

@@ -118,6 +118,7 @@ def test_a_service_that_never_serves_is_told_within_its_deadline_and_nothing_is_
     store = own.paths.store_file("risk_manager")
     store.parent.mkdir(parents=True)
     own.settings["MINHOS_REGISTRY__READY_DEADLINE_S"] = "1.5"
+    own.settings["MINHOS_REGISTRY__STOP_DEADLINE_S"] = "1"  # it waits for the file for longer
     with closing(sqlite3.connect(store, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         done = own.run("up", "--detach").refused("risk_manager", "does not serve 1.5 s after its start")

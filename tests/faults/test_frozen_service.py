@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -28,11 +29,12 @@ def freeze(mesh: Mesh, service: str) -> int:
     return pid
 
 
-def ended_at(mesh: Mesh, pid: int) -> datetime:
+def killed_at(mesh: Mesh, pid: int) -> datetime:
+    """When the keeper was about to kill a process, which stood still and never did anything again."""
     return next(
         datetime.fromisoformat(entry["timestamp"])
         for entry in mesh.log_entries("keeper")
-        if entry["event"] == "exited" and entry["pid"] == pid
+        if entry["event"] == "signalling" and (entry["pid"], entry["signal"]) == (pid, signal.SIGKILL)
     )
 
 
@@ -46,7 +48,7 @@ def test_a_frozen_owner_is_killed_before_its_successor_owns_anything(mesh: Mesh)
     frozen = freeze(mesh, "risk_manager")
     until(lambda: mesh.pids().get("risk_manager", frozen) != frozen and mesh.healthy(), "another one serves")
     assert not alive(frozen)
-    assert ended_at(mesh, frozen) < granted_at(mesh, "risk_manager")
+    assert killed_at(mesh, frozen) < granted_at(mesh, "risk_manager")
 
 
 def test_the_restart_of_a_frozen_owner_kills_it_and_hands_over(mesh: Mesh) -> None:
@@ -55,5 +57,5 @@ def test_the_restart_of_a_frozen_owner_kills_it_and_hands_over(mesh: Mesh) -> No
     assert f"process {frozen} was killed" in said
     assert "ready" in said.splitlines()[-1]
     assert not alive(frozen)
-    assert ended_at(mesh, frozen) < granted_at(mesh, "state_manager")
+    assert killed_at(mesh, frozen) < granted_at(mesh, "state_manager")
     until(mesh.healthy, "all HEALTHY")

@@ -88,6 +88,18 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
     made.end()
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    """A mesh that runs, for tests that leave all its services running."""
+    made = Mesh(tmp_path_factory.mktemp("running") / "data")
+    try:
+        made.start_keeper()
+        made.start_all()
+        yield made
+    finally:
+        made.end()
+
+
 def test_the_preload_leaves_no_thread_and_no_descriptor() -> None:
     program = (
         "import os\n"
@@ -106,8 +118,9 @@ def test_the_preload_leaves_no_thread_and_no_descriptor() -> None:
     assert done.stdout == "1 0\n"
 
 
-def test_a_start_that_is_given_up_leaves_no_keeper(mesh: Mesh) -> None:
-    pending = PendingKeeper(mesh.paths.data_dir)
+@pytest.mark.parametrize("held", [False, True])
+def test_a_start_that_is_given_up_leaves_no_keeper(mesh: Mesh, held: bool) -> None:
+    pending = PendingKeeper(mesh.paths.data_dir, held=held)
     pending.cancel()
     with pytest.raises(KeeperUnavailable):
         mesh.client.list()
@@ -145,10 +158,8 @@ def test_services_outlive_the_keeper_and_the_registry_and_are_taken_back(mesh: M
 
 
 @pytest.mark.parametrize("service", [name for name in service_names() if name != "registry"])
-def test_a_killed_service_is_back_and_no_other_was_touched(mesh: Mesh, service: str) -> None:
-    mesh.start_keeper()
-    mesh.start_all()
-    before = mesh.pids()
+def test_a_killed_service_is_back_and_no_other_was_touched(running: Mesh, service: str) -> None:
+    mesh, before = running, running.pids()
     os.kill(before[service], signal.SIGKILL)
     until(lambda: mesh.pids().get(service, before[service]) != before[service], f"a new {service} runs")
     after = mesh.pids()

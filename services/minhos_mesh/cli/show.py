@@ -19,9 +19,9 @@ from minhos_api.health.v1 import service_health_pb2
 from minhos_mesh.runtime.money import format_e9
 
 _PIPED_WIDTH: Final = 1_000
-out: Final = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
-"""Where answers go; nothing is cut off for a reader that is no terminal."""
-err: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+out: Final = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+"""Where answers go; nothing is cut off for a reader that is no terminal, and brackets in a text are brackets."""
+err: Final = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """Where progress goes, so that answers can be piped."""
 
 COLOURS: Final = {

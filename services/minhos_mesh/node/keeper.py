@@ -293,6 +293,10 @@ class Keeper:
         instance_id = requests.instance(request.get("instance_id"))
         number = requests.signal_number(request.get("signal"))
         info = self._table.find(instance_id)
+        if info is not None:
+            self._journal.write(
+                "signalling", target=info.service, instance_id=info.instance_id, pid=info.pid, signal=number
+            )
         if info is None or not self._table.send(info, number):
             connection.refuse("NOT_FOUND", f"no process runs as {instance_id}")
             return

@@ -255,7 +255,8 @@ class PendingKeeper:
     def cancel(self) -> None:
         """Ends it before it has answered, with all that it has started; does nothing once `wait` has returned."""
         if self._process.stdin is not None and not self._process.stdin.closed:
-            self._say(b"")  # still held: it ends by itself and has touched nothing
+            self._process.kill()  # still held: it has touched nothing, and what it loads is of no use any more
+            self._process.stdin.close()
         elif self._process.poll() is None:
             self._process.terminate()
         self._process.wait(START_DEADLINE_S)

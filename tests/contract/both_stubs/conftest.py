@@ -2,22 +2,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from google.protobuf.message import Message
 from tests.contract.both_stubs.comparing import Outcome, by_betterproto, by_grpcio, made, method_of, stub_class
-from tests.contract.both_stubs.serving import ServedMesh
+from tests.contract.both_stubs.serving import ServedMesh, serving
+from tests.sharing import Shared, shared
 
+HERE: Final = Path(__file__).parent
 TRIES = 5
 
 
-@pytest.fixture(scope="package")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedMesh]:
+@pytest.fixture(scope="session")
+def of_this_folder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shared[ServedMesh]]:
+    with shared(request.session, HERE, lambda: serving(tmp_path_factory.mktemp("both_stubs"))) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def served(of_this_folder: Shared[ServedMesh]) -> ServedMesh:
     """All services of the mesh, for all tests of this folder."""
-    mesh = ServedMesh(tmp_path_factory.mktemp("both_stubs"))
-    with mesh.serving():
-        yield mesh
+    return of_this_folder.get()
 
 
 # The fixtures of pytest-grpc, with the served mesh in the place of its own server.

@@ -148,6 +148,14 @@ class ServedMesh:
         )
 
 
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[ServedMesh]:
+    """A mesh that serves and is ended afterwards."""
+    made = ServedMesh(folder)
+    with made.serving():
+        yield made
+
+
 def order(request_id: str, limit_price_e9: int | None = None) -> orders_pb.PlaceOrderRequest:
     """A question for one contract: at the market, or at a limit when a price is given."""
     kind = terms_pb.ORDER_TYPE_MARKET if limit_price_e9 is None else terms_pb.ORDER_TYPE_LIMIT

@@ -96,3 +96,11 @@ def test_numbers_stand_to_the_right() -> None:
     lines = rendered(80, ("SYMBOL", "QTY"), ("NQ", "1"), ("ES", "1000")).splitlines()
     assert lines[1].endswith("   1")
     assert lines[2].endswith("1000")
+
+
+def test_brackets_in_what_a_service_said_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "its log ends with [/grpc.health.v1.Health/Watch] ended [code 1]"
+    show.out.print(said)
+    show.err.print(said)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == (f"{said}\n", f"{said}\n")
