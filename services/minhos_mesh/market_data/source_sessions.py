@@ -58,6 +58,9 @@ class _SourceConversation(Conversation, Generic[F]):
         self._live: F | None = None
         self._source: Source | None = None
         self._answered: int | None = None
+        """Up to where it was told last that all is taken."""
+        self._unanswered = 0
+        """Batches since, where they count."""
 
     @property
     def live(self) -> F:
@@ -94,9 +97,34 @@ class _SourceConversation(Conversation, Generic[F]):
         """The messages that are due, as soon as one is; none once the source has said everything and knows it taken."""
         return self.until(self._collect)
 
-    @abstractmethod
     def _collect(self) -> list[bytes]:
-        """What is due now."""
+        live, beat_due, self._beat_due = self._live, self._beat_due, False
+        if live is None:
+            return []
+        through, told = self._through(live), self._answered
+        if told is None:
+            self._answered = through
+            return [self._opened(through)]
+        if through != told or self._unanswered:
+            self._answered, self._unanswered = through, 0
+            return [self._acknowledged(live)]
+        return [self._beat()] if beat_due else []
+
+    @abstractmethod
+    def _through(self, live: F) -> int:
+        """Up to where all is taken."""
+
+    @abstractmethod
+    def _opened(self, through: int) -> bytes:
+        """Where the source is to begin: behind this."""
+
+    @abstractmethod
+    def _acknowledged(self, live: F) -> bytes:
+        """What was taken."""
+
+    @abstractmethod
+    def _beat(self) -> bytes:
+        """A sign of life."""
 
     def close(self) -> None:
         """Disconnects the source."""
@@ -114,8 +142,6 @@ class SourceSession(_SourceConversation[LiveFeed]):
 
     def __init__(self, find: Callable[[str], LiveFeed], encoder: Encoder) -> None:
         super().__init__(find, encoder)
-        self._unanswered = 0
-        """Batches since the last answer."""
         self._answering: asyncio.TimerHandle | None = None
 
     async def take(self, batch: TickBatchView) -> None:
@@ -145,17 +171,18 @@ class SourceSession(_SourceConversation[LiveFeed]):
         self.live.ended = True
         self.wake()
 
-    def _collect(self) -> list[bytes]:
-        if self._live is None:
-            return []
-        feed, beat_due, self._beat_due = self._live.feed, self._beat_due, False
-        if self._answered is None:
-            self._answered = feed.position
-            return [self._encoder.opened(feed.position)]
-        if feed.position != self._answered or self._unanswered:
-            self._answered, self._unanswered = feed.position, 0
-            return [self._encoder.acknowledged(feed.position, feed.sequence, sum(feed.rejected.values()))]
-        return [self._encoder.source_beat()] if beat_due else []
+    def _through(self, live: LiveFeed) -> int:
+        return live.feed.position
+
+    def _opened(self, through: int) -> bytes:
+        return self._encoder.opened(through)
+
+    def _acknowledged(self, live: LiveFeed) -> bytes:
+        feed = live.feed
+        return self._encoder.acknowledged(feed.position, feed.sequence, sum(feed.rejected.values()))
+
+    def _beat(self) -> bytes:
+        return self._encoder.source_beat()
 
     def close(self) -> None:
         """Disconnects the source."""
@@ -174,14 +201,14 @@ class DepthSession(_SourceConversation[LiveDepth]):
         self._fed(symbol, epoch, provenance).take(book, self)
         self.wake()
 
-    def _collect(self) -> list[bytes]:
-        if self._live is None:
-            return []
-        feed, beat_due, self._beat_due = self._live.feed, self._beat_due, False
-        if self._answered is None:
-            self._answered = feed.through
-            return [self._encoder.depth_opened(feed.through)]
-        if feed.through != self._answered:
-            self._answered = feed.through
-            return [self._encoder.depth_acknowledged(feed.through, sum(feed.rejected.values()))]
-        return [self._encoder.depth_source_beat()] if beat_due else []
+    def _through(self, live: LiveDepth) -> int:
+        return live.feed.through
+
+    def _opened(self, through: int) -> bytes:
+        return self._encoder.depth_opened(through)
+
+    def _acknowledged(self, live: LiveDepth) -> bytes:
+        return self._encoder.depth_acknowledged(live.feed.through, sum(live.feed.rejected.values()))
+
+    def _beat(self) -> bytes:
+        return self._encoder.depth_source_beat()

@@ -10,66 +10,36 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.contract.market_data.market_mesh import ES, NQ, RULES, SIMULATED, WALL_NS, Mesh, soon
 from tests.waiting import eventually
 
-from minhos_api.market.v1 import depth_pb2, provenance_pb2
+from minhos_api.market.v1 import depth_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as ingest_pb2
 from minhos_api.market.v1 import market_data_provider_service_pb2 as pb2
 from minhos_api.market.v1.market_data_ingest_service_pb2_grpc import MarketDataIngestServiceStub
-from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
-from minhos_mesh.history.domain.validation import Rules
-from minhos_mesh.market_data.service import MarketDataService, Settings
-from minhos_mesh.market_data.servicer import ERRORS, MarketDataIngestServicer, MarketDataProviderServicer
-from minhos_mesh.market_data.translate import StreamEncoder
 from minhos_mesh.runtime import errors
-from minhos_mesh.runtime.clients import Clients
-from minhos_mesh.runtime.clock import ManualClock
-from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.market import (
     Heartbeat,
-    MarketClient,
     MarketDepth,
     MarketKind,
     MarketUpdate,
     SlowReader,
     Snapshot,
 )
-from minhos_mesh.runtime.server import MeshServer
 
-NQ, ES = "NQZ26-CME", "ESZ26-CME"
-PROVIDER = "minhos_api.market.v1.MarketDataProviderService"
-INGEST = "minhos_api.market.v1.MarketDataIngestService"
-STEP = 250_000_000
-WALL_NS = 1_790_000_000_000_000_000
-SIMULATED = provenance_pb2.PROVENANCE_SIMULATED
+STEP = RULES.tick_e9
 
 
-@dataclass
-class Mesh:
-    """A market data service on a port."""
-
-    clients: Clients
-    clock: ManualClock
-    service: MarketDataService
-
-    @property
-    def provider(self) -> Any:
-        return self.clients.stub(MarketDataProviderServiceStub)
-
-    @property
-    def market(self) -> MarketClient:
-        return MarketClient(self.clients)
-
-    @asynccontextmanager
-    async def source(self, symbol: str = NQ, name: str = "depth", epoch: int = 3) -> AsyncIterator[DepthSource]:
-        call: Any = self.clients.stub(MarketDataIngestServiceStub).IngestDepth()
-        opened = ingest_pb2.IngestOpen(source=name, symbol=symbol, provenance=SIMULATED, epoch=epoch)
-        await call.write(ingest_pb2.IngestDepthRequest(open=opened))
-        answer = await soon(call.read())
-        try:
-            yield DepthSource(call, symbol, answer.opened.through_sequence)
-        finally:
-            call.cancel()
+@asynccontextmanager
+async def source_of(mesh: Mesh, symbol: str = NQ, name: str = "depth", epoch: int = 3) -> AsyncIterator[DepthSource]:
+    call: Any = mesh.clients.stub(MarketDataIngestServiceStub).IngestDepth()
+    opened = ingest_pb2.IngestOpen(source=name, symbol=symbol, provenance=SIMULATED, epoch=epoch)
+    await call.write(ingest_pb2.IngestDepthRequest(open=opened))
+    answer = await soon(call.read())
+    try:
+        yield DepthSource(call, symbol, answer.opened.through_sequence)
+    finally:
+        call.cancel()
 
 
 @dataclass
@@ -96,31 +66,6 @@ def book(symbol: str, sequence: int, levels: int = 2, best: int = 100) -> depth_
         made.bids.add(price_e9=(best - place) * STEP, size=5 + place, order_count=2)
         made.asks.add(price_e9=(best + 1 + place) * STEP, size=3 + place)
     return made
-
-
-async def soon(work: Any) -> Any:
-    async with asyncio.timeout(10):
-        return await work
-
-
-@pytest.fixture
-async def mesh() -> AsyncIterator[Mesh]:
-    clock = ManualClock(WALL_NS)
-    rules = Rules(tick_e9=STEP)
-    service = MarketDataService(
-        Settings({NQ: rules, ES: rules}, NQ, 65_536), clock, Conditions(), StreamEncoder(clock.monotonic)
-    )
-    servicers = [MarketDataProviderServicer(service), MarketDataIngestServicer(service)]
-    async with MeshServer(servicers, errors=ERRORS) as server:
-        clients = Clients({INGEST: server.address, PROVIDER: server.address})
-        house = asyncio.create_task(service.keep_house())
-        try:
-            yield Mesh(clients, clock, service)
-        finally:
-            house.cancel()
-            await asyncio.gather(house, return_exceptions=True)
-            await clients.close()
-            service.close()
 
 
 @asynccontextmanager
@@ -150,7 +95,7 @@ def is_a(kind: type, seen: list[MarketUpdate]) -> Callable[[], bool]:
 
 
 async def test_a_reader_gets_the_book_in_its_snapshot_and_then_every_newer_one(mesh: Mesh) -> None:
-    async with mesh.source() as source:
+    async with source_of(mesh) as source:
         await source.send(1)
         async with reading(mesh, policy=SlowReader.CONFLATE) as seen:
             await eventually(is_a(Snapshot, seen), "the snapshot")
@@ -174,7 +119,7 @@ async def test_a_reader_that_does_not_read_holds_nobody_up_and_ends_with_the_new
     )
     await call.write(pb2.SubscribeMarketDataRequest(subscribe=wanted))
     last = 1_000
-    async with mesh.source() as source:
+    async with source_of(mesh) as source:
         for sequence in range(1, last):
             await source.call.write(ingest_pb2.IngestDepthRequest(book=book(NQ, sequence, 10)))
         await source.send(last, 10)
@@ -188,7 +133,7 @@ async def test_a_reader_that_does_not_read_holds_nobody_up_and_ends_with_the_new
 
 
 async def test_a_silent_reader_is_told_the_counters(mesh: Mesh) -> None:
-    async with mesh.source() as source, reading(mesh) as seen:
+    async with source_of(mesh) as source, reading(mesh) as seen:
         await eventually(is_a(Snapshot, seen), "the snapshot")
         await source.send(1)
         await eventually(is_a(MarketDepth, seen), "the first book")
@@ -206,7 +151,7 @@ async def test_a_silent_reader_is_told_the_counters(mesh: Mesh) -> None:
 
 
 async def test_a_bad_book_is_counted_by_its_reason_and_the_good_one_stays(mesh: Mesh) -> None:
-    async with mesh.source() as source:
+    async with source_of(mesh) as source:
         assert (await source.send(1)).rejected == 0
         crossed = book(NQ, 2)
         crossed.asks[0].price_e9 = crossed.bids[0].price_e9
@@ -222,9 +167,9 @@ async def test_a_bad_book_is_counted_by_its_reason_and_the_good_one_stays(mesh: 
 
 
 async def test_a_source_that_comes_back_goes_on_and_another_must_wait(mesh: Mesh) -> None:
-    async with mesh.source() as source:
+    async with source_of(mesh) as source:
         await source.send(5)
-        async with mesh.source() as again:
+        async with source_of(mesh) as again:
             assert again.opened_at == 5
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 while await soon(source.call.read()) is not grpc.aio.EOF:
