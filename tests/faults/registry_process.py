@@ -88,11 +88,14 @@ def hello(service: str, instance_id: str, **fields: Any) -> pb.AttachRequest:
 
 
 class Witness:
-    """An instance that does everything right, in a process of its own; what it sees says whether the mesh is harmed."""
+    """An instance that does everything right, in a process of its own; what it sees says whether the mesh is harmed.
 
-    def __init__(self, registry: RegistryProcess) -> None:
+    It loads while the registry does.
+    """
+
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("registry_witness_child.py")), registry.address],
+            [sys.executable, str(Path(__file__).with_name("registry_witness_child.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -101,7 +104,9 @@ class Witness:
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
-    async def ready(self) -> None:
+    async def ready(self, registry: RegistryProcess) -> None:
+        """Attaches; returns once it is in rotation."""
+        print(registry.address, file=self._stdin, flush=True)
         await self._line("in rotation")
 
     async def _line(self, begin: str) -> str:

@@ -1,6 +1,7 @@
 """A well-behaved instance of a service that asks the registry about itself twenty times a second until it is told to end.
 
-python registry_witness_child.py REGISTRY   says "in rotation" once it is, and at a line of input what it has seen, as JSON.
+python registry_witness_child.py   loads, reads the address of the registry from a line of input, says "in rotation" once it is, and at
+another line what it has seen, as JSON.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ CONTRACT = "minhos_api.sierra.v1.SierraSimulatorService"
 EVERY_S = 0.05
 
 
-async def main(registry: str) -> None:
+async def main() -> None:
     load_all()
     async with MeshServer([]) as server:
-        await watch(registry, server.address)
+        registry = await asyncio.to_thread(sys.stdin.readline)
+        await watch(registry.strip(), server.address)
 
 
 async def watch(registry: str, address: str) -> None:
@@ -55,4 +57,4 @@ async def watch(registry: str, address: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main())

@@ -103,9 +103,9 @@ async def refusing(address: str) -> None:
 
 
 async def test_everything_at_once_neither_starves_the_others_nor_eats_the_memory(registry: RegistryProcess) -> None:
-    witness = Witness(registry)
+    witness = Witness()
     try:
-        await witness.ready()
+        await witness.ready(registry)
         await well_behaved(registry.address)
         before_mb, begun = registry.memory_mb(), time.monotonic()
         storm = [silent, silent, silent, greedy, greedy, refusing, refusing, refusing]

@@ -102,12 +102,12 @@ async def until_stored(engine: Any, events: list[NewEvent]) -> Any:
             assert asyncio.get_running_loop().time() < end
 
 
-async def opened_elsewhere(journal: StreamJournal) -> Any:
-    """Opens it with nothing at hand, once the servers that are left have a leader."""
+async def until_opened(journal: StreamJournal, name: str = "copy") -> Any:
+    """Opens it once the servers have a leader, which on a busy machine is later than a journal of little patience waits."""
     end = asyncio.get_running_loop().time() + DEADLINE_S
     while True:
         try:
-            return await journal.open(SystemClock(), name="elsewhere")
+            return await journal.open(SystemClock(), name=name)
         except LogUnreachable:
             assert asyncio.get_running_loop().time() < end
 
@@ -156,7 +156,7 @@ async def test_no_acknowledged_event_is_lost_when_a_follower_and_the_leader_are_
     cluster: NatsCluster, opened: Callable[..., StreamJournal], record_property: Callable[[str, object], None]
 ) -> None:
     journal = opened(*cluster.addresses, replicas=3)
-    engine = await journal.open(SystemClock())
+    engine = await until_opened(journal)
     stream = journal.settings.stream
     publishers = Publishers(engine)
     await publishers.more(AFTER_A_KILL)
@@ -171,7 +171,7 @@ async def test_no_acknowledged_event_is_lost_when_a_follower_and_the_leader_are_
     await publishers.more(AFTER_A_KILL)
     await publishers.stop()
     await journal.close()
-    elsewhere = await opened_elsewhere(journal)
+    elsewhere = await until_opened(journal, "elsewhere")
     found = await held(elsewhere)
     lost = {event_id for event_id, sequence in publishers.acknowledged.items() if found.get(event_id) != sequence}
     record_property("acknowledged", len(publishers.acknowledged))
@@ -258,7 +258,7 @@ async def test_without_a_majority_nothing_is_acknowledged_and_then_it_goes_on(
     cluster: NatsCluster, opened: Callable[..., StreamJournal]
 ) -> None:
     journal = opened(*cluster.addresses, replicas=3, timeout_s=2.0)
-    engine = await journal.open(SystemClock())
+    engine = await until_opened(journal)
     await engine.append([new_event()])
     leader = leader_of(await stream_info(cluster.addresses, journal.settings.stream))
     others = [server for server in cluster.servers if server.name != leader]
@@ -283,7 +283,7 @@ async def test_a_server_that_freezes_and_goes_on_stores_nothing_twice(
     server: NatsServer, opened: Callable[..., StreamJournal]
 ) -> None:
     journal = opened(server.address, timeout_s=1.5)
-    engine = await journal.open(SystemClock())
+    engine = await until_opened(journal)
     event = new_event()
     await asyncio.to_thread(freeze, server.pid)
     try:

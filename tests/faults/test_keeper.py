@@ -117,6 +117,9 @@ def test_the_exit_of_a_killed_child_is_reported_with_its_signal(mesh: Mesh) -> N
     mesh.client.signal("idle-1", signal.SIGKILL)
     (exited,) = mesh.exits(1)
     assert (exited.instance_id, exited.pid, exited.code, exited.signal) == ("idle-1", info.pid, None, signal.SIGKILL)
+    until(
+        lambda: [line["event"] for line in _journal(mesh)][-2:] == ["signalling", "exited"], "both are in the journal"
+    )
     assert mesh.state().processes == ()
     assert not Path(f"/proc/{info.pid}").exists()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from rich.text import Text
 from minhos_api.events.v1 import event_admin_service_pb2 as pb
 from minhos_api.events.v1.event_admin_service_pb2_grpc import EventAdminServiceStub
 from minhos_mesh.cli import event_payloads, show
+from minhos_mesh.cli.asking import actor, fresh_id
 from minhos_mesh.cli.event_reading import event_dict, print_event, size_text, time_of
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected
-from minhos_mesh.cli.trading import actor
 from minhos_mesh.runtime.paths import MeshPaths
 
 _PAGE: Final = 200
@@ -176,16 +175,14 @@ async def change_consumer(paths: MeshPaths, change: ConsumerChange, *, as_json: 
         elif change.action == "resume":
             consumer = (await stub.ResumeConsumer(pb.ResumeConsumerRequest(name=name, actor=who))).consumer
         else:
-            deletion = pb.DeleteConsumerRequest(request_id=str(uuid.uuid4()), name=name, actor=who, reason=why)
+            deletion = pb.DeleteConsumerRequest(request_id=fresh_id(), name=name, actor=who, reason=why)
             consumer = (await stub.DeleteConsumer(deletion)).consumer
             show.err.print(f"{name} is forgotten; it was at {consumer.position}")
     _tell_consumers([consumer], as_json=as_json)
 
 
 def _reset(change: ConsumerChange) -> pb.ResetConsumerRequest:
-    request = pb.ResetConsumerRequest(
-        request_id=str(uuid.uuid4()), name=change.name, actor=actor(), reason=change.reason
-    )
+    request = pb.ResetConsumerRequest(request_id=fresh_id(), name=change.name, actor=actor(), reason=change.reason)
     text = change.reset or ""
     if text in ("now", "beginning"):
         setattr(request, text, True)
@@ -332,7 +329,7 @@ async def requeue(
     async with connected(paths) as link:
         stub = link.clients.stub(EventAdminServiceStub)
         request = pb.RequeueDeadLettersRequest(
-            request_id=str(uuid.uuid4()), actor=actor(), reason=reason, to_consumer=to, **which
+            request_id=fresh_id(), actor=actor(), reason=reason, to_consumer=to, **which
         )
         if payload is not None:
             page = await stub.ListDeadLetters(pb.ListDeadLettersRequest(number=letters.numbers[0]))
@@ -368,7 +365,7 @@ async def discard(paths: MeshPaths, letters: Letters, reason: str, *, as_json: b
     """Removes dead letters for good. Raises CommandFailed."""
     which = letters.which()
     async with connected(paths) as link:
-        request = pb.DeleteDeadLettersRequest(request_id=str(uuid.uuid4()), actor=actor(), reason=reason, **which)
+        request = pb.DeleteDeadLettersRequest(request_id=fresh_id(), actor=actor(), reason=reason, **which)
         answer = await link.clients.stub(EventAdminServiceStub).DeleteDeadLetters(request)
     _tell_handled(answer, answer.deleted, "removed", answer.remaining, as_json=as_json)
 
@@ -384,7 +381,7 @@ def _tell_handled(answer: Any, count: int, done: str, remaining: int, *, as_json
 async def backup(paths: MeshPaths, name: str, *, as_json: bool) -> None:
     """Copies the journal."""
     async with connected(paths) as link:
-        request = pb.BackupJournalRequest(request_id=str(uuid.uuid4()), file_name=name, actor=actor())
+        request = pb.BackupJournalRequest(request_id=fresh_id(), file_name=name, actor=actor())
         answer = await link.clients.stub(EventAdminServiceStub).BackupJournal(request)
     if as_json:
         show.as_json(show.message_dict(answer))

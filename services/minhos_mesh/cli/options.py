@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.runtime.paths import MeshPaths
 
 DataDir = Annotated[
@@ -22,6 +23,13 @@ def seconds(value: float) -> float:
     if math.isnan(value) or value < 0:
         raise typer.BadParameter(f"{value:g} is no time to wait: allowed is a number of seconds from 0")
     return value
+
+
+def span_ns(option: str, seconds: float, most: int) -> int:
+    """Nanoseconds of a span above 0 and at most `most` seconds, however short. Raises CommandFailed."""
+    if not 0 < seconds <= most:
+        raise CommandFailed(f"{option} is {seconds:g}: allowed is a number of seconds above 0, at most {most}")
+    return max(1, round(seconds * 1e9))
 
 
 def paths_of(data_dir: Path) -> MeshPaths:

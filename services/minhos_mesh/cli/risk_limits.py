@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
@@ -13,9 +12,10 @@ from minhos_api.risk.v1 import risk_limits_pb2
 from minhos_api.risk.v1 import risk_manager_service_pb2 as pb
 from minhos_api.risk.v1.risk_manager_service_pb2_grpc import RiskManagerServiceStub
 from minhos_mesh.cli import show
+from minhos_mesh.cli.asking import actor, fresh_id
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected, unreachable
-from minhos_mesh.cli.trading import actor
+from minhos_mesh.cli.options import span_ns
 from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.money import MoneyError, parse_e9
 from minhos_mesh.runtime.paths import MeshPaths
@@ -23,6 +23,7 @@ from minhos_mesh.runtime.paths import MeshPaths
 _MONEY: Final = ("max_exposure", "max_daily_loss", "max_drawdown")
 _MOST_E9: Final = 1_000_000_000 * 1_000_000_000
 _AGE: Final = "max_price_age"
+_OLDEST_S: Final = 86_400
 _FIELDS: Final[Mapping[str, str]] = {name: f"{name}_e9" for name in _MONEY}
 """Names of the contract that are not the names of the options."""
 
@@ -69,7 +70,7 @@ async def change(paths: MeshPaths, wanted: Wanted, reason: str, *, as_json: bool
         for name in given:
             _lay(limits, name, given[name])
         request = pb.SetRiskLimitsRequest(
-            request_id=f"cli-{uuid.uuid4()}",
+            request_id=fresh_id(),
             limits=limits,
             expected_version=before.version,
             actor=actor(),
@@ -98,9 +99,7 @@ def _failed(error: grpc.aio.AioRpcError) -> CommandFailed | None:
 def _lay(limits: risk_limits_pb2.RiskLimits, name: str, value: str | float | bool) -> None:
     option = f"--{name.replace('_', '-')}"
     if name == _AGE:
-        if not 0 < float(value) <= 86_400:
-            raise CommandFailed(f"{option} is {value:g}: allowed is a number of seconds above 0, at most 86400")
-        limits.max_price_age.FromNanoseconds(max(1, round(float(value) * 1e9)))
+        limits.max_price_age.FromNanoseconds(span_ns(option, float(value), _OLDEST_S))
         return
     if name in _MONEY:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Final
 
 import grpc
@@ -11,9 +10,9 @@ from minhos_api.risk.v1 import risk_manager_service_pb2 as pb
 from minhos_api.risk.v1.risk_manager_service_pb2_grpc import RiskManagerServiceStub
 from minhos_mesh.cli import risk_view as view
 from minhos_mesh.cli import show
+from minhos_mesh.cli.asking import actor, fresh_id
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link, connected, unreachable
-from minhos_mesh.cli.trading import actor
 from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.paths import MeshPaths
 
@@ -37,7 +36,7 @@ async def reset(paths: MeshPaths, reason: str, *, as_json: bool) -> None:
     """Resets the breaker and says what was reset. Raises CommandFailed when nothing was tripped."""
     if not reason.strip():
         raise CommandFailed("--reason is missing: say why it is safe to go on, it is kept with the reset")
-    request = pb.ResetBreakerRequest(request_id=f"cli-{uuid.uuid4()}", actor=actor(), reason=reason)
+    request = pb.ResetBreakerRequest(request_id=fresh_id(), actor=actor(), reason=reason)
     async with connected(paths, "the breaker was not reset") as link:
         before = await view.metrics_of(link)
         if not before.breaker.tripped:

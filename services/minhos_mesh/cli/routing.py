@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,9 +15,9 @@ from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1 import route_service_pb2 as pb
 from minhos_api.registry.v1.route_service_pb2_grpc import RouteServiceStub
 from minhos_mesh.cli import narrow, show
+from minhos_mesh.cli.asking import actor, fresh_id
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link, connected
-from minhos_mesh.cli.trading import actor
 from minhos_mesh.runtime import errors
 from minhos_mesh.runtime.paths import MeshPaths
 
@@ -43,7 +42,7 @@ async def set_route(
     async with connected(paths) as link:
         rule = make_rule(parsed, headers, (await link.services()).services, strict=strict)
         request = pb.SetRouteRequest(
-            request_id=str(uuid.uuid4()),
+            request_id=fresh_id(),
             name=service_name(name),
             rule=rule,
             expected_revision=expected,
@@ -77,7 +76,7 @@ async def clear(paths: MeshPaths, name: str, *, reason: str, expected: int | Non
     """Removes the route of a contract, or of all contracts of a service."""
     async with connected(paths) as link:
         request = pb.DeleteRouteRequest(
-            request_id=str(uuid.uuid4()),
+            request_id=fresh_id(),
             name=service_name(name),
             expected_revision=expected,
             actor=actor(),
@@ -98,7 +97,7 @@ async def roll_back(
     """Goes back to the route before, or to a revision."""
     async with connected(paths) as link:
         request = pb.RollbackRouteRequest(
-            request_id=str(uuid.uuid4()),
+            request_id=fresh_id(),
             name=service_name(name),
             to_revision=revision,
             expected_revision=expected,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -13,9 +12,9 @@ import grpc
 from minhos_api.venue.v1 import venue_service_pb2 as venue_pb
 from minhos_api.venue.v1.venue_service_pb2_grpc import VenueServiceStub
 from minhos_mesh.cli import show
+from minhos_mesh.cli.asking import actor, fresh_id
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected, unreachable
-from minhos_mesh.cli.trading import actor
 from minhos_mesh.runtime.money import MoneyError, parse_e9
 from minhos_mesh.runtime.paths import MeshPaths
 
@@ -58,7 +57,7 @@ async def settle(
 async def confirm(paths: MeshPaths, order_id: str, *, reason: str, request_id: str | None, as_json: bool) -> None:
     """Lets a settled order stand although the venue told otherwise of it later. Raises CommandFailed."""
     request = venue_pb.ConfirmSettlementRequest(
-        request_id=request_id or f"cli-{uuid.uuid4()}", client_order_id=order_id, actor=actor(), reason=reason
+        request_id=request_id or fresh_id(), client_order_id=order_id, actor=actor(), reason=reason
     )
     async with connected(paths, "nothing was confirmed") as link:
         answer = await link.clients.stub(VenueServiceStub).ConfirmSettlement(request)
@@ -87,7 +86,7 @@ def request_of(
             "say what became of the order: --filled QUANTITY@PRICE once for each fill, or --canceled, or --never-arrived"
         )
     request = venue_pb.SettleUnknownOrderRequest(
-        request_id=request_id or f"cli-{uuid.uuid4()}", client_order_id=order_id, actor=actor(), reason=reason
+        request_id=request_id or fresh_id(), client_order_id=order_id, actor=actor(), reason=reason
     )
     if filled:
         request.filled.fills.extend(_fill(text) for text in filled)

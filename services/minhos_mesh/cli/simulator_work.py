@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any, Final
 from minhos_api.sierra.v1 import sierra_simulator_service_pb2 as pb
 from minhos_api.sierra.v1.sierra_simulator_service_pb2_grpc import SierraSimulatorServiceStub
 from minhos_mesh.cli import show
+from minhos_mesh.cli.asking import fresh_id
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected
 from minhos_mesh.cli.narrow import print_table
+from minhos_mesh.cli.options import span_ns
 from minhos_mesh.runtime.paths import MeshPaths
 
 _LONGEST_S: Final = 86_400
@@ -98,18 +99,15 @@ def fault_request(wanted: Wanted) -> pb.InjectFaultRequest:
     if name == "UNSPECIFIED" or f"{_PREFIX}{name}" not in pb.SimulatorFaultKind.keys():  # noqa: SIM118 - no dictionary
         raise CommandFailed(f"{wanted.kind!r} is no kind of fault: allowed are {', '.join(kinds())}")
     request = pb.InjectFaultRequest(
-        request_id=wanted.request_id or str(uuid.uuid4()),
+        request_id=wanted.request_id or fresh_id(),
         kind=pb.SimulatorFaultKind.Value(f"{_PREFIX}{name}"),
         symbol=wanted.symbol,
         probability=wanted.probability,
     )
     spans = (("duration", "--for", wanted.duration_s, _LONGEST_S), ("delay", "--delay", wanted.delay_s, _LATEST_S))
     for field, option, seconds, most in spans:
-        if seconds is None:
-            continue
-        if not 0 < seconds <= most:
-            raise CommandFailed(f"{option} is {seconds:g}: allowed is a number of seconds above 0, at most {most}")
-        getattr(request, field).FromNanoseconds(max(1, round(seconds * 1e9)))
+        if seconds is not None:
+            getattr(request, field).FromNanoseconds(span_ns(option, seconds, most))
     return request
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -12,9 +11,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from minhos_api.state.v1 import state_manager_service_pb2 as pb
 from minhos_api.state.v1.state_manager_service_pb2_grpc import StateManagerServiceStub
 from minhos_mesh.cli import show
+from minhos_mesh.cli.asking import actor, fresh_id
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import connected
-from minhos_mesh.cli.trading import actor
 from minhos_mesh.runtime.paths import MeshPaths
 
 Value = bool | float | int
@@ -97,7 +96,7 @@ async def set_state(paths: MeshPaths, key: str, text: str, reason: str, *, as_js
         stub = link.clients.stub(StateManagerServiceStub)
         before = (await stub.GetState(pb.GetStateRequest())).state
         request = pb.UpdateStateRequest(
-            request_id=str(uuid.uuid4()),
+            request_id=fresh_id(),
             state=pb.State(),
             update_mask=FieldMask(paths=[key]),
             expected_version=before.version,

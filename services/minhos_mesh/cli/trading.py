@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,6 +16,7 @@ from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_api.trading.v1.trading_control_service_pb2_grpc import TradingControlServiceStub
 from minhos_api.trading.v1.trading_engine_service_pb2_grpc import TradingEngineServiceStub
 from minhos_mesh.cli import risk_view, show
+from minhos_mesh.cli.asking import actor, fresh_id
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link, connected, unreachable
 from minhos_mesh.cli.narrow import print_table
@@ -29,11 +28,6 @@ _NARROW: Final = 100
 """Characters of a line below which times are told in seconds."""
 _ENGINE: Final = "trading_engine"
 """Who is asked where it listened last while the registry is silent, by commands that make nothing riskier."""
-
-
-def actor() -> str:
-    """Who types: the name of the account on this machine."""
-    return getpass.getuser()
 
 
 async def positions(paths: MeshPaths, *, as_json: bool) -> None:
@@ -145,7 +139,7 @@ async def place(
     """Places an order and shows what became of it so far. Raises CommandFailed when the mesh denied it."""
     terms = _terms(paths, side, quantity, symbol, limit, stop, time_in_force)
     request = orders_pb.PlaceOrderRequest(
-        request_id=request_id or _request_id(), terms=terms, actor=actor(), reduce_only=reduce_only
+        request_id=request_id or fresh_id(), terms=terms, actor=actor(), reduce_only=reduce_only
     )
     async with connected(paths, "the order was not sent") as link:
         try:
@@ -185,7 +179,7 @@ async def replace(
     limit_e9, stop_e9 = _prices(limit, stop)
     request = orders_pb.ReplaceOrderRequest(
         order_id=order_id,
-        request_id=request_id or _request_id(),
+        request_id=request_id or fresh_id(),
         quantity=quantity,
         limit_price_e9=limit_e9,
         stop_price_e9=stop_e9,
@@ -212,7 +206,7 @@ async def set_mode(paths: MeshPaths, mode: str, reason: str, *, as_json: bool) -
     value = _enum(control_pb.TradingMode, "TRADING_MODE_", mode, "mode")
     async with connected(paths) as link:
         answer = await link.clients.stub(TradingControlServiceStub).SetTradingMode(
-            control_pb.SetTradingModeRequest(request_id=_request_id(), mode=value, actor=actor(), reason=reason)
+            control_pb.SetTradingModeRequest(request_id=fresh_id(), mode=value, actor=actor(), reason=reason)
         )
         stops = await _stops(link, as_json=as_json)
     show_state(answer.status, as_json=as_json)
@@ -224,7 +218,7 @@ async def halt(paths: MeshPaths, reason: str, *, reduce: bool, as_json: bool) ->
     state = control_pb.TRADING_STATE_REDUCING if reduce else control_pb.TRADING_STATE_HALTED
     async with connected(paths, without_registry=_ENGINE) as link:
         answer = await link.clients.stub(TradingControlServiceStub).Halt(
-            control_pb.HaltRequest(request_id=_request_id(), state=state, actor=actor(), reason=reason)
+            control_pb.HaltRequest(request_id=fresh_id(), state=state, actor=actor(), reason=reason)
         )
     show_state(answer.status, as_json=as_json)
 
@@ -233,7 +227,7 @@ async def resume(paths: MeshPaths, reason: str, *, as_json: bool) -> None:
     """Lets trading go on."""
     async with connected(paths) as link:
         answer = await link.clients.stub(TradingControlServiceStub).Resume(
-            control_pb.ResumeRequest(request_id=_request_id(), actor=actor(), reason=reason)
+            control_pb.ResumeRequest(request_id=fresh_id(), actor=actor(), reason=reason)
         )
         stops = await _stops(link, as_json=as_json)
     show_state(answer.status, as_json=as_json)
@@ -259,7 +253,7 @@ async def clear_emergency_stop(paths: MeshPaths, reason: str, *, as_json: bool) 
     """Clears the emergency stop; trading stays halted until `minhos resume`."""
     async with connected(paths) as link:
         answer = await link.clients.stub(TradingControlServiceStub).ClearEmergencyStop(
-            control_pb.ClearEmergencyStopRequest(request_id=_request_id(), actor=actor(), reason=reason)
+            control_pb.ClearEmergencyStopRequest(request_id=fresh_id(), actor=actor(), reason=reason)
         )
     show_state(answer.status, as_json=as_json)
 
@@ -343,10 +337,6 @@ def _not_known(request_id: str) -> str:
         "the trading engine did not answer in time, so it is not known whether the order was placed: `minhos orders` shows"
         f" it once it was; with --request-id {request_id} it can be tried again and is never placed twice"
     )
-
-
-def _request_id() -> str:
-    return f"cli-{uuid.uuid4()}"
 
 
 def _enum(kind: Any, prefix: str, text: str, what: str) -> Any:

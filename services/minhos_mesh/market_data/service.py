@@ -14,12 +14,14 @@ from minhos_mesh.market_data.live_feed import LiveFeed, Recording
 from minhos_mesh.market_data.ports import Announcer, Encoder
 from minhos_mesh.market_data.reader_session import ReaderSession, SymbolUnknown
 from minhos_mesh.market_data.source_sessions import DepthSession, SourceSession
-from minhos_mesh.matching.session import session_open
+from minhos_mesh.matching.session import prices_due
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.conditions import Conditions
 from minhos_mesh.runtime.symbols import SymbolError, parse_symbol
 
 NO_TICKS = "NO_TICKS"
+DELAY_NS = 20 * 60 * 1_000_000_000
+"""How much later than it happens a tick of DELAYED data may come."""
 REPLAY_WAITS = "REPLAY_WAITS"
 MISSED_NS = 2_000_000_000
 """A price from this long before the start or later is the present one."""
@@ -214,7 +216,10 @@ class MarketDataService:
         provenance = live.feed.provenance
         if provenance is Provenance.REPLAY or live.ended:
             return False
-        return provenance is None or provenance in ALWAYS_OPEN or session_open(self._clock.wall_ns())
+        if provenance is None or provenance in ALWAYS_OPEN:
+            return True
+        within_ns = round(self._settings.max_tick_age_s * 1e9)
+        return prices_due(self._clock.wall_ns(), within_ns, DELAY_NS if provenance is Provenance.DELAYED else 0)
 
     async def announce(self, announcer: Announcer) -> None:
         """Tells the mesh the last values that changed, at most once a second and symbol; not those of a replay."""

@@ -307,7 +307,7 @@ class RiskManager:
 
     def view(self) -> tuple[Metrics, int]:
         """Return what is seen now, and the revision of the newest change that it holds."""
-        return measure(self._desk, self._stage, self._clock.wall_ns()), self._log.newest
+        return self._measure(), self._log.newest
 
     async def watch(self, after: int | None, heartbeat_s: float) -> AsyncIterator[tuple[int, Metrics | None]]:
         """Give (revision, metrics) at once unless a revision is resumed, then at every change; None as a heartbeat."""
@@ -427,20 +427,27 @@ class RiskManager:
 
     def look_at_losses(self) -> None:
         """Say as a condition what of the account lets only reductions pass now: the breaker, or the losses of the day."""
-        breaker, passed = self._desk.breaker, None
+        self._say_losses(self._measure())
+
+    def _measure(self) -> Metrics:
+        return measure(self._desk, self._stage, self._clock.wall_ns())
+
+    def _say_losses(self, seen: Metrics) -> None:
+        breaker, passed = seen.breaker, None
         if breaker.tripped:
             self._conditions.set(BREAKER_TRIPPED, sentence(breaker))
         else:
             self._conditions.clear(BREAKER_TRIPPED)
-            passed = losses_passed(self._desk, self._stage, self._clock.wall_ns())
+            passed = losses_passed(self._desk, self._stage, seen)
         if passed is None:
             self._conditions.clear(LOSS_LIMIT_PASSED)
         else:
             self._conditions.set(LOSS_LIMIT_PASSED, passed)
 
     def _changed(self) -> None:
-        self.look_at_losses()
-        self._log.append(measure(self._desk, self._stage, self._clock.wall_ns()))
+        seen = self._measure()
+        self._say_losses(seen)
+        self._log.append(seen)
 
     async def _write(self, write: Writing) -> None:
         try:

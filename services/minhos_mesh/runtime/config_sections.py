@@ -114,6 +114,8 @@ class DtcSection(Section):
     """File whose first line is the password; read at each start and kept nowhere."""
     trade_account: str = ""
     """Account that is traded; may be left out where the server has only one."""
+    formerly: str = ""
+    """`HOST:PORT` at which this very Sierra Chart was before it had another address; needed for the accounts of its simulation alone."""
     account_is_ours: bool = False
     """True when nobody else trades on the account, so that fills of an order that was never answered can be told to be its own."""
     account_is_simulated: bool = False

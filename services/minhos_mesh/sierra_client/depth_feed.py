@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +49,32 @@ class DepthPort(Protocol):
 
     def connect(self, opening: Opening) -> AbstractAsyncContextManager[DepthWay]:
         """Opens a way. Raises IngestLost."""
+
+
+async def keep_sending(
+    ingest: DepthPort,
+    opening: Opening,
+    pump: Callable[[DepthWay], Awaitable[None]],
+    *,
+    sent: Callable[[], int],
+    say: Callable[[str], None],
+    randomness: random.Random,
+) -> None:
+    """Opens a way and has it pumped into until that returns; a way that breaks is opened again, for ever, with growing pauses.
+
+    `sent` counts the books that were taken: a way that took some begins the pauses anew. `say` is told why one broke.
+    """
+    failures = 0
+    while True:
+        before = sent()
+        try:
+            async with ingest.connect(opening) as way:
+                await pump(way)
+            return
+        except IngestLost as lost:
+            failures = 1 if sent() > before else failures + 1
+            say(str(lost))
+            await asyncio.sleep(backoff_s(failures, randomness))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +138,19 @@ class DepthFeed:
             book = DepthBook(self._tick_e9)
             self._epoch, self._sequence, self._newest = next_epoch(self._epoch, self._clock.wall_ns()), 0, None
             self.status = replace(self.status, file=path.name, reason="the whole book is awaited")
-            failures = 0
-            while True:
-                opening = Opening(f"sierra_client:{path.name}", self._symbol, self._provenance, self._epoch)
-                sent = self.status.books_sent
-                try:
-                    async with self._ingest.connect(opening) as way:
-                        await self._pump(path, tail, book, way)
-                    return
-                except IngestLost as lost:
-                    failures = 1 if self.status.books_sent > sent else failures + 1
-                    self.status = replace(self.status, reason=str(lost))
-                    await asyncio.sleep(backoff_s(failures, self._random))
+            opening = Opening(f"sierra_client:{path.name}", self._symbol, self._provenance, self._epoch)
+
+            def say(reason: str) -> None:
+                self.status = replace(self.status, reason=reason)
+
+            await keep_sending(
+                self._ingest,
+                opening,
+                lambda way: self._pump(path, tail, book, way),
+                sent=lambda: self.status.books_sent,
+                say=say,
+                randomness=self._random,
+            )
         finally:
             tail.close()
 

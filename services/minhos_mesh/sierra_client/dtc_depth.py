@@ -10,9 +10,9 @@ from dataclasses import replace
 from minhos_mesh.dtc.depth_updates import BookLevel, BookUpdate
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.tasks import OwnedTasks
-from minhos_mesh.sierra_client.depth_feed import PACE_S, DepthPort, DepthStatus, DepthWay
-from minhos_mesh.sierra_client.domain import Provenance, backoff_s, next_epoch
-from minhos_mesh.sierra_client.ports import IngestLost, Opening
+from minhos_mesh.sierra_client.depth_feed import PACE_S, DepthPort, DepthStatus, DepthWay, keep_sending
+from minhos_mesh.sierra_client.domain import Provenance, next_epoch
+from minhos_mesh.sierra_client.ports import Opening
 from minhos_mesh.sierra_files.depth_book import BookView, Level
 
 SOURCE = "dtc"
@@ -70,17 +70,16 @@ class DtcDepth:
         return tuple(status for symbol, status in self._status.items() if symbol not in self.refused)
 
     async def _send(self, symbol: str) -> None:
-        epoch, failures = next_epoch(None, self._clock.wall_ns()), 0
+        epoch = next_epoch(None, self._clock.wall_ns())
         opening = Opening(f"sierra_client:{SOURCE}/{symbol}", symbol, self._provenance, epoch)
-        while True:
-            sent = self._status[symbol].books_sent
-            try:
-                async with self._ingest.connect(opening) as way:
-                    await self._pump(symbol, way)
-            except IngestLost as lost:
-                failures = 1 if self._status[symbol].books_sent > sent else failures + 1
-                self._say(symbol, str(lost))
-                await asyncio.sleep(backoff_s(failures, self._random))
+        await keep_sending(
+            self._ingest,
+            opening,
+            lambda way: self._pump(symbol, way),
+            sent=lambda: self._status[symbol].books_sent,
+            say=lambda reason: self._say(symbol, reason),
+            randomness=self._random,
+        )
 
     async def _pump(self, symbol: str, way: DepthWay) -> None:
         """Sends the newest book again and again. Raises IngestLost."""

@@ -41,7 +41,7 @@ ACTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "DTC_NOT_LET_IN": "Repair `[dtc]` in minhos.toml (encoding, username, password_file, trade_account), then `minhos down` and `up`.",
         "DTC_ORDERS_UNKNOWN": "Look at the orders in Sierra Chart's Trade Activity Log, then `minhos order settle ORDER`; the server is asked on.",
         "DTC_POSITION_DIFFERS": "Halt trading with `minhos halt` until you know who else has traded on the account.",
-        "DTC_SERVER_CHANGED": "Put back the server and account that are named, or begin with another data folder for the new one.",
+        "DTC_SERVER_CHANGED": "Put the former server and account back in `[dtc]`, or `minhos up --data-dir ANOTHER_FOLDER` for the new one.",
         "DTC_SETTLED_OTHERWISE": "Compare the fills in the Trade Activity Log with `minhos positions`; then `minhos order confirm ORDER --reason WHY`.",
         "DTC_SYMBOL_UNKNOWN": "Set `dtc.symbol` to how Sierra Chart writes it, or another contract in `market_data.symbols`; then `minhos down` and `up`.",
         "DTC_TRADING_REFUSED": "Tick `Allow Trading` in the server settings of Sierra Chart; orders go through at the next logon.",

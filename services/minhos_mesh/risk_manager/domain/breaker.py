@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from minhos_mesh.risk_manager.domain.errors import BreakerNotTripped, InvalidField
 from minhos_mesh.risk_manager.domain.limits import RiskLimits, breaker_loss_e9
+from minhos_mesh.risk_manager.domain.words import utc_text
 from minhos_mesh.runtime.money import format_e9
 
 AUTOMATIC = "risk_manager"
@@ -51,8 +51,7 @@ def loss_trips(limits: RiskLimits, profit_today_e9: int) -> str | None:
 
 def sentence(breaker: Breaker) -> str:
     """Return the sentence that says why, since when and by whom a breaker is tripped."""
-    since = datetime.fromtimestamp((breaker.trip_ns or 0) // 1_000_000_000, UTC)
-    return f"the breaker is tripped since {since:%Y-%m-%d %H:%M:%S} UTC by {breaker.tripped_by}: {breaker.reason}"
+    return f"the breaker is tripped since {utc_text(breaker.trip_ns or 0)} by {breaker.tripped_by}: {breaker.reason}"
 
 
 def _require(actor: str, reason: str) -> None:

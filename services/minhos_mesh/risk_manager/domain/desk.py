@@ -200,10 +200,13 @@ class RiskDesk:
         """
         day = day_of(wall_ns)
         profit_e9, unknown = self.own_profit(day)
-        late = next(
-            (name for name, held in self.projection.positions.items() if held.quantity and name in self._late), None
-        )
-        return self._measured(Stage(Provenance.UNSPECIFIED, 0), day, wall_ns, profit_e9, unknown or late)
+        unknown = unknown or self.held_at_late_price()
+        return self._measured(Stage(Provenance.UNSPECIFIED, 0), day, wall_ns, profit_e9, unknown)
+
+    def held_at_late_price(self) -> str | None:
+        """Return a symbol that is held and whose newest price was old when it was heard; None when there is none."""
+        positions = self.projection.positions.items()
+        return next((name for name, held in positions if held.quantity and name in self._late), None)
 
     def _measured(self, stage: Stage, day: date, now_ns: int, profit_e9: int, unknown: str | None) -> Day:
         if unknown is not None:

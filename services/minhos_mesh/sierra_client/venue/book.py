@@ -88,6 +88,19 @@ class VenueBook:
         found = (self.orders[client_order_id] for client_order_id in self._open)
         return tuple(record for record in found if symbol in {None, record.terms.symbol})
 
+    def open_told(self) -> str:
+        """What is open here, for people: how many orders, and which positions; empty when nothing is."""
+        orders = len(self._open)
+        held = [
+            f"{view.position.quantity:+d} {symbol}"
+            for symbol, view in sorted(self.positions.items())
+            if view.position.quantity
+        ]
+        parts = [f"{orders} open order{'s' if orders > 1 else ''}"] if orders else []
+        return " and ".join(
+            [*parts, *([f"the position{'s' if len(held) > 1 else ''} {', '.join(held)}"] if held else [])]
+        )
+
     def take(self, orders: Sequence[TrackedOrder], now_ns: int) -> Step:
         """Takes orders as the ledger has them now; what they say that is new becomes changes."""
         changes: list[Change] = []

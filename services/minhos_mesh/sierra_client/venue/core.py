@@ -31,7 +31,7 @@ from minhos_mesh.sierra_client.venue import store
 from minhos_mesh.sierra_client.venue.account import ServerAccount
 from minhos_mesh.sierra_client.venue.book import Step, VenueBook
 from minhos_mesh.sierra_client.venue.domain import Change, OrderRecord
-from minhos_mesh.sierra_client.venue.views import VENUE, Server, VenueSettings, server_of, told
+from minhos_mesh.sierra_client.venue.views import VENUE, Server, VenueSettings, other_server, server_of
 from minhos_mesh.venue.domain.errors import VenueNotReady
 from minhos_mesh.venue.domain.orders import SIMULATED, OrderReason, OrderState
 
@@ -147,15 +147,14 @@ class VenueCore:
 
     def accepts(self, permissions: Permissions, account: str) -> str:
         """Why this server and account cannot be those that have the orders, for people; empty when they can."""
-        server = server_of(permissions, account, account_is_simulated=self.settings.account_is_simulated)
-        self.other_server = ""
-        if self._identity and self._identity != server.identity:
-            self.other_server = (
-                f"the orders on disk are at {told(self._identity)}, and what answers is {told(server.identity)}: "
-                "nothing is compared or sent until they are the same again, or the data folder is another one"
-            )
-            return self.other_server
-        return ""
+        server = self._server_of(permissions, account)
+        kept, formerly = self._identity, self.settings.formerly
+        self.other_server = other_server(kept, server, formerly, self.book.open_told()) if kept else ""
+        return self.other_server
+
+    def _server_of(self, permissions: Permissions, account: str) -> Server:
+        simulated = self.settings.account_is_simulated
+        return server_of(permissions, account, self.status.address, account_is_simulated=simulated)
 
     def on_settled(
         self,
@@ -165,7 +164,7 @@ class VenueCore:
         balance: BalanceReport | None,
     ) -> None:
         """Every order was compared with what the server lists."""
-        server = server_of(permissions, account, account_is_simulated=self.settings.account_is_simulated)
+        server = self._server_of(permissions, account)
         self.server = server
         self.book.provenance = SIMULATED if server.simulated else self.settings.provenance
         self.account.settled(account, positions, balance)
@@ -174,7 +173,7 @@ class VenueCore:
         if self.carried is None:
             ours = {symbol: view.position.quantity for symbol, view in self.book.positions.items()}
             self.carried = {symbol: held.get(symbol, 0) - ours.get(symbol, 0) for symbol in {*held, *ours}}
-        if not self._identity:
+        if self._identity != server.identity:
             self._identity = server.identity
             facts = {store.SERVER: server.identity, store.CARRIED: json.dumps(self.carried)}
             self.start(self.write(lambda c: store.note_facts(c, facts)), "note the server")

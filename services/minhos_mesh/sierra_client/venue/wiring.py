@@ -250,6 +250,7 @@ def venue_settings(config: MeshConfig) -> VenueSettings:
         provenance=_PROVENANCES[Provenance[config.sierra_client.provenance]],
         account_is_simulated=config.dtc.account_is_simulated,
         account_is_ours=config.dtc.account_is_ours,
+        formerly=config.dtc.formerly,
     )
 
 
