@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final
 
 from rich.live import Live
@@ -14,13 +14,13 @@ from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
 from minhos_mesh.cli import show
 from minhos_mesh.cli.failure import CommandFailed
+from minhos_mesh.cli.following import Awaited
 from minhos_mesh.cli.mesh import Link
 from minhos_mesh.runtime.config import load_saved
+from minhos_mesh.runtime.streams import messages
 
 FRAME_S: Final = 0.25
 """A terminal is drawn anew at most so often; books come up to twenty times a second."""
-AWAITED_S: Final = 3.0
-"""So long without any book says that there may be none."""
 LEVELS: Final = 10
 _SIDE: Final = 35
 """Characters of one side of a book."""
@@ -39,31 +39,34 @@ def check_answer(answer: market_pb.StreamMarketDataResponse) -> None:
         raise CommandFailed(f"{told.refused_message or told.symbol}  [{reason}]")
 
 
-async def books(link: Link, symbol: str | None) -> AsyncIterator[depth_pb2.Depth]:
-    """The newest order book again and again. Raises CommandFailed for a symbol that is not known, AioRpcError, ConfigError."""
+async def books(link: Link, symbol: str | None) -> AsyncGenerator[depth_pb2.Depth | None, None]:
+    """The newest order book again and again, None as a sign of life.
+
+    Raises CommandFailed for a symbol that is not known, AioRpcError, ConfigError.
+    """
     asked = subscribed_symbols(link, symbol)
     wanted = market_pb.MarketSubscription(symbols=asked, kinds=[market_pb.MARKET_DATA_KIND_DEPTH])
     request = market_pb.StreamMarketDataRequest(subscription=wanted)
-    began: float | None = time.monotonic()
-    async for answer in link.clients.stub(MarketDataProviderServiceStub).StreamMarketData(request):
+    awaited = Awaited(
+        f"no order book of {asked[0]} has come yet: they come over DTC where dtc.market_data names the symbol, else of .depth"
+        " files beside the .scid files (feed.depth_levels of the simulator, Market Depth in Sierra Chart)"
+    )
+    async for answer in messages(link.clients.stub(MarketDataProviderServiceStub).StreamMarketData(request)):
         check_answer(answer)
         book = answer.depth if answer.HasField("depth") else answer.snapshot.depth
         if book.symbol:
-            began = None
+            awaited.came()
             yield book
-        elif began is not None and time.monotonic() - began > AWAITED_S:
-            began = None
-            show.err.print(
-                f"no order book of {asked[0]} has come yet: they come over DTC where dtc.market_data names the symbol, else of .depth"
-                " files beside the .scid files (feed.depth_levels of the simulator, Market Depth in Sierra Chart)"
-            )
+        else:
+            awaited.look()
+            yield None
 
 
-async def follow(link: Link, symbol: str | None, count: int | None, *, as_json: bool) -> None:
-    """Shows books until Ctrl-C, or until `count` of them. Raises as `books`."""
+async def follow(found: AsyncIterator[depth_pb2.Depth], count: int | None, *, as_json: bool) -> None:
+    """Shows books until Ctrl-C, or until `count` of them."""
     shown = 0
     if as_json or not show.out.is_terminal:
-        async for book in books(link, symbol):
+        async for book in found:
             print(show.json_line(book) if as_json else f"{book_text(book)}\n", flush=True)
             shown += 1
             if shown == count:
@@ -71,7 +74,7 @@ async def follow(link: Link, symbol: str | None, count: int | None, *, as_json: 
         return
     with Live(Text("waiting for an order book"), console=show.out, auto_refresh=False) as live:
         drawn = 0.0
-        async for book in books(link, symbol):
+        async for book in found:
             shown += 1
             if (now := time.monotonic()) - drawn >= FRAME_S or shown == count:
                 live.update(coloured(book), refresh=True)

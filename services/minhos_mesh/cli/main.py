@@ -218,7 +218,7 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines.")] = False,
 ) -> None:
     """Show the log of a service."""
-    from minhos_mesh.cli import tail as commands
+    from minhos_mesh.cli import logs as commands
     from minhos_mesh.cli.mesh import execute
 
     execute(commands.logs(paths_of(data_dir), service, lines, follow=follow, as_json=json))

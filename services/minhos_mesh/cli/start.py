@@ -41,8 +41,13 @@ ANSWER_S: Final = 3.0
 SAID_LINES: Final = 6
 NOT_WANTED: Final = "NOT_WANTED"
 """Why a service is STOPPED that nobody asked for: it stays so, and is no fault."""
-LATCHED: Final = frozenset({"BREAKER_TRIPPED", "DTC_SETTLED_OTHERWISE", "LOSS_LIMIT_PASSED", "SETTLED_OTHERWISE"})
-"""Conditions that a person ends by a command to a mesh that runs, or the next day: `minhos up` does not wait for their end."""
+LATCHED: Final = frozenset(
+    {"BREAKER_TRIPPED", "DTC_DATA_NOT_PERMITTED", "DTC_SETTLED_OTHERWISE", "LOSS_LIMIT_PASSED", "SETTLED_OTHERWISE"}
+)
+"""Conditions that a person ends by a command to a mesh that runs, or the next day, and what it serves well with for ever: `minhos up` does not wait for their end."""
+DOUBTFUL: Final = frozenset({"DTC_ORDERS_UNKNOWN", "DTC_POSITION_DIFFERS", "FOREIGN_ORDER", "ORDERS_UNKNOWN"})
+"""Conditions that mostly end by themselves, and else by what a person does while the mesh runs: `minhos up` waits DOUBT_S for their end."""
+DOUBT_S: Final = 10.0
 HOPELESS: Final = frozenset(
     {
         "DTC_NOT_LET_IN",
@@ -160,7 +165,7 @@ async def bring_up(address: str, paths: MeshPaths, timeout_s: float, say: Say) -
 async def _states(address: str, ended: Collection[str]) -> dict[str, str]:
     clients = Clients(registry=address)
     try:
-        return await _not_healthy(clients, ended, latched_too=True)
+        return await _not_healthy(clients, ended)
     finally:
         await clients.close()
 
@@ -173,18 +178,18 @@ async def latched(address: str) -> dict[str, str]:
     finally:
         await clients.close()
     return {
-        item.service: f"{item.reasons[0].message}\n  -> {item.reasons[0].action}"
+        item.service: "\n".join(f"{reason.message}\n  -> {reason.action}" for reason in item.reasons)
         for item in mesh.services
         if only_latched(item)
     }
 
 
-def only_latched(item: ServiceHealth) -> bool:
+def only_latched(item: ServiceHealth, latched: Collection[str] = LATCHED | DOUBTFUL) -> bool:
     """Whether a service serves, and nothing is wrong with it but what a person has to end."""
     return (
         item.state == SERVICE_STATE_DEGRADED
         and len(item.reasons) > 0
-        and all(reason.code in LATCHED for reason in item.reasons)
+        and all(reason.code in latched for reason in item.reasons)
     )
 
 
@@ -199,7 +204,7 @@ async def all_healthy(
     """Waits until every service is HEALTHY, or STOPPED where it is in `ended` or on purpose; returns how long it took.
 
     Raises NotAllHealthy naming those that are not, at once when one of them has a condition of HOPELESS. Those in `left_out` may be as they are, and with `latched_too` those that
-    only a condition of LATCHED keeps from being HEALTHY.
+    only conditions of LATCHED, or after DOUBT_S of DOUBTFUL, keep from being HEALTHY.
     """
     began = time.monotonic()
     clients = Clients(registry=address)
@@ -207,19 +212,34 @@ async def all_healthy(
     try:
         async with asyncio.timeout(timeout_s):
             async for answer in clients.stub(HealthMonitorServiceStub).WatchHealth(health.WatchHealthRequest()):
-                found = await _not_healthy(clients, ended, left_out, latched_too=latched_too)
+                doubted = time.monotonic() - began >= DOUBT_S
+                passed = (LATCHED | DOUBTFUL if doubted else LATCHED) if latched_too else frozenset()
+                found = await _not_healthy(clients, ended, left_out, passed)
                 unhealthy = {service: state for service, state in found.items() if service not in left_out}
                 if not unhealthy and answer.revision >= 0:
                     return time.monotonic() - began
     except TimeoutError:
-        pass
+        if latched_too and await _only_doubtful(clients, ended, left_out):
+            return time.monotonic() - began
     finally:
         await clients.close()
     raise NotAllHealthy(timeout_s, unhealthy)
 
 
+async def _only_doubtful(clients: Clients, ended: Collection[str], left_out: Collection[str]) -> bool:
+    """Whether nothing but what a person has to end keeps the mesh from being HEALTHY, as far as the registry says."""
+    try:
+        found = await _not_healthy(clients, ended, left_out)
+    except grpc.aio.AioRpcError:
+        return False
+    return not found.keys() - set(left_out)
+
+
 async def _not_healthy(
-    clients: Clients, ended: Collection[str], left_out: Collection[str] = (), *, latched_too: bool
+    clients: Clients,
+    ended: Collection[str],
+    left_out: Collection[str] = (),
+    latched: Collection[str] = LATCHED | DOUBTFUL,
 ) -> dict[str, str]:
     mesh = await clients.stub(HealthMonitorServiceStub).GetMeshHealth(health.GetMeshHealthRequest())
     if all(item.state == SERVICE_STATE_STOPPED for item in mesh.services if item.service != REGISTRY):
@@ -229,7 +249,7 @@ async def _not_healthy(
         for item in mesh.services
         if item.state != SERVICE_STATE_HEALTHY
         and not (item.state == SERVICE_STATE_STOPPED and _may_rest(item, ended))
-        and not (latched_too and only_latched(item))
+        and not only_latched(item, latched)
     }
     for service, item in found.items():
         for reason in item.reasons:

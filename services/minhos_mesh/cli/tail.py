@@ -1,14 +1,11 @@
-"""Shows what happens while it happens: events, market data, signals, orders, and the logs of services."""
+"""Shows what happens while it happens: events, market data, order books, signals and orders."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Final
 
 from google.protobuf.message import Message
 
@@ -21,66 +18,88 @@ from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
 from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
 from minhos_api.market.v1 import quote_pb2
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
+from minhos_api.trading.v1 import order_pb2
 from minhos_api.trading.v1 import order_service_pb2 as orders_pb
 from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_mesh.cli import depth, show, trading
 from minhos_mesh.cli.failure import CommandFailed
-from minhos_mesh.cli.mesh import Link, connected
+from minhos_mesh.cli.following import Awaited, Read, followed
+from minhos_mesh.cli.mesh import Link
 from minhos_mesh.runtime import contracts
-from minhos_mesh.runtime.catalogue import service_names
-from minhos_mesh.runtime.config import ConfigError, load_saved
 from minhos_mesh.runtime.paths import MeshPaths
+from minhos_mesh.runtime.streams import messages
 
 STREAMS: Final = ("events", "market", "depth", "signals", "orders")
 """What can be followed."""
+SERVED_BY: Final = {
+    "events": "event_bus", "market": "market_data", "depth": "market_data", "signals": "ai_brain", "orders": "trading_engine"
+}  # fmt: skip
 BY_SYMBOL: Final = ("market", "depth")
 """What can be followed of one symbol alone."""
 _CREDIT: Final = 1_000
-_LOG_POLL_S: Final = 0.2
-_SAID: Final = ".stderr"
-"""Ends the name of the log that holds what a process printed; a program that has no log of its own has this one."""
-_LEVEL_STYLES: Final = {"error": "bold red", "critical": "bold red", "warning": "yellow", "debug": "dim"}
+_DONE: Final = frozenset(
+    order_pb2.OrderState.Value(f"ORDER_STATE_{name}")
+    for name in ("DENIED", "FILLED", "CANCELED", "REJECTED", "EXPIRED")
+)
 
 
 async def tail(paths: MeshPaths, what: str, symbol: str | None, count: int | None, *, as_json: bool) -> None:
-    """Prints what comes until Ctrl-C, or until `count` lines, or order books. Raises CommandFailed for what cannot be followed."""
-    sources: dict[str, Callable[[Link], AsyncIterator[tuple[Message, str]]]] = {
-        "events": _events,
-        "market": lambda link: _market(link, symbol),
-        "signals": _signals,
-        "orders": _orders,
+    """Prints what comes until Ctrl-C, or until `count` lines, or order books; goes on when a service has been away.
+
+    Raises CommandFailed for what cannot be followed.
+    """
+    sources: dict[str, Callable[[], Read[tuple[Message, str]]]] = {
+        "events": _Events,
+        "market": lambda: _Market(symbol),
+        "signals": _Signals,
+        "orders": _Orders,
     }
     if what not in STREAMS:
         raise CommandFailed(f"{what!r} cannot be followed: allowed are {', '.join(STREAMS)}")
     if symbol is not None and what not in BY_SYMBOL:
         raise CommandFailed(f"--symbol is {symbol!r}: allowed with {' and '.join(BY_SYMBOL)} only, and not with {what}")
-    async with connected(paths) as link:
-        if what == "depth":
-            await depth.follow(link, symbol, count, as_json=as_json)
-            return
-        shown = 0
-        async for message, line in sources[what](link):
+    if what == "depth":
+        async with aclosing(followed(paths, lambda link: depth.books(link, symbol), SERVED_BY[what])) as books:
+            await depth.follow(books, count, as_json=as_json)
+        return
+    shown = 0
+    async with aclosing(followed(paths, sources[what](), SERVED_BY[what])) as found:
+        async for message, line in found:
             print(show.json_line(message) if as_json else line, flush=True)
             shown += 1
             if count is not None and shown >= count:
                 return
 
 
-async def _events(link: Link) -> AsyncIterator[tuple[Message, str]]:
-    contracts.load_all()  # so that every payload can be shown
-    asked: asyncio.Queue[bus_pb.SubscribeRequest] = asyncio.Queue()
-    asked.put_nowait(bus_pb.SubscribeRequest(open=bus_pb.SubscribeOpen(credit=_CREDIT)))
+class _Events:
+    """Events from now on, and after an interruption those that were stored meanwhile."""
 
-    async def requests() -> AsyncIterator[bus_pb.SubscribeRequest]:
-        while True:
-            yield await asked.get()
+    def __init__(self) -> None:
+        self._after: int | None = None
 
-    async for answer in link.clients.stub(EventBusServiceStub).Subscribe(requests()):
-        events = answer.delivery.events
-        if events:
-            asked.put_nowait(bus_pb.SubscribeRequest(credit=bus_pb.SubscribeCredit(count=len(events))))
-        for delivered in events:
-            yield delivered.event, event_line(delivered.event)
+    async def __call__(self, link: Link) -> AsyncGenerator[tuple[Message, str] | None, None]:
+        contracts.load_all()  # so that every payload can be shown
+        start = None if self._after is None else bus_pb.SubscribeStart(after_sequence=self._after)
+        asked: asyncio.Queue[bus_pb.SubscribeRequest] = asyncio.Queue()
+        asked.put_nowait(bus_pb.SubscribeRequest(open=bus_pb.SubscribeOpen(credit=_CREDIT, start=start)))
+
+        async def requests() -> AsyncIterator[bus_pb.SubscribeRequest]:
+            while True:
+                yield await asked.get()
+
+        async for answer in messages(link.clients.stub(EventBusServiceStub).Subscribe(requests())):
+            if answer.HasField("opened"):
+                self._after = max(self._after or 0, answer.opened.after_sequence)
+            if answer.HasField("gap"):
+                gap = answer.gap
+                show.err.print(f"events {gap.first_sequence} to {gap.last_sequence} are no longer there")
+            events = answer.delivery.events
+            if events:
+                asked.put_nowait(bus_pb.SubscribeRequest(credit=bus_pb.SubscribeCredit(count=len(events))))
+            yield None
+            for delivered in events:
+                self._after = delivered.event.sequence
+                yield delivered.event, event_line(delivered.event)
 
 
 def event_line(event: event_pb2.Event) -> str:
@@ -88,13 +107,28 @@ def event_line(event: event_pb2.Event) -> str:
     return f"{show.clock(event.event_time)}  {event.sequence:>8}  {event.type:<24} {event.source:<16} {event.subject}"
 
 
-async def _market(link: Link, symbol: str | None) -> AsyncIterator[tuple[Message, str]]:
-    wanted = market_pb.MarketSubscription(kinds=[market_pb.MARKET_DATA_KIND_QUOTES], symbols=[symbol] if symbol else [])
-    request = market_pb.StreamMarketDataRequest(subscription=wanted)
-    async for answer in link.clients.stub(MarketDataProviderServiceStub).StreamMarketData(request):
-        depth.check_answer(answer)
-        if answer.HasField("quote"):
-            yield answer.quote, quote_line(answer.quote, show.out.width)
+class _Market:
+    """Last values as they change; after an interruption nothing that was shown."""
+
+    def __init__(self, symbol: str | None) -> None:
+        self._symbols = [symbol] if symbol else []
+        self._shown: dict[str, tuple[int, int]] = {}
+
+    async def __call__(self, link: Link) -> AsyncGenerator[tuple[Message, str] | None, None]:
+        wanted = market_pb.MarketSubscription(kinds=[market_pb.MARKET_DATA_KIND_QUOTES], symbols=self._symbols)
+        request = market_pb.StreamMarketDataRequest(subscription=wanted)
+        whose = self._symbols[0] if self._symbols else "any symbol"
+        awaited = Awaited(f"no price of {whose} has come yet: `minhos status` says whether its source is well")
+        async for answer in messages(link.clients.stub(MarketDataProviderServiceStub).StreamMarketData(request)):
+            depth.check_answer(answer)
+            quote = answer.quote
+            if answer.HasField("quote") and self._shown.get(quote.symbol) != (quote.epoch, quote.sequence):
+                self._shown[quote.symbol] = quote.epoch, quote.sequence
+                awaited.came()
+                yield quote, quote_line(quote, show.out.width)
+            else:
+                awaited.look()
+                yield None
 
 
 def _size(quote: quote_pb2.Quote) -> str:
@@ -120,12 +154,23 @@ def _aligned(quote: quote_pb2.Quote) -> str:
     )
 
 
-async def _signals(link: Link) -> AsyncIterator[tuple[Message, str]]:
-    async for answer in link.clients.stub(AIBrainServiceStub).WatchSignals(brain_pb.WatchSignalsRequest()):
-        kind = answer.WhichOneof("update")
-        found = [answer.signal] if kind == "signal" else list(answer.snapshot.signals) if kind == "snapshot" else []
-        for signal in found:
-            yield signal, signal_line(signal)
+class _Signals:
+    """The newest signal of each symbol, and then all; after an interruption those that were not shown."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+
+    async def __call__(self, link: Link) -> AsyncGenerator[tuple[Message, str] | None, None]:
+        async for answer in messages(
+            link.clients.stub(AIBrainServiceStub).WatchSignals(brain_pb.WatchSignalsRequest())
+        ):
+            kind = answer.WhichOneof("update")
+            found = [answer.signal] if kind == "signal" else list(answer.snapshot.signals) if kind == "snapshot" else []
+            yield None
+            for signal in found:
+                if self._shown.get(signal.symbol) != signal.signal_id:
+                    self._shown[signal.symbol] = signal.signal_id
+                    yield signal, signal_line(signal)
 
 
 def signal_line(signal: signal_pb2.Signal) -> str:
@@ -138,79 +183,28 @@ def signal_line(signal: signal_pb2.Signal) -> str:
     )
 
 
-async def _orders(link: Link) -> AsyncIterator[tuple[Message, str]]:
-    async for answer in link.clients.stub(OrderServiceStub).WatchOrders(orders_pb.WatchOrdersRequest()):
-        kind = answer.WhichOneof("update")
-        found = [answer.order] if kind == "order" else list(answer.snapshot.orders) if kind == "snapshot" else []
-        for order in found:
-            yield order, "  ".join(trading.order_row(order))
+class _Orders:
+    """Orders that are not done, and then every change; after an interruption also what became of those that ended in it."""
 
+    def __init__(self) -> None:
+        self._working: dict[str, int] = {}
+        """Version last shown of each order that was not done."""
 
-async def logs(paths: MeshPaths, service: str, lines: int, *, follow: bool, as_json: bool) -> None:
-    """The last lines of a service's log, and what follows."""
-    known = _logging(paths)
-    if service not in known:
-        raise CommandFailed(f"there is no service {service!r}: known are {', '.join(known)}")
-    path = paths.log_file(service)
-    if not path.exists():
-        path = paths.log_file(f"{service}{_SAID}")
-    if not path.exists():
-        raise CommandFailed(f"{service} has not logged anything in {paths.data_dir} yet")
-    position = 0
-    for line in _last(path, lines):
-        _print_log(line, as_json=as_json)
-    position = path.stat().st_size
-    while follow:
-        await asyncio.sleep(_LOG_POLL_S)
-        new, position = _since(path, position)
-        for line in new:
-            _print_log(line, as_json=as_json)
-
-
-def _logging(paths: MeshPaths) -> tuple[str, ...]:
-    """Who may have a log: the keeper, the services, programs of one's own, and whoever has one."""
-    own: list[str] = []
-    if paths.config_file.exists():
-        with contextlib.suppress(
-            ConfigError
-        ):  # the file of a mesh that could not start; its logs are shown all the more
-            own = sorted(load_saved(paths.config_file).services)
-    files = sorted(file.stem.removesuffix(_SAID) for file in paths.log_dir.glob("*.log"))
-    return tuple(dict.fromkeys(("keeper", *service_names(), *own, *files)))
-
-
-def _print_log(line: str, *, as_json: bool) -> None:
-    if as_json:
-        print(line, flush=True)
-        return
-    text = log_line(line)
-    style = next((style for level, style in _LEVEL_STYLES.items() if f"  {level}" in text[:24]), "")
-    show.out.print(text, style=style, markup=False)
-
-
-def log_line(line: str) -> str:
-    """One line of JSON for people; anything else as it is."""
-    try:
-        entry: dict[str, Any] = json.loads(line)
-        at = datetime.fromisoformat(entry.pop("timestamp")).astimezone(UTC).strftime("%H:%M:%S.%f")[:-3]
-        level, event = entry.pop("level"), entry.pop("event")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return line
-    rest = " ".join(f"{key}={value}" for key, value in entry.items() if key not in ("service", "instance", "exception"))
-    trace = f"\n{entry['exception']}" if "exception" in entry else ""
-    return f"{at}  {level:<8} {event:<24} {rest}{trace}"
-
-
-def _last(path: Path, count: int) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()[-count:] if count else []
-
-
-def _since(path: Path, position: int) -> tuple[list[str], int]:
-    size = path.stat().st_size
-    if size < position:
-        position = 0
-    with path.open("rb") as file:
-        file.seek(position)
-        raw = file.read()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    return whole.decode("utf-8", errors="replace").splitlines(), position + len(whole)
+    async def __call__(self, link: Link) -> AsyncGenerator[tuple[Message, str] | None, None]:
+        stub = link.clients.stub(OrderServiceStub)
+        async for answer in messages(stub.WatchOrders(orders_pb.WatchOrdersRequest())):
+            kind = answer.WhichOneof("update")
+            found = [answer.order] if kind == "order" else []
+            if kind == "snapshot":
+                found = list(answer.snapshot.orders)
+                ended = self._working.keys() - {order.order_id for order in found}
+                gone = [await stub.GetOrder(orders_pb.GetOrderRequest(order_id=each)) for each in sorted(ended)]
+                found = [*(answer.order for answer in gone), *found]
+            yield None
+            for order in found:
+                if self._working.get(order.order_id) != order.version:
+                    if order.state in _DONE:
+                        self._working.pop(order.order_id, None)
+                    else:
+                        self._working[order.order_id] = order.version
+                    yield order, "  ".join(trading.order_row(order))

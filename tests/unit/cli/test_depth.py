@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
 from minhos_api.market.v1 import provenance_pb2
 from minhos_api.market.v1.depth_pb2 import Depth, DepthLevel
-from minhos_mesh.cli import depth
+from minhos_mesh.cli import depth, following
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.mesh import Link
 from minhos_mesh.runtime.clients import Clients
@@ -77,21 +78,25 @@ class Answers:
     def __init__(self, *answers: market_pb.StreamMarketDataResponse) -> None:
         self.answers = answers
         self.asked: list[market_pb.MarketSubscription] = []
+        self._left: list[market_pb.StreamMarketDataResponse] = []
 
     def stub(self, _: Any) -> Answers:
         return self
 
-    async def StreamMarketData(
-        self, request: market_pb.StreamMarketDataRequest
-    ) -> AsyncIterator[market_pb.StreamMarketDataResponse]:
+    def StreamMarketData(self, request: market_pb.StreamMarketDataRequest) -> Answers:
         self.asked.append(request.subscription)
-        for answer in self.answers:
-            yield answer
+        self._left = list(self.answers)
+        return self
 
-    def link(self, folder: Path) -> Link:
+    async def read(self) -> Any:
+        return self._left.pop(0) if self._left else grpc.aio.EOF
+
+    async def books(self, folder: Path, symbol: str) -> AsyncIterator[Depth]:
         clients: Any = self
         kept: Clients = clients
-        return Link(MeshPaths(folder), "", kept)
+        async for found in depth.books(Link(MeshPaths(folder), "", kept), symbol):
+            if found is not None:
+                yield found
 
 
 def came(**message: Any) -> market_pb.StreamMarketDataResponse:
@@ -108,12 +113,12 @@ async def test_books_of_the_symbol_come_from_the_snapshot_on(
         came(depth=book(sequence=9)),
         came(depth=book(sequence=11)),
     )
-    await depth.follow(stream.link(tmp_path), NQ, 2, as_json=True)
+    await depth.follow(stream.books(tmp_path, NQ), 2, as_json=True)
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["sequence"] for each in found] == ["7", "9"]
     assert len(found[0]["bids"]) == len(found[0]["asks"]) == 10
     assert list(stream.asked[0].symbols) == [NQ]
-    await depth.follow(stream.link(tmp_path), NQ, None, as_json=False)
+    await depth.follow(stream.books(tmp_path, NQ), None, as_json=False)
     assert capsys.readouterr().out.count("BID │ ASK") == 3
 
 
@@ -122,13 +127,13 @@ async def test_a_symbol_that_is_refused_is_told(tmp_path: Path) -> None:
         symbol="X", refused_reason="ERROR_REASON_SYMBOL_UNKNOWN", refused_message="symbol 'X' is not configured"
     )
     with pytest.raises(CommandFailed, match=r"symbol 'X' is not configured  \[SYMBOL_UNKNOWN\]"):
-        await depth.follow(Answers(came(subscribed=told)).link(tmp_path), "X", None, as_json=True)
+        await depth.follow(Answers(came(subscribed=told)).books(tmp_path, "X"), None, as_json=True)
 
 
 async def test_no_book_for_long_says_where_they_come_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(depth, "AWAITED_S", -1.0)
+    monkeypatch.setattr(following, "AWAITED_S", -1.0)
     beat = came(heartbeat=market_pb.MarketHeartbeat())
-    await depth.follow(Answers(beat, beat).link(tmp_path), NQ, None, as_json=False)
+    await depth.follow(Answers(beat, beat).books(tmp_path, NQ), None, as_json=False)
     assert capsys.readouterr().err.count("no order book of NQZ26-CME has come yet") == 1

@@ -9,7 +9,7 @@ from minhos_api.brain.v1 import signal_pb2
 from minhos_api.order.v1 import order_terms_pb2 as terms_pb
 from minhos_api.registry.v1 import supervisor_service_pb2 as supervisor
 from minhos_api.trading.v1 import order_pb2
-from minhos_mesh.cli import start, tail, trading
+from minhos_mesh.cli import logs, start, tail, trading
 
 E9 = 1_000_000_000
 
@@ -21,17 +21,17 @@ def test_a_line_of_a_log_reads_as_time_level_event_and_fields() -> None:
             "level": "info", "timestamp": "2026-11-22T16:42:38.421857Z",
         }
     )  # fmt: skip
-    assert tail.log_line(line) == "16:42:38.421  info     service.bound            address=127.0.0.1:1"
+    assert logs.log_line(line) == "16:42:38.421  info     service.bound            address=127.0.0.1:1"
 
 
 def test_a_logged_exception_stands_below_its_line() -> None:
     entry = {"event": "x", "level": "error", "timestamp": "2026-11-22T16:42:38Z", "exception": "Traceback\n  boom"}
-    assert tail.log_line(json.dumps(entry)).splitlines()[1:] == ["Traceback", "  boom"]
+    assert logs.log_line(json.dumps(entry)).splitlines()[1:] == ["Traceback", "  boom"]
 
 
 @pytest.mark.parametrize("line", ["Segmentation fault", "[1, 2]", '{"event": "x"}', '{"timestamp": 5, "level": 1}', ""])
 def test_what_is_no_line_of_ours_is_shown_as_it_is(line: str) -> None:
-    assert tail.log_line(line) == line
+    assert logs.log_line(line) == line
 
 
 def test_a_step_of_supervision_is_one_line() -> None:

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from minhos_api.order.v1 import order_terms_pb2 as terms_pb
-from minhos_mesh.cli import ignition, launch, mesh, recording, tail, trading
+from minhos_mesh.cli import ignition, launch, logs, mesh, recording, trading
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.cli.launch import FeedChoice
 from minhos_mesh.cli.main import app
@@ -252,12 +252,12 @@ def test_a_recording_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 async def test_logs_of_an_unknown_service_name_the_known(paths: MeshPaths) -> None:
     with pytest.raises(CommandFailed, match="there is no service 'brain': known are keeper, registry"):
-        await tail.logs(paths, "brain", 5, follow=False, as_json=False)
+        await logs.logs(paths, "brain", 5, follow=False, as_json=False)
 
 
 async def test_logs_before_the_first_start_say_so(paths: MeshPaths) -> None:
     with pytest.raises(CommandFailed, match="has not logged anything"):
-        await tail.logs(paths, "ai_brain", 5, follow=False, as_json=False)
+        await logs.logs(paths, "ai_brain", 5, follow=False, as_json=False)
 
 
 @pytest.mark.parametrize(("lines", "shown"), [(0, []), (2, ["b", "c"]), (9, ["a", "b", "c"])])
@@ -265,20 +265,20 @@ async def test_logs_show_the_last_lines(
     paths: MeshPaths, lines: int, shown: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths.log_file("ai_brain").write_text("a\nb\nc\n", encoding="utf-8")
-    await tail.logs(paths, "ai_brain", lines, follow=False, as_json=False)
+    await logs.logs(paths, "ai_brain", lines, follow=False, as_json=False)
     assert capsys.readouterr().out.splitlines() == shown
 
 
 def test_a_log_that_is_followed_gives_whole_lines_only(paths: MeshPaths) -> None:
     log = paths.log_file("ai_brain")
     log.write_text("one\ntwo\nthr", encoding="utf-8")
-    lines, position = tail._since(log, 0)
+    lines, position = logs._since(log, 0)
     assert lines == ["one", "two"]
     with log.open("a", encoding="utf-8") as file:
         file.write("ee\n")
-    assert tail._since(log, position)[0] == ["three"]
+    assert logs._since(log, position)[0] == ["three"]
     log.write_text("new\n", encoding="utf-8")
-    assert tail._since(log, 1_000) == (["new"], 4)
+    assert logs._since(log, 1_000) == (["new"], 4)
 
 
 def test_a_failed_call_without_a_reason_is_told_by_its_code() -> None:

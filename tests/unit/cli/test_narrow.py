@@ -14,7 +14,7 @@ from minhos_api.health.v1 import service_health_pb2
 from minhos_api.registry.v1 import contract_service_pb2 as contracts
 from minhos_api.registry.v1 import registry_service_pb2 as registry
 from minhos_api.registry.v1 import route_service_pb2 as routes
-from minhos_mesh.cli import contract_check, contract_show, live, narrow, routing, show, tail
+from minhos_mesh.cli import contract_check, contract_show, live, logs, narrow, routing, show
 from minhos_mesh.cli.contract_source import own
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.compatibility.described import entry_of
@@ -126,7 +126,7 @@ async def test_logs_of_a_program_of_ones_own_are_shown(tmp_path: Path, capsys: p
     paths = MeshPaths(tmp_path)
     paths.create()
     paths.log_file("acme").write_text("hello\n", encoding="utf-8")
-    await tail.logs(paths, "acme", 5, follow=False, as_json=False)
+    await logs.logs(paths, "acme", 5, follow=False, as_json=False)
     assert capsys.readouterr().out.splitlines() == ["hello"]
 
 
@@ -137,9 +137,9 @@ async def test_a_program_of_the_configuration_is_known_before_its_first_line(tmp
     table.write_text('[services.acme]\ncommand = ["/bin/true"]\n', encoding="utf-8")
     config.save(config.load(table, environment={}).resolved(datetime(2026, 11, 22, tzinfo=UTC)), paths.config_file)
     with pytest.raises(CommandFailed, match="acme has not logged anything"):
-        await tail.logs(paths, "acme", 5, follow=False, as_json=False)
+        await logs.logs(paths, "acme", 5, follow=False, as_json=False)
     with pytest.raises(CommandFailed, match="there is no service '../run/mesh'"):
-        await tail.logs(paths, "../run/mesh", 5, follow=False, as_json=False)
+        await logs.logs(paths, "../run/mesh", 5, follow=False, as_json=False)
 
 
 async def test_a_program_without_a_log_shows_what_it_printed(
@@ -148,5 +148,5 @@ async def test_a_program_without_a_log_shows_what_it_printed(
     paths = MeshPaths(tmp_path)
     paths.create()
     paths.log_file("acme.stderr").write_text("boom\n", encoding="utf-8")
-    await tail.logs(paths, "acme", 5, follow=False, as_json=False)
+    await logs.logs(paths, "acme", 5, follow=False, as_json=False)
     assert capsys.readouterr().out.splitlines() == ["boom"]

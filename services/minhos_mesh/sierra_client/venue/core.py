@@ -244,7 +244,7 @@ class VenueCore:
         unknown = self._unknown()
         if unknown and status.state is DtcState.READY:
             found[dtc_view.ORDERS_UNKNOWN] = (
-                f"what became of {len(unknown)} orders is not known, the first is {unknown[0]}"
+                f"what became of {len(unknown)} order{'s' if len(unknown) > 1 else ''} is not known, the first is {unknown[0]}"
             )
         if self.book.disputed:
             first = self.book.orders[next(iter(self.book.disputed))]
