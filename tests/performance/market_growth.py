@@ -1,4 +1,4 @@
-"""Measures how rate, latency and CPU grow with symbols and with readers."""
+"""Measures how rate, latency, CPU and memory grow with symbols and with readers."""
 
 from __future__ import annotations
 
@@ -101,6 +101,10 @@ def _grown(what: str, laps: Sequence[Lap], paced: Sequence[Lap], first: Sequence
         Metric(
             f"CPU for a million ticks sent, {what}", "s", [lap.cpu_s_per_million for lap in laps],
             beside, against([lap.cpu_s_per_million for lap in first]),
+        ),
+        Metric(
+            f"memory of market data, {what}", "MB", [lap.served_mb for lap in laps],
+            beside, against([lap.served_mb for lap in first]),
         ),
         Metric(f"source to reader at {PACED:,} ticks/s, {what}, p50", "us", [lap.p50_us for lap in paced]),
         Metric(f"source to reader at {PACED:,} ticks/s, {what}, p99", "us", [lap.p99_us for lap in paced]),

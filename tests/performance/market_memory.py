@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final
 
 from tests.performance.market_scenes import Crowd, mesh
-from tests.performance.mesh_run import MeshFailed
+from tests.performance.mesh_run import own_mb
 from tests.performance.results import Metric, Settings
 
 LAP: Final = 2_000_000
-LAPS: Final = 2
-LAPS_LONG: Final = 25
+LAPS: Final = 25
 """50 million ticks."""
 RING: Final = 2_097_152
 
 
 async def memory(settings: Settings) -> Sequence[Metric]:
-    """Before, behind the first lap, which fills what is held, and at the end; with `--long` over 50 million ticks."""
+    """Before, behind the first lap, which fills what is held, and behind 50 million ticks."""
     held: list[tuple[float, float]] = []
     async with AsyncExitStack() as stack:
         scene = await mesh(stack, settings.folder / "memory", Crowd(1), ring=RING)
         pids = (scene.between[0], scene.readers[0].process.pid)
-        for number in range((LAPS_LONG if settings.long else LAPS) + 1):
+        for number in range(LAPS + 1):
             if number:
                 await scene.flood(LAP)
-            held.append((anonymous_mb(pids[0]), anonymous_mb(pids[1])))
+            held.append((own_mb(pids[0]), own_mb(pids[1])))
             settings.say(
                 f"{number * LAP / 1e6:.0f} M ticks: market data {held[-1][0]:.0f} MB, reader {held[-1][1]:.0f} MB"
             )
@@ -43,14 +41,6 @@ async def memory(settings: Settings) -> Sequence[Metric]:
             ),
         )
     ]  # fmt: skip
-
-
-def anonymous_mb(pid: int) -> float:
-    """Memory of a process's own, MB (10^6 bytes). Raises MeshFailed."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise MeshFailed(f"/proc/{pid}/status has no line RssAnon")
 
 
 MEMORY: Final = (memory,)

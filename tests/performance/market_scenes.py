@@ -13,7 +13,7 @@ import psutil
 from tests.performance.bus_servers import nats_server
 from tests.performance.children import Child, children
 from tests.performance.market_ticks import BATCH, symbols
-from tests.performance.mesh_run import MeshFailed
+from tests.performance.mesh_run import MeshFailed, own_mb
 from tests.performance.results import Settings
 from tests.performance.service_process import running_service
 
@@ -52,6 +52,8 @@ class Lap:
     """From the receipt in market data to the slowest reader."""
     hop_p99_us: float = 0.0
     ticks_per_message: float = 0.0
+    served_mb: float = 0.0
+    """Memory that what stands between source and readers has of its own behind it."""
 
 
 @dataclass(slots=True)
@@ -104,6 +106,7 @@ class Scene:
         lap.cpu_s_per_million = sum(used) / total * 1e6
         served = used[1 : 1 + len(self.between)] or used[:1]
         lap.served_cpu_s_per_million = sum(served) / total * 1e6
+        lap.served_mb = sum(map(own_mb, self.between))
         lap.ticks_per_message = total / max(1, *(each["messages"] for each in told))
         if told[0]["waits_us"]:
             lap.p50_us, lap.p99_us = (max(each["waits_us"][index] for each in told) for index in (0, 1))

@@ -91,6 +91,14 @@ def pss_mb(pid: int) -> float:
     raise MeshFailed(f"/proc/{pid}/smaps_rollup has no line Pss")
 
 
+def own_mb(pid: int) -> float:
+    """Memory of one process's own, MB (10^6 bytes): what it shares with others weighs more when those end. Raises MeshFailed."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise MeshFailed(f"/proc/{pid}/status has no line RssAnon")
+
+
 async def serves(address: str) -> bool:
     """Whether a server says SERVING."""
     async with grpc.aio.insecure_channel(address) as channel:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import grpc
 import psutil
-from tests.performance.mesh_run import MeshFailed, pss_mb, serves
+from tests.performance.mesh_run import MeshFailed, own_mb, pss_mb, serves
 
 from minhos_mesh.runtime import channel_options
 from minhos_mesh.runtime import config as configuration
@@ -50,11 +50,8 @@ class ServiceProcess:
         return pss_mb(self.pid)
 
     def own_mb(self) -> float:
-        """Memory of its own, MB (10^6 bytes): what it shares with others weighs more when those end."""
-        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024 / 1e6
-        raise MeshFailed(f"/proc/{self.pid}/status has no line RssAnon")
+        """Memory of its own."""
+        return own_mb(self.pid)
 
 
 @contextlib.asynccontextmanager
