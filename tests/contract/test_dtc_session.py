@@ -26,7 +26,9 @@ from minhos_mesh.sierra_simulator.dtc_faults import FaultRates
 
 ORDERS = int(os.environ.get("MINHOS_DTC_ORDERS", "80"))
 """Orders of one session; a long campaign sets 10000."""
-RATES = FaultRates(drop_connection=min(0.004, 10 / ORDERS), duplicate=0.05, late=0.05, unknown=0.05)
+RATES = FaultRates(
+    drop_connection=min(0.004, 10 / ORDERS), duplicate=0.05, late=0.05, unknown=0.05, reject=0.03, thin=True
+)
 AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN})
 
 
