@@ -126,7 +126,7 @@ def _scid(path: Path, _data: bytes) -> int:
     _check((away <= np.maximum(0.5e-9, np.spacing(close))).all(), "a price that is not in the file")
     _check((columns.time_ns[(columns.flags & HAS_TIME) != 0] > 0).all(), "a time before 1970")
     ticks = as_ticks(columns, None)
-    verdict = judge(ticks, 0, Rules(tick_e9=QUARTER_E9), None)
+    verdict = judge(ticks, 0, Rules(tick_e9=QUARTER_E9), time.time_ns())
     good = ticks if verdict.accepted is None else ticks[verdict.accepted]
     _check((good["price_e9"] % QUARTER_E9 == 0).all() and (good["price_e9"] > 0).all(), "a price off the grid accepted")
     _check((np.diff(good["event_time_ns"]) >= 0).all(), "accepted times fall")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from minhos_mesh.runtime.watch import RevisionLog, first_revision
 SIGNALS_HELD: Final = 1_000
 """Published signals that are held for lists; all of them stand in the journal of the bus."""
 PROGRESS_TICKS: Final = 512
-"""In a replay progress is told at least this often: others wait for it, and thinking about more would hold up heartbeats."""
+"""In a replay progress is told at least this often, for others wait for it; thinking about more at once would hold up heartbeats."""
 
 _LOG: Final = get_logger("ai_brain")
 
@@ -196,6 +197,8 @@ class Brain(Generic[S]):
         for begin in range(0, len(ticks), PROGRESS_TICKS):
             part = ticks[begin : begin + PROGRESS_TICKS]
             await self._add_part(symbol, counters, part, first_sequence + begin)
+            # History is told to nobody, so nothing else would let heartbeats through between two parts.
+            await asyncio.sleep(0)
 
     async def _add_part(self, symbol: str, counters: Counters, ticks: TickArray, first_sequence: int) -> None:
         brain = self._brains[symbol]

@@ -55,7 +55,9 @@ def data_export(
     out: Annotated[Path, typer.Option("--out", help="File to write; .csv or .parquet.")],
     bars: Annotated[
         str | None,
-        typer.Option(help="Bars of 1s, 5m, 1h, 1d, 500t (trades) or 1000v (contracts); ticks when not given."),
+        typer.Option(
+            help="Bars of 1s, 5m (minutes), 1h, 1d, 500t (trades) or 1000v (contracts); ticks when not given."
+        ),
     ] = None,
     start: Annotated[str | None, typer.Option("--from", help="A day or time in UTC, inclusive.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="A day or time in UTC, exclusive.")] = None,

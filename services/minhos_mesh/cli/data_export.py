@@ -14,13 +14,13 @@ from minhos_mesh.cli import show as terminal
 from minhos_mesh.cli.data_work import Step, canonical, places_of, progress, provenance_of, told_plainly
 from minhos_mesh.cli.failure import CommandFailed
 from minhos_mesh.history.archive import Archive
-from minhos_mesh.history.asking import END_NS, FIRST_NS, BarsWanted, SessionRule, bars, series_for
+from minhos_mesh.history.asking import END_NS, FIRST_NS, BarsFound, BarsWanted, SessionRule, bars, series_for
 from minhos_mesh.history.daily import read_held
 from minhos_mesh.history.domain.rows import Rows
 from minhos_mesh.history.domain.series import Series
 from minhos_mesh.history.parquet import schema, table_of
 from minhos_mesh.history.places import HistoryPlaces, replacing
-from minhos_mesh.runtime.bar_spans import SpanError, parse_span
+from minhos_mesh.runtime.bar_spans import BarSpan, SpanError, parse_span
 from minhos_mesh.runtime.bars import Bar
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.symbols import parse_symbol
@@ -53,31 +53,51 @@ def export(paths: MeshPaths, wanted: Wanted, out: Path, *, as_json: bool) -> Non
             raise CommandFailed(f"--to is {wanted.end}: allowed is a time behind --from ({wanted.start})")
         places, symbol = places_of(paths), canonical(wanted.symbol) or ""
         series = series_for(places, symbol, provenance_of(wanted.provenance), None)
+        span, found = _span(wanted.bars), None
         with progress(f"{series}", as_json=as_json) as step, replacing(out.absolute()) as file:
-            count = _write(file, out.suffix.lower(), _tables(places, series, wanted, start_ns, end_ns, step))
-    what = "ticks" if wanted.bars is None else f"bars of {wanted.bars}"
+            if span is None:
+                tables = _tables_of_ticks(places, series, start_ns, end_ns, step)
+            else:
+                found = _bars(places, series, span, wanted, start_ns, end_ns)
+                tables = iter([_table_of_bars(found.bars, found.daily)])
+            count = _write(file, out.suffix.lower(), tables)
     if as_json:
-        terminal.as_json({"file": str(out), "symbol": series.symbol, "provenance": series.provenance, "rows": count})
-    else:
-        terminal.out.print(f"{count:,} {what} of {series} are in {out}")
-
-
-def _tables(
-    places: HistoryPlaces, series: Series, wanted: Wanted, start_ns: int, end_ns: int, step: Step
-) -> Iterator[Any]:
-    """Tables of Arrow with equal columns, at least one."""
-    if wanted.bars is not None:
-        try:
-            span = parse_span(wanted.bars)
-        except SpanError as error:
-            raise CommandFailed(f"--bars: {error}") from None
-        rule = SessionRule.ALWAYS_OPEN if wanted.always_open else None
-        exchange = parse_symbol(series.symbol).exchange
-        found = bars(places, series, BarsWanted(span, exchange, start_ns, end_ns, rule))
-        if not found.bars:
-            _hint(places, series, wanted)
-        yield _table_of_bars(found.bars, found.daily)
+        said = {"file": str(out), "symbol": series.symbol, "provenance": series.provenance, "rows": count}
+        outside = {} if found is None else {"rule": found.rule, "trades_outside_sessions": found.outside}
+        terminal.as_json({**said, **outside})
         return
+    what = "ticks" if found is None else f"bars of {wanted.bars}"
+    terminal.out.print(f"{count:,} {what} of {series} are in {out}")
+    if found is not None and found.outside:
+        terminal.out.print(_outside(found), soft_wrap=True)
+
+
+def _span(text: str | None) -> BarSpan | None:
+    try:
+        return None if text is None else parse_span(text)
+    except SpanError as error:
+        raise CommandFailed(f"--bars: {error}") from None
+
+
+def _bars(
+    places: HistoryPlaces, series: Series, span: BarSpan, wanted: Wanted, start_ns: int, end_ns: int
+) -> BarsFound:
+    rule = SessionRule.ALWAYS_OPEN if wanted.always_open else None
+    exchange = parse_symbol(series.symbol).exchange
+    found = bars(places, series, BarsWanted(span, exchange, start_ns, end_ns, rule))
+    if not found.bars:
+        _hint(places, series, wanted)
+    return found
+
+
+def _outside(found: BarsFound) -> str:
+    trades = "1 trade was" if found.outside == 1 else f"{found.outside:,} trades were"
+    exchange = parse_symbol(found.series.symbol).exchange
+    return f"{trades} made outside of the sessions of {exchange} and count in no bar; with --always-open they do"
+
+
+def _tables_of_ticks(places: HistoryPlaces, series: Series, start_ns: int, end_ns: int, step: Step) -> Iterator[Any]:
+    """Tables of Arrow with equal columns, at least one."""
     archive = Archive(places, series)
     whole, done = sum(day.ticks for day in archive.days), 0
     yield schema().empty_table()

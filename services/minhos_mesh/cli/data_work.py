@@ -263,7 +263,8 @@ def check(paths: MeshPaths, symbol: str | None, provenance: str | None, *, as_js
     places, found = places_of(paths), list[Verified]()
     with told_plainly():
         wanted, declared = canonical(symbol), provenance_of(provenance)
-        for series in filter(lambda each: _is_wanted(each, wanted, declared), places.series()):
+        kept = sorted({*places.series(), *places.unfinished_series()})
+        for series in filter(lambda each: _is_wanted(each, wanted, declared), kept):
             with progress(str(series), as_json=as_json) as step:
                 found.append(verify(places, series, step))
     problems = sum(len(each.problems) for each in found)
@@ -294,6 +295,8 @@ def _print_verified(found: Sequence[Verified]) -> None:
         columns, rows, right=("FILES", "TICKS", "GAPS", "PROBLEMS"), leave_out=("FILES", "PROVENANCE", "TICKS", "GAPS")
     )
     for each in found:
+        for left in each.removed:
+            terminal.out.print(f"{left} was left by a process that ended while it wrote: removed", soft_wrap=True)
         said = [*each.problems, *(
             f"{each.series}: sequences {gap.first_sequence} to {gap.last_sequence} of epoch {gap.epoch} {_missing(gap)}"
             for gap in each.gaps

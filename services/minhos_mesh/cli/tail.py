@@ -108,7 +108,7 @@ def event_line(event: event_pb2.Event) -> str:
 
 
 class _Market:
-    """Last values as they change; after an interruption nothing that was shown."""
+    """Last values, those that are there first and then as they change; after an interruption nothing that was shown."""
 
     def __init__(self, symbol: str | None) -> None:
         self._symbols = [symbol] if symbol else []
@@ -121,8 +121,8 @@ class _Market:
         awaited = Awaited(f"no price of {whose} has come yet: `minhos status` says whether its source is well")
         async for answer in messages(link.clients.stub(MarketDataProviderServiceStub).StreamMarketData(request)):
             depth.check_answer(answer)
-            quote = answer.quote
-            if answer.HasField("quote") and self._shown.get(quote.symbol) != (quote.epoch, quote.sequence):
+            quote = answer.quote if answer.HasField("quote") else answer.snapshot.quote
+            if quote.symbol and self._shown.get(quote.symbol) != (quote.epoch, quote.sequence):
                 self._shown[quote.symbol] = quote.epoch, quote.sequence
                 awaited.came()
                 yield quote, quote_line(quote, show.out.width)

@@ -16,7 +16,7 @@ from minhos_mesh.dtc.tables import market as tables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradeUpdate:
-    """A trade between others."""
+    """A trade between others, or the newest price of what is not traded, as of an index: then without a size."""
 
     symbol: str
     time_ns: int | None
@@ -82,7 +82,7 @@ class MarketReader:
         """The update in a message; None for any other message, and for one that cannot be read, which is counted."""
         trades, quotes = _TRADES.get(message.layout), _QUOTES.get(message.layout)
         snapshot = message.layout is tables.MARKET_DATA_SNAPSHOT
-        if trades is None and quotes is None and not snapshot:
+        if trades is None and quotes is None and not snapshot and not _price_alone(message):
             return None
         number = message.integer("SymbolID")
         symbol = self.symbols.get(number)
@@ -93,6 +93,8 @@ class MarketReader:
             scale = scale_of(symbol)
             if trades is not None:
                 return _trade(message, symbol, scale, self._time(number, message, "DateTime", trades))
+            if _price_alone(message):
+                return _last_price(message, symbol, scale, self._time(number, message, "LastTradeDateTime", _SECONDS))
             name = "BidAskDateTime" if snapshot else "DateTime"
             return _quote(message, symbol, scale, self._time(number, message, name, quotes or _SECONDS))
         except ValueUnreadable:
@@ -125,6 +127,23 @@ def _trade(message: Message, symbol: str, scale: PriceScale, when: int | None) -
         aggressor=_AGGRESSORS[AtBidOrAsk(at)] if at in _AGGRESSORS else BuySell.UNSET,
         unbundled=UnbundledTrade(unbundled) if unbundled in set(UnbundledTrade) else UnbundledTrade.NONE,
     )
+
+
+def _price_alone(message: Message) -> bool:
+    """Whether a message tells a last price without a volume; one with a volume repeats a trade that is told by itself."""
+    if message.layout is not tables.MARKET_DATA_UPDATE_LAST_TRADE_SNAPSHOT:
+        return False
+    return bool(message.value("LastTradePrice")) and not message.value("LastTradeVolume")
+
+
+def _last_price(message: Message, symbol: str, scale: PriceScale, when: int | None) -> TradeUpdate:
+    price = wire_price(message.number("LastTradePrice"), scale, "LastTradePrice")
+    if price is None or price.price_e9 == 0:
+        raise ValueUnreadable("LastTradePrice", message.value("LastTradePrice"), "a price")
+    return TradeUpdate(
+        symbol=symbol, time_ns=when, price_e9=price.price_e9, on_grid=price.on_grid, size=None,
+        aggressor=BuySell.UNSET, unbundled=UnbundledTrade.NONE,
+    )  # fmt: skip
 
 
 def _quote(message: Message, symbol: str, scale: PriceScale, when: int | None) -> QuoteUpdate:

@@ -71,7 +71,7 @@ class BarsFound:
     rule: SessionRule
     bars: list[Bar] = field(default_factory=list)
     outside: int = 0
-    """Trades that came while the market was closed, among those that were read."""
+    """Trades of the time asked for, as far as this page reads it, that came while the market was closed."""
     next: Bookmark | None = None
     daily: dict[date, DailyBar] = field(default_factory=dict)
     """The days whose bars are those of an imported file, not of ticks."""
@@ -160,7 +160,10 @@ def _of_ticks(places: HistoryPlaces, found: BarsFound, wanted: BarsWanted) -> It
     if wanted.bookmark is not None:
         from_ns = max(from_ns, wanted.bookmark.session_open_ns)
     builder, newest_ns = BarBuilder(wanted.span, sessions), max(last for _, last in times)
-    chunks = archive.times(from_ns, END_NS if last is None else last.close_ns)
+    end_ns = wanted.end_ns  # where it lies between sessions, what came behind it is none of those outside
+    if last is not None and last.open_ns < end_ns:
+        end_ns = last.close_ns
+    chunks = archive.times(from_ns, end_ns)
     for bar, opened_ns, ordinal in _counted(builder, sessions, chunks):
         found.outside = builder.outside
         yield closed_at(bar, sessions, newest_ns), opened_ns, ordinal

@@ -149,7 +149,7 @@ def _write(places: HistoryPlaces, series: Series, bars: list[DailyBar], sources:
     table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(about).encode()})
     path = places.daily(series)
     try:
-        with replacing(path) as file:
+        with replacing(path, places.writing(series)) as file:
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
     except OSError as error:
         raise HistoryError(f"{path} cannot be written: {error.strerror or error}") from error

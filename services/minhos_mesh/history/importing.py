@@ -17,12 +17,15 @@ from minhos_mesh.history.domain.validation import Reason, Rules, judge
 from minhos_mesh.history.packing import Written, put_day
 from minhos_mesh.history.parquet import FileBroken
 from minhos_mesh.history.places import HistoryPlaces, locked
+from minhos_mesh.runtime.clock import Clock, SystemClock
 from minhos_mesh.runtime.tick_layout import TickArray
 from minhos_mesh.runtime.trading_sessions import DAY_NS, utc_day
 from minhos_mesh.sierra_files.as_ticks import as_ticks
 from minhos_mesh.sierra_files.layout import Records
 from minhos_mesh.sierra_files.reader import ScidFile
 from minhos_mesh.sierra_files.ticks import last_is_final, tick_columns
+
+_SYSTEM: Final = SystemClock()
 
 STEP: Final = 32_768
 """Records that are read at once; so many stay in the cache of a processor while they are judged."""
@@ -50,15 +53,21 @@ def epoch_of_file(symbol: str, first_record: bytes) -> int:
 
 
 def import_scid(
-    places: HistoryPlaces, series: Series, path: Path, rules: Rules, progress: Progress = lambda _taken, _all: None
+    places: HistoryPlaces,
+    series: Series,
+    path: Path,
+    rules: Rules,
+    progress: Progress = lambda _taken, _all: None,
+    *,
+    clock: Clock = _SYSTEM,
 ) -> Imported:
     """Brings the records of a .scid file into the store. Raises ScidError, HistoryError.
 
-    Each is judged by the rules of live data; accepted ones are numbered from 1. A last record that Sierra Chart may
-    still rewrite is left out. What was imported before is found again and not written twice. A file of the store that turns
+    Each is judged by the rules of live data; accepted ones are numbered from 1. A record that lies in the future when the
+    import begins is refused as FUTURE, those behind it are not. A last record that Sierra Chart may still rewrite is left out. What was imported before is found again and not written twice. A file of the store that turns
     out to be broken is moved aside, and its day is written from the .scid file alone.
     """
-    set_aside, added = list[str](), 0
+    set_aside, added, wall_ns = list[str](), 0, clock.wall_ns()
     with ScidFile(path) as file, locked(places, series):
         count = file.count()
         if count and not last_is_final(file.read(count - 1, 1)):
@@ -68,7 +77,8 @@ def import_scid(
         epoch = epoch_of_file(series.symbol, file.read(0, 1).tobytes())
         while True:
             done = Imported(set_aside=set_aside)
-            broken = _put(places, series, epoch, _accepted(_pieces(file, count, progress), epoch, rules, done), done)
+            accepted = _accepted(_pieces(file, count, progress), epoch, rules, wall_ns, done)
+            broken = _put(places, series, epoch, accepted, done)
             if broken is None:
                 break
             added += done.written.added
@@ -108,11 +118,11 @@ def _pieces(file: ScidFile, count: int, progress: Progress) -> Iterator[Records]
         progress(taken, count)
 
 
-def _accepted(pieces: Iterator[Records], epoch: int, rules: Rules, done: Imported) -> Iterator[Rows]:
+def _accepted(pieces: Iterator[Records], epoch: int, rules: Rules, wall_ns: int, done: Imported) -> Iterator[Rows]:
     newest_ns = 0
     for records in pieces:
         ticks: TickArray = as_ticks(tick_columns(records, rules.tick_e9), None)
-        verdict = judge(ticks, newest_ns, rules, None)
+        verdict = judge(ticks, newest_ns, rules, wall_ns)
         done.read += len(ticks)
         for reason, number in verdict.rejected.items():
             done.rejected[reason] = done.rejected.get(reason, 0) + number

@@ -179,7 +179,7 @@ def remember_held(places: HistoryPlaces, series: Series, packed: Mapping[int, Ra
     """Keeps which sequences were packed, of the newest generations; call it under `locked`."""
     newest = sorted(packed.items())[-EPOCHS_KEPT:]
     text = json.dumps({str(epoch): list(ranges) for epoch, ranges in newest})
-    with replacing(places.journal_of(series) / HELD) as file:
+    with replacing(places.journal_of(series) / HELD, places.writing(series)) as file:
         file.write(text.encode())
 
 

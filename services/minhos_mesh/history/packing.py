@@ -69,7 +69,7 @@ def put_day(
     except FileNotFoundError:
         held = None
     try:
-        with replacing(path) as file:
+        with replacing(path, places.writing(series)) as file:
             with DayWriter(file, series) as writer:
                 for each in _in_order(held, epoch, first):
                     stream = iter(()) if held is None else held.part(each)

@@ -7,9 +7,10 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -23,6 +24,7 @@ LOCK_DEADLINE_S: Final = 60.0
 
 _SYMBOL = re.compile(r"^[A-Za-z0-9_.-]{1,32}$")
 _FRESH = ".new"
+_PARTS = ("ticks", "daily", "journal")
 
 
 class HistoryBusy(HistoryError):
@@ -44,6 +46,10 @@ class HistoryPlaces:
     def journal(self) -> Path:
         """What has been recorded and is not in a Parquet file yet."""
         return self.root / "journal"
+
+    def writing(self, series: Series) -> Path:
+        """Folder of what is not whole yet: beside what others scan, never in it, and on the same file system."""
+        return self.root / "writing" / f"provenance={series.provenance}" / f"symbol={series.symbol}"
 
     def daily(self, series: Series) -> Path:
         """The file of the daily bars that were imported."""
@@ -78,13 +84,28 @@ class HistoryPlaces:
 
     def series(self) -> list[Series]:
         """All series of which something is kept, in order of provenance and symbol."""
+        patterns = (f"day=*/{TICKS}", "*-*.*", DAILY)
+        return self._with((self.ticks, self.journal, self.root / "daily"), patterns)
+
+    def unfinished_series(self) -> list[Series]:
+        """All series of which there is a file that is being written, or that a process left so which is gone."""
+        return self._with([self.root / name for name in ("writing", *_PARTS)], (f"*{_FRESH}", f"day=*/.*{_FRESH}"))
+
+    def unfinished(self, series: Series) -> list[Path]:
+        """The files of a series that are being written, or were left so: one at a time is, under `locked`."""
+        found = list(self.writing(series).glob(f"*{_FRESH}"))
+        for part in _PARTS:  # where earlier releases wrote them
+            folder = self.root / part / f"provenance={series.provenance}" / f"symbol={series.symbol}"
+            found += [*folder.glob(f".*{_FRESH}"), *folder.glob(f"day=*/.*{_FRESH}")]
+        return sorted(found)
+
+    def _with(self, folders: Iterable[Path], patterns: Iterable[str]) -> list[Series]:
         found = set()
-        for folder in (self.ticks, self.journal, self.root / "daily"):
+        for folder in folders:
             for place in folder.glob("provenance=*/symbol=*"):
                 series = Series(_value(place.parent.name), _value(place.name))
-                holds = any(place.glob(f"day=*/{TICKS}")) or any(place.glob("*-*.*"))
-                holds = holds or (place / DAILY).exists()
-                if series.provenance in PROVENANCES and _SYMBOL.match(series.symbol) and holds:
+                known = series.provenance in PROVENANCES and _SYMBOL.match(series.symbol)
+                if known and any(any(place.glob(pattern)) for pattern in patterns):
                     found.add(series)
         return sorted(found)
 
@@ -102,10 +123,11 @@ def _value(name: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(places: HistoryPlaces, series: Series, deadline_s: float = LOCK_DEADLINE_S) -> Iterator[None]:
+def locked(places: HistoryPlaces, series: Series, deadline_s: float = LOCK_DEADLINE_S) -> Iterator[list[Path]]:
     """Nobody else writes the files of the series meanwhile; readers are not held up. Raises HistoryBusy.
 
-    The lock belongs to the open file: it ends with the process, however that ends.
+    The lock belongs to the open file: it ends with the process, however that ends. So what lies there unfinished when the
+    lock is had was left by a process that is gone: it is removed, and told.
     """
     folder = places.root / "lock"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -123,29 +145,44 @@ def locked(places: HistoryPlaces, series: Series, deadline_s: float = LOCK_DEADL
                         " try again when it has ended"
                     ) from None
                 time.sleep(0.05)
-        yield
+        left = places.unfinished(series)
+        for each in left:
+            each.unlink(missing_ok=True)
+        yield left
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, folder: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write to that takes the place of `path` when the block ends without an error, and never in part.
 
-    Its content is on disk before the name is, and the name is on disk when this returns. Call it under `locked`.
+    Its content is on disk before the name is, and the name is on disk when this returns. Until then it lies in `folder`,
+    on the same file system; beside `path` when None. Call it under `locked` for what is in the store.
     """
-    make_folder(path.parent)
-    for left in path.parent.glob(f".{path.name}.*{_FRESH}"):
-        left.unlink(missing_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}{_FRESH}")
+    if folder is None:
+        _clear_beside(path)
+    fresh = (folder or path.parent) / f".{path.name}.{os.getpid()}{_FRESH}"
+    make_folder(fresh.parent)
     try:
         with fresh.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        make_folder(path.parent)
         fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _clear_beside(path: Path) -> None:
+    """Removes what processes that are gone left unfinished of a file that nobody locks."""
+    for left in path.parent.glob(f".{escape(path.name)}.*{_FRESH}"):
+        with contextlib.suppress(ValueError, PermissionError):
+            try:
+                os.kill(int(left.suffixes[-2].lstrip(".")), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:

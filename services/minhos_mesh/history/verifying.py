@@ -15,7 +15,7 @@ from minhos_mesh.history.domain.rows import Digest, Rows, former_digest, joined
 from minhos_mesh.history.domain.series import HistoryError, Series
 from minhos_mesh.history.journal import runs_of
 from minhos_mesh.history.parquet import FORMER, DayFile, is_as_written, read_info
-from minhos_mesh.history.places import HistoryPlaces
+from minhos_mesh.history.places import HistoryBusy, HistoryPlaces, locked
 from minhos_mesh.runtime.trading_sessions import DAY_NS, utc_day
 
 
@@ -42,22 +42,22 @@ class Verified:
     """What is broken, one sentence each."""
     gaps: list[Gap] = field(default_factory=list)
     """What is in no file, and not in what a broken file says it held; no fault of the files."""
+    removed: list[str] = field(default_factory=list)
+    """Files that processes left unfinished which are gone; what was to be in them is in the journal or at its source."""
 
 
 def verify(
     places: HistoryPlaces, series: Series, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Verified:
-    """Reads every file of a series and checks it, a row group at a time; `progress` is told ticks read and ticks there are."""
+    """Reads every file of a series and checks it, a row group at a time; `progress` is told ticks read and ticks there are.
+
+    What a writer that is gone left unfinished is removed; while somebody writes the series, nothing is.
+    """
     found = Verified(series)
+    _clear(places, series, found)
     held: dict[int, Ranges] = {}
     unknown = False
-    for run in runs_of(places, series):
-        found.ticks += len(run.ticks)
-        check = _Check(held, None)
-        for number in run.days():
-            for rows in run.pieces(number):
-                check.add(rows)
-        found.problems += [f"{run.path}: {problem}" for problem in check.problems()]
+    _verify_journal(places, series, found, held)
     days, done = places.days(series), 0
     whole = sum(_rows_of(places.day(series, day)) for day in days)
     for day in days:
@@ -84,6 +84,18 @@ def verify(
     return found
 
 
+def _clear(places: HistoryPlaces, series: Series, found: Verified) -> None:
+    if not places.unfinished(series):
+        return  # and no lock is needed, so that a store on a medium that cannot be written can be verified
+    try:
+        with locked(places, series, 0.0) as left:
+            found.removed += map(str, left)
+    except HistoryBusy:
+        return
+    except OSError as error:
+        found.problems.append(f"{error.filename}: was left unfinished and cannot be removed: {error.strerror or error}")
+
+
 def _said_to_be_held(path: Path, held: dict[int, Ranges]) -> bool:
     """Adds what a file that cannot be read on says that it holds; whether it says so."""
     try:
@@ -101,6 +113,16 @@ def _rows_of(path: Path) -> int:
         return read_info(path).rows
     except (HistoryError, FileNotFoundError):
         return 0
+
+
+def _verify_journal(places: HistoryPlaces, series: Series, found: Verified, held: dict[int, Ranges]) -> None:
+    for run in runs_of(places, series):
+        found.ticks += len(run.ticks)
+        check = _Check(held, None)
+        for number in run.days():
+            for rows in run.pieces(number):
+                check.add(rows)
+        found.problems += [f"{run.path}: {problem}" for problem in check.problems()]
 
 
 def _verify_daily(places: HistoryPlaces, series: Series, found: Verified) -> None:

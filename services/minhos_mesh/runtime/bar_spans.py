@@ -13,7 +13,7 @@ LARGEST: Final = 1_000_000_000
 
 _TEXT = re.compile(r"^(\d{1,10})\s*([a-z]+)$")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": DAY_SECONDS}
-_EXAMPLES = "1s, 5m, 1h, 1d, 500t (trades) or 1000v (contracts)"
+_EXAMPLES = "1s, 5m (minutes), 1h, 1d, 500t (trades) or 1000v (contracts)"
 
 
 class Measure(StrEnum):
@@ -51,7 +51,11 @@ class BarSpan:
 
 
 def parse_span(text: str) -> BarSpan:
-    """Reads `30s`, `5m`, `1h`, `1d`, `500t` or `1000v`. Raises SpanError."""
+    """Reads `30s`, `5m`, `1h`, `1d`, `500t` or `1000v`, in capitals too save `1M`, which is a month elsewhere. Raises SpanError."""
+    if text.strip().endswith("M"):
+        raise SpanError(
+            f"bars of {text!r} are not understood: M is a month elsewhere, and no bar spans one; write {_EXAMPLES}"
+        )
     match = _TEXT.match(text.strip().lower())
     if match is None or match[2] not in (*_SECONDS, "t", "v"):
         raise SpanError(f"bars of {text!r} are not understood: write {_EXAMPLES}")

@@ -104,11 +104,6 @@ class MeshConfig(Section):
     def _symbols_parse(self) -> MeshConfig:
         for text in self.market_data.symbols:
             _symbol(text, self.specs())
-        if self.market_data.primary is not None and self.market_data.primary not in self.market_data.symbols:
-            raise ValueError(
-                f"market_data.primary is {self.market_data.primary!r}: allowed is one of market_data.symbols"
-                f" ({', '.join(self.market_data.symbols) or 'none given'})"
-            )
         return self
 
     @model_validator(mode="after")
@@ -120,19 +115,32 @@ class MeshConfig(Section):
                 raise ValueError(
                     'dtc.port is missing: engine.venue = "sierra_client" needs the port of a DTC server, mostly 11099'
                 )
-        unknown = [text for text in self.dtc.market_data if text not in self.market_data.symbols]
-        if unknown:
-            raise ValueError(f"dtc.market_data names {unknown[0]!r}: allowed are those of market_data.symbols")
         return self
+
+    @model_validator(mode="after")
+    def _chosen_symbols_are_there(self) -> MeshConfig:
+        stranger = self._stranger(self.market_data.symbols) if self.market_data.symbols else ""
+        if stranger:
+            raise ValueError(stranger)
+        return self
+
+    def _stranger(self, symbols: tuple[str, ...]) -> str:
+        """What is wrong with the keys that name some symbols of the mesh, when it has these; empty when nothing is."""
+        listed, primary = f"market_data.symbols ({', '.join(symbols)})", self.market_data.primary
+        if primary is not None and primary not in symbols:
+            return f"market_data.primary is {primary!r}: allowed is one of {listed}"
+        bridged = self.bridge.symbols if self.bridge.address is not None else ()
+        for key, names in (("dtc.market_data", self.dtc.market_data), ("bridge.symbols", bridged)):
+            unknown = [text for text in names if text not in symbols]
+            if unknown:
+                return f"{key} names {unknown[0]!r}: allowed are those of {listed}"
+        return ""
 
     @model_validator(mode="after")
     def _bridge_is_one_source(self) -> MeshConfig:
         bridge = self.bridge
-        unknown = [text for text in bridge.symbols if text not in self.market_data.symbols]
-        if bridge.address is None or (not unknown and (bridge.symbols or self.feed.kind == "none")):
+        if bridge.address is None or bridge.symbols or self.feed.kind == "none":
             return self
-        if unknown:
-            raise ValueError(f"bridge.symbols names {unknown[0]!r}: allowed are those of market_data.symbols")
         raise ValueError(
             f'feed.kind is "{self.feed.kind}" and bridge.symbols is empty: name the symbols that come from the bridge,'
             ' or set feed.kind = "none"'
@@ -166,6 +174,8 @@ class MeshConfig(Section):
         """The same with everything fixed that depends on the day of the start: symbols and provenance. Raises ConfigError."""
         market, sierra = self.market_data, self.sierra_client
         symbols = market.symbols or self._feed_symbols(today)
+        if stranger := self._stranger(symbols):
+            raise ConfigError(stranger)
         if self.feed.kind == "replay":
             sierra = sierra.model_copy(update={"provenance": "REPLAY"})
         dtc = self.dtc

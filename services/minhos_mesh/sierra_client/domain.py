@@ -54,6 +54,8 @@ class Generation:
     base_index: int
     """Index of the record that is position 0 of the source."""
     identity: Identity
+    instead: str = ""
+    """Why it was begun in the place of an earlier one, where that was not noticed while the file was read; not kept."""
 
 
 def continues(kept: Identity, seen: Identity) -> bool:
@@ -63,9 +65,27 @@ def continues(kept: Identity, seen: Identity) -> bool:
     return kept.first_record is None or kept.first_record == seen.first_record
 
 
+def why_another(kept: Identity, seen: Identity) -> str:
+    """Why the file that is seen now is not the one that was kept, as the end of a sentence about it."""
+    if (kept.device, kept.inode) != (seen.device, seen.inode):
+        return "was replaced by another file while it was not read"
+    return "was rewritten from its first record on while it was not read"
+
+
 def next_epoch(previous: int | None, now_ns: int) -> int:
     """Id of a new generation: the time of its discovery in ns, and always larger than the previous one."""
     return now_ns if previous is None else max(now_ns, previous + 1)
+
+
+def history_begins_ns(now_ns: int, newest_ns: int | None, history_ns: int) -> int:
+    """Time from which on a file is read that is seen first: `history_ns` before its newest record, or before now.
+
+    Whichever is earlier, so that a file that has not been written for days gives the prices that it ends with. Without
+    any history nothing older than now is read. `newest_ns` is None for a file without records.
+    """
+    if newest_ns is None or history_ns == 0:
+        return now_ns - history_ns
+    return min(now_ns, newest_ns) - history_ns
 
 
 def reads_whole_file(provenance: Provenance) -> bool:

@@ -42,9 +42,9 @@ from minhos_mesh.dtc.session import (
 from minhos_mesh.dtc.stream import MessageStream, encode
 from minhos_mesh.dtc.tables.trading import HISTORICAL_ORDER_FILL_RESPONSE, ORDER_UPDATE
 from minhos_mesh.runtime.clock import Clock
-from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.sierra_client.domain import backoff_s
 from minhos_mesh.sierra_client.dtc_link import Link
+from minhos_mesh.sierra_client.dtc_log import ConnectionLog
 from minhos_mesh.sierra_client.dtc_market import MarketData
 from minhos_mesh.sierra_client.dtc_ports import Journal, NotReady, Watcher
 from minhos_mesh.sierra_client.dtc_settings import ConnectionSettings
@@ -62,8 +62,6 @@ CHECK_S: Final = 60.0
 """How often orders that work are compared with what the server lists, though nothing seems wrong."""
 FINAL_WAIT_S: Final = 60.0
 """Pause before a server is called again that asked not to be, or that a person must set up differently first."""
-
-_LOG = get_logger("sierra_client.dtc")
 
 
 class DtcConnection:
@@ -97,6 +95,7 @@ class DtcConnection:
         self._next_id = 1
         self.balance: BalanceReport | None = None
         self.status = DtcStatus(address=f"{settings.host}:{settings.port}")
+        self._log = ConnectionLog(self.status.address)
 
     # What whoever places orders calls.
 
@@ -190,6 +189,7 @@ class DtcConnection:
         await self._tell(self.ledger.disconnected(self._clock.wall_ns()))
         while True:
             close, was_ready = await self._one_connection()
+            self._log.ended(close, was_ready=was_ready)
             failures = 1 if was_ready else failures + 1
             await self._tell(self.ledger.disconnected(self._clock.wall_ns()))
             final = not close.reconnect or close.reason is CloseReason.ENCODING_UNSUPPORTED
@@ -401,22 +401,22 @@ class DtcConnection:
             refused="",
             settled=self.status.settled + 1,
         )
-        permissions = self.status.permissions
-        if not link.was_ready:
+        permissions, was_ready, link.was_ready = self.status.permissions, link.was_ready, True
+        if not was_ready:
             link.send_all(link.market.begin(permissions))
             self.status = replace(self.status, depth_not_permitted=dict(link.market.refused_depth))
-        link.was_ready = True
         if permissions is not None and not permissions.trading:
             self._say(DtcState.NOT_PERMITTED, "; ".join(permissions.refused()))
         else:
             self._say(DtcState.READY, "; ".join(settling.unreadable))
-        for problem in settling.unreadable:
-            _LOG.warning("dtc.answer_unreadable", problem=problem)
+        if not was_ready:
+            self._log.ready(self.status)
+        self._log.unreadable(settling.unreadable)
         return told
 
     def _doubt(self, link: Link, why: str) -> None:
         """Has the server asked again soon."""
-        _LOG.warning("dtc.doubt", reason=why)
+        self._log.doubt(why)
         soon = self._clock.monotonic() + DOUBT_S
         link.check_at = soon if link.check_at is None else min(link.check_at, soon)
 
@@ -469,12 +469,8 @@ class DtcConnection:
         symbol = link.market.refuse(refused)
         not_permitted = {**self.status.not_permitted, symbol: refused.text} if symbol else self.status.not_permitted
         refusals = (*self.status.refusals[-99:], refused)
-        self.status = replace(
-            self.status,
-            refusals=refusals,
-            not_permitted=not_permitted,
-            depth_not_permitted=dict(link.market.refused_depth),
-        )
+        depth = dict(link.market.refused_depth)
+        self.status = replace(self.status, refusals=refusals, not_permitted=not_permitted, depth_not_permitted=depth)
         self._watcher.on_status(self.status)
 
     def _ready_link(self) -> Link:

@@ -182,6 +182,7 @@ class DtcMarketData:
             symbol = self._symbols.get(name, "")
             if symbol in self._files and symbol not in self.refused and symbol not in self._feeds:
                 self.refused[symbol] = text
+                _LOG.warning("dtc.data_refused", symbol=symbol, reason=text)
                 self.fall_back(symbol)
 
     def refuse_depth(self, not_permitted: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from minhos_mesh.dtc.depth_updates import BookLevel, BookUpdate
 from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.tasks import OwnedTasks
 from minhos_mesh.sierra_client.depth_feed import PACE_S, DepthPort, DepthStatus, DepthWay, keep_sending
 from minhos_mesh.sierra_client.domain import Provenance, next_epoch
@@ -17,6 +18,8 @@ from minhos_mesh.sierra_files.depth_book import BookView, Level
 
 SOURCE = "dtc"
 """Where a book comes from, in the place of the name of a file."""
+
+_LOG = get_logger("sierra_client.dtc")
 
 
 class DtcDepth:
@@ -63,6 +66,7 @@ class DtcDepth:
         """Takes the server's refusal; what it has granted before stays where it is."""
         if symbol in self._status and symbol not in self.refused and symbol not in self._news:
             self.refused[symbol] = text
+            _LOG.warning("dtc.depth_refused", symbol=symbol, reason=text)
             self.fall_back(symbol)
 
     def status(self) -> tuple[DepthStatus, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from minhos_mesh.runtime.clock import Clock
+from minhos_mesh.runtime.log import get_logger
 from minhos_mesh.runtime.storage import StorageError
 from minhos_mesh.sierra_client.domain import (
     FeedState,
@@ -18,6 +19,7 @@ from minhos_mesh.sierra_client.domain import (
     backoff_s,
     check_live,
     check_provenance,
+    history_begins_ns,
     may_be_rewritten,
     reads_whole_file,
 )
@@ -29,7 +31,7 @@ from minhos_mesh.sierra_files.header import ScidError, ScidIncomplete, ScidMissi
 from minhos_mesh.sierra_files.layout import MARKER_NAME, Records
 from minhos_mesh.sierra_files.marker import read_marker
 from minhos_mesh.sierra_files.reader import ScidFile
-from minhos_mesh.sierra_files.ticks import HAS_PRICE, HAS_TIME, tick_columns
+from minhos_mesh.sierra_files.ticks import HAS_PRICE, HAS_TIME, tick_columns, times_ns
 
 CHUNK = 16_384
 """Most records in one batch."""
@@ -38,6 +40,8 @@ WINDOW = 65_536
 """Most records that are on their way without acknowledgement."""
 
 _REFUSED_ATTEMPT = 8
+
+_LOG = get_logger("sierra_client.feed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class FeedSettings:
     """Price step of the instrument in 1e-9 units."""
     provenance: Provenance
     history_ns: int
-    """How much history is read of a real source that is seen for the first time."""
+    """How much is read of a real source that is seen for the first time, before its newest record or before now."""
     place: str = ""
     """What tells the source from a file of the same name elsewhere; empty for those that Sierra Chart writes."""
 
@@ -75,6 +79,8 @@ class FeedStatus:
     records_expected: int | None = None
     epoch: int = 0
     event_time_ns: int | None = None
+    generation_reason: str = ""
+    """Why this generation of the file was begun in the place of another; empty for the first one that was seen."""
     reconnects: int = 0
     connected: bool = False
     refused: bool = False
@@ -109,6 +115,7 @@ class FileFeed:
         self._on_change = on_change
         self._wakeup = wakeups.wakeup(settings.path.name)
         self._link: IngestLink | None = None
+        self._lost = ""
         self._status = FeedStatus(
             settings.symbol, settings.path.name, settings.provenance, FeedState.WAITING_FOR_FILE, "not looked for yet"
         )
@@ -121,13 +128,13 @@ class FileFeed:
 
     async def run(self) -> None:
         """Follows the file; whatever goes wrong with it or with market data is a state and is tried again."""
-        renew = False
         try:
             while True:
                 try:
-                    await self._follow(renew)
+                    await self._follow()
                 except GenerationLost as lost:
-                    renew = True
+                    self._lost = str(lost)
+                    _LOG.warning("feed.generation_ended", **self._who, epoch=self._status.epoch, reason=self._lost)
                     self._state(FeedState.READING, f"{lost}; its new generation is read from the beginning")
                     continue
                 except (ScidMissing, ScidIncomplete) as waiting:
@@ -140,7 +147,11 @@ class FileFeed:
         finally:
             self._wakeup.close()
 
-    async def _follow(self, renew: bool) -> None:
+    @property
+    def _who(self) -> dict[str, str]:
+        return {"symbol": self._settings.symbol, "file": self._settings.path.name}
+
+    async def _follow(self) -> None:
         settings = self._settings
         marker = read_marker(settings.path.parent)
         check_provenance(settings.provenance, None if marker is None else MARKER_NAME)
@@ -149,7 +160,11 @@ class FileFeed:
             expected = None if marker is None else marker.records_expected.get(settings.path.name)
             tail = ScidTail(file, hold_last_bar=may_be_rewritten(settings.provenance))
             generation = await self._store.resolve(
-                settings.path, tail.identity(), lambda: self._base_index(file), self._clock.wall_ns(), renew=renew
+                settings.path,
+                tail.identity(),
+                lambda: self._base_index(file),
+                self._clock.wall_ns(),
+                renew=bool(self._lost),
             )
             self._begin(generation, expected)
             failures = 0
@@ -234,9 +249,16 @@ class FileFeed:
     def _base_index(self, file: ScidFile) -> int:
         if reads_whole_file(self._settings.provenance):
             return 0
-        return file.first_index_at(self._clock.wall_ns() - self._settings.history_ns)
+        newest = file.read(max(0, file.count() - 1), 1)
+        times, known = times_ns(newest["time_us"])
+        newest_ns = int(times[0]) if known.any() else None
+        return file.first_index_at(history_begins_ns(self._clock.wall_ns(), newest_ns, self._settings.history_ns))
 
     def _begin(self, generation: Generation, expected: int | None) -> None:
+        reason, self._lost = self._lost or generation.instead, ""
+        if generation.epoch != self._status.epoch:
+            _LOG.info("feed.following", **self._who, epoch=generation.epoch, reason=reason)
+            self._status = replace(self._status, generation_reason=reason)
         self._status = replace(
             self._status,
             epoch=generation.epoch,

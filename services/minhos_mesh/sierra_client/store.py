@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minhos_mesh.runtime.storage import Connection, Database
-from minhos_mesh.sierra_client.domain import Generation, Identity, continues, next_epoch
+from minhos_mesh.sierra_client.domain import Generation, Identity, continues, next_epoch, why_another
 
 MIGRATIONS = (
     """
@@ -46,7 +46,8 @@ class SourceStore:
             generation = Generation(kept.epoch, kept.base_index, seen)
         else:
             epoch = next_epoch(None if kept is None else kept.epoch, now_ns)
-            generation = Generation(epoch, base_index(), seen)
+            instead = "" if kept is None or renew else f"{path} {why_another(kept.identity, seen)}"
+            generation = Generation(epoch, base_index(), seen, instead)
         await self._database.write(lambda connection: _upsert(connection, path, generation))
         return generation
 

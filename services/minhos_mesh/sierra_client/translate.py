@@ -122,4 +122,5 @@ def _feed_to_proto(feed: FeedStatus) -> pb2.SierraFeedStatus:
         provenance=PROVENANCES[feed.provenance],
         event_time=time_to_proto(feed.event_time_ns),
         reconnects=feed.reconnects,
+        generation_reason=feed.generation_reason,
     )

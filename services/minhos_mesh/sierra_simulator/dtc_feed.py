@@ -33,7 +33,7 @@ class DtcFeed:
         columns = tick_columns(records, spec.tick_e9)
         for at in range(len(columns)):
             self._shown_ns = max(self._shown_ns, self._clock.wall_ns())
-            self._server.show(symbol, *market_of(columns, at, self._shown_ns))
+            self._server.show(symbol, *market_of(columns, at, self._shown_ns, traded=spec.tradeable))
 
     def on_book(self, symbol: str, bids: Mapping[int, int], asks: Mapping[int, int]) -> None:
         """Shows an order book that was just written: contracts by price in ticks."""
@@ -43,14 +43,17 @@ class DtcFeed:
             self._server.show_book(symbol, ShownBook(self._clock.wall_ns(), *told))
 
 
-def market_of(columns: TickColumns, at: int, time_ns: int) -> tuple[Quote | None, Trade | None]:
-    """Quote and trade of one record; a side or a trade that it does not have is None."""
+def market_of(columns: TickColumns, at: int, time_ns: int, *, traded: bool = True) -> tuple[Quote | None, Trade | None]:
+    """Quote and trade of one record; a side or a trade that it does not have is None.
+
+    The price of what nobody trades, as of an index, is told as a trade of 0 contracts.
+    """
     flags = int(columns.flags[at])
     bid_e9 = int(columns.bid_e9[at]) if flags & HAS_BID else None
     ask_e9 = int(columns.ask_e9[at]) if flags & HAS_ASK else None
     quote = None if bid_e9 is None and ask_e9 is None else Quote(time_ns=time_ns, bid_e9=bid_e9, ask_e9=ask_e9)
-    if not flags & HAS_PRICE or not flags & HAS_SIZE:
+    if not flags & HAS_PRICE or (traded and not flags & HAS_SIZE):
         return quote, None
     taker = Side.BUY if flags & BUY else Side.SELL if flags & SELL else None
-    size = int(columns.size[at])
+    size = int(columns.size[at]) if flags & HAS_SIZE else 0
     return quote, Trade(time_ns=time_ns, price_e9=int(columns.price_e9[at]), size=size, aggressor=taker)

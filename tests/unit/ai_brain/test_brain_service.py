@@ -176,6 +176,21 @@ async def test_what_is_not_stored_is_not_shown(walk: Walk) -> None:
     assert (len(made.held), made.counters[NQ].told_sequence) == (len(journal.signals()), 4_000)
 
 
+async def test_others_run_between_the_parts_of_a_history_that_is_told_to_nobody(walk: Walk) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(others())
+    await brain(Journal()).add(NQ, 7, SIMULATED, walk(8 * PROGRESS_TICKS, seed=2), 1)
+    running.cancel()
+    assert turns >= 7
+
+
 async def test_a_new_epoch_begins_with_nothing(walk: Walk) -> None:
     made = brain(Journal(), replay=True)
     await made.add(NQ, 7, REPLAY, walk(2_000), 1)

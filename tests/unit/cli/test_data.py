@@ -17,6 +17,8 @@ from tests.waiting import until
 from typer.testing import CliRunner, Result
 
 from minhos_mesh.cli.main import app
+from minhos_mesh.history.domain.series import Series
+from minhos_mesh.history.places import HistoryPlaces, locked
 from minhos_mesh.sierra_files.marker import Marker, write_marker
 
 
@@ -94,6 +96,49 @@ def test_an_import_that_is_interrupted_says_so_and_leaves_no_half_file(tmp_path:
     assert [path for path in (tmp_path / "mesh").rglob("*.*") if path.is_file() and path.suffix != ".parquet"] == []
     (verified,) = told(minhos(tmp_path, "verify", "--json")) or [{"problems": []}]
     assert verified["problems"] == []
+
+
+def test_verify_removes_and_names_what_a_dead_process_left_and_nothing_of_a_living_one(
+    tmp_path: Path, file: Path
+) -> None:
+    minhos(tmp_path, "import", file)
+    history = tmp_path / "mesh" / "history"
+    left = history / "ticks" / "provenance=DELAYED" / "symbol=NQZ24-CME" / "day=2024-10-04" / ".ticks.parquet.71.new"
+    left.write_bytes(b"PAR1")
+    alone = history / "writing" / "provenance=DELAYED" / "symbol=ESZ24-CME" / ".ticks.parquet.72.new"
+    alone.parent.mkdir(parents=True)
+    alone.write_bytes(b"PAR1")
+    with locked(HistoryPlaces(history), Series("DELAYED", "ESZ24-CME")):
+        alone.write_bytes(b"PAR1")
+        shown = minhos(tmp_path, "verify")
+        assert (shown.exit_code, left.exists(), alone.exists()) == (0, False, True)
+        assert f"{left} was left by a process that ended while it wrote: removed" in shown.stdout
+    assert [each["removed"] for each in told(minhos(tmp_path, "verify", "--json"))] == [[str(alone)], []]
+    (verified,) = told(minhos(tmp_path, "verify", "--json"))
+    assert (verified["series"], verified["removed"]) == ({"provenance": "DELAYED", "symbol": "NQZ24-CME"}, [])
+
+
+def test_an_export_of_bars_says_how_many_trades_are_in_none_of_them(tmp_path: Path) -> None:
+    # From Friday 2024-10-04 to Tuesday: 48 hours lie between two sessions.
+    hours = [FIRST_NS + n * 3_600 * NS for n in range(100)]
+    minhos(tmp_path, "import", scid(tmp_path / "NQZ24-CME.scid", hours))
+
+    def export(*more: str) -> Result:
+        return minhos(tmp_path, "export", "NQZ24-CME", "--out", tmp_path / "bars.csv", "--bars", "1h", *more)
+
+    def outside(*more: str) -> tuple[object, object, object]:
+        about = json.loads(export(*more, "--json").stdout)
+        return about["rule"], about["trades_outside_sessions"], about["rows"]
+
+    said = "48 trades were made outside of the sessions of CME and count in no bar; with --always-open they do"
+    assert said in export().stdout
+    assert outside() == ("EXCHANGE", 48, 52)
+    assert outside("--to", "2024-10-05") == ("EXCHANGE", 2, 22)
+    assert outside("--from", "2024-10-05", "--to", "2024-10-06") == ("EXCHANGE", 24, 0)
+    assert outside("--always-open") == ("ALWAYS_OPEN", 0, 100)
+    assert "outside" not in export("--always-open").stdout
+    ticks = minhos(tmp_path, "export", "NQZ24-CME", "--out", tmp_path / "ticks.csv", "--json")
+    assert "trades_outside_sessions" not in json.loads(ticks.stdout)
 
 
 def test_a_broken_file_is_named_and_ends_with_1(tmp_path: Path, file: Path) -> None:
@@ -188,6 +233,7 @@ def test_what_lies_beside_a_marker_is_simulated(tmp_path: Path, file: Path) -> N
         (["export", "NQZ24-CME", "--out", "x.xls"], "end in .csv or .parquet"),
         (["export", "NQZ24-CME", "--out", "nowhere/x.csv"], "there is no folder"),
         (["export", "NQZ24-CME", "--out", "x.csv", "--bars", "5x"], "write 1s, 5m"),
+        (["export", "NQZ24-CME", "--out", "x.csv", "--bars", "1M"], "'1M' are not understood: M is a month"),
         (["export", "NQZ24-CME", "--out", "x.csv", "--from", "yesterday"], "such as 2026-11-20"),
         (["export", "NQZ24-CME", "--out", "x.csv", "--from", "2024-10-05", "--to", "2024-10-04"], "behind --from"),
     ],

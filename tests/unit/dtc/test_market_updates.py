@@ -89,6 +89,31 @@ def test_snapshot_is_a_quote_and_never_a_trade() -> None:
     assert (found.bid_e9, found.bid_size, found.ask_e9) == (100_000_000_000, None, None)
 
 
+def test_last_price_without_a_volume_is_a_price_without_a_size() -> None:
+    layout = tables.MARKET_DATA_UPDATE_LAST_TRADE_SNAPSHOT
+    for volume in (0.0, None):
+        assert read(layout, LastTradePrice=23_500.25, LastTradeVolume=volume, LastTradeDateTime=SECOND + 0.25) == TradeUpdate(
+            symbol=SYMBOL, time_ns=NS + 250_000_000, price_e9=23_500_250_000_000, on_grid=True, size=None,
+            aggressor=BuySell.UNSET, unbundled=UnbundledTrade.NONE,
+        )  # fmt: skip
+
+
+def test_last_price_with_a_volume_repeats_a_trade_and_is_none() -> None:
+    reader = MarketReader({7: SYMBOL})
+    layout = tables.MARKET_DATA_UPDATE_LAST_TRADE_SNAPSHOT
+    assert read(layout, reader, LastTradePrice=100.0, LastTradeVolume=3.0, LastTradeDateTime=SECOND) is None
+    assert read(layout, reader, LastTradeVolume=0.0) is None
+    assert reader.unreadable == 0
+    assert read(layout, reader, LastTradePrice=1e12) is None
+    assert reader.unreadable == 1
+
+
+def test_trade_of_no_contracts_is_a_price_without_a_size() -> None:
+    found = read(tables.MARKET_DATA_UPDATE_TRADE_COMPACT, Price=100.0, Volume=0.0, DateTime=SECOND)
+    assert isinstance(found, TradeUpdate)
+    assert (found.price_e9, found.size) == (100_000_000_000, None)
+
+
 def test_mark_of_an_unbundled_trade_is_kept() -> None:
     layout = tables.MARKET_DATA_UPDATE_TRADE_WITH_UNBUNDLED_INDICATOR_2
     found = read(layout, Price=100.0, Volume=1, DateTime=SECOND * 1_000_000, UnbundledTradeIndicator=2)

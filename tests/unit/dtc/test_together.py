@@ -695,6 +695,8 @@ def test_records_are_shown_as_quotes_and_trades() -> None:
     assert quote == Quote(time_ns=5, bid_e9=100_000_000_000, ask_e9=100_250_000_000)
     assert trade == Trade(time_ns=5, price_e9=100_250_000_000, size=3, aggressor=Side.BUY)
     assert market_of(columns, 1, 6) == (None, None)
+    index = market_of(columns, 1, 6, traded=False)
+    assert index == (None, Trade(time_ns=6, price_e9=100_000_000_000, size=0)), "nobody trades it, its price is told"
 
 
 @pytest.mark.parametrize("encoding", [Encoding.JSON, Encoding.BINARY])

@@ -213,3 +213,12 @@ def test_a_span_reads_as_it_is_written(text: str) -> None:
 def test_a_span_that_no_bar_can_have_is_refused(text: str) -> None:
     with pytest.raises(SpanError):
         parse_span(text)
+
+
+@pytest.mark.parametrize("text", ["1M", " 3 M ", "12M"])
+def test_a_capital_m_is_refused_because_it_means_a_month_elsewhere(text: str) -> None:
+    with pytest.raises(SpanError, match=r"a month elsewhere.*write 1s, 5m \(minutes\), 1h, 1d, 500t"):
+        parse_span(text)
+    assert [str(parse_span(other)) for other in ("1m", "1MIN", "1H", "1D", "500T", "9V")] == [
+        "1m", "1m", "1h", "1d", "500t", "9v",
+    ]  # fmt: skip

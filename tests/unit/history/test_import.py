@@ -25,6 +25,7 @@ from minhos_mesh.history.places import HistoryPlaces
 from minhos_mesh.history.verifying import verify
 from minhos_mesh.runtime.bar_spans import parse_span
 from minhos_mesh.runtime.bars import Bar
+from minhos_mesh.runtime.clock import ManualClock
 from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, Records, empty_records
 from minhos_mesh.sierra_files.reader import read_scid
 from minhos_mesh.sierra_files.writer import ScidWriter
@@ -80,6 +81,18 @@ def test_what_is_refused_is_counted_by_reason_and_numbers_have_no_hole(places: H
     assert done.read == done.accepted + sum(done.rejected.values()) == 7
     (run,) = Archive(places, SERIES).runs()
     assert (run.first_sequence, run.last_sequence) == (1, 4)
+
+
+def test_a_record_of_a_wrong_year_is_refused_and_those_behind_it_are_not(places: HistoryPlaces, tmp_path: Path) -> None:
+    clock, next_year = ManualClock(FIRST_NS + DAY_NS), FIRST_NS + 365 * DAY_NS
+    edge = clock.wall_ns() + RULES.future_after_ns
+    times = [FIRST_NS, FIRST_NS + NS, next_year, FIRST_NS + 2 * NS, edge + NS, edge]
+    path = scid(tmp_path / "NQZ24-CME.scid", times)
+    done = import_scid(places, SERIES, path, RULES, clock=clock)
+    assert (done.accepted, done.rejected) == (4, {Reason.FUTURE: 2})
+    assert max(run.last_ns for run in Archive(places, SERIES).runs()) == edge
+    again = import_scid(places, SERIES, path, RULES, clock=clock)
+    assert (again.written.added, again.written.known) == (0, 4)
 
 
 def test_an_empty_file_is_refused(places: HistoryPlaces, tmp_path: Path) -> None:
@@ -145,6 +158,7 @@ def test_a_killed_import_leaves_whole_files_and_is_repeated_to_the_same(places: 
         child.communicate()
         for day in places.days(SERIES):
             assert read_info(places.day(SERIES, day)).rows == count // days
+        assert {each.name for each in places.ticks.rglob("*") if each.is_file()} == {"ticks.parquet"}
         found = verify(places, SERIES)
         assert found.problems == []
         seen.add(found.files)
@@ -153,4 +167,4 @@ def test_a_killed_import_leaves_whole_files_and_is_repeated_to_the_same(places: 
     assert done.written.contradicting == 0
     whole = verify(places, SERIES)
     assert (whole.ticks, whole.files, whole.gaps) == (count, days, [])
-    assert list(places.ticks.rglob("*.new")) == []
+    assert places.unfinished(SERIES) == []

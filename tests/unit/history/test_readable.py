@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.history.making import FIRST_NS, SERIES, put, ticks_every
+from tests.one_service import path_of_code
+from tests.unit.history.making import DAY_NS, FIRST_NS, NS, SERIES, put, ticks_every
+from tests.unit.history.test_import import scid
 
 from minhos_mesh.history.domain.rows import Rows
+from minhos_mesh.history.domain.series import Series
+from minhos_mesh.history.importing import STEP
+from minhos_mesh.history.parquet import ROW_GROUP
 from minhos_mesh.history.places import HistoryPlaces
+from minhos_mesh.history.verifying import verify
+
+DOCS = Path(__file__).parents[3] / "docs" / "history.md"
+IMPORT = """
+import sys
+from minhos_mesh.history.importing import *
+
+def step(taken, _all):
+    if taken >= int(sys.argv[3]):
+        print("in the middle", flush=True)
+        sys.stdin.read()
+
+series = Series("DELAYED", "NQZ24-CME")
+import_scid(HistoryPlaces(Path(sys.argv[1])), series, Path(sys.argv[2]), Rules(tick_e9=250_000_000), step)
+"""
 
 STEP_NS = 43_200_000_000_001
 """Half a day and a nanosecond, so that times need all their digits."""
@@ -62,3 +86,34 @@ def test_duckdb_reads_the_folder(folder: Path) -> None:
         ).fetchone()
     assert found == expected()
     assert by_day == (20, sum(n % 5 + 1 for n in range(40)))
+
+
+def rows_by_the_lines_in_docs() -> list[int]:
+    """How many rows each line of the documentation finds, in the order in which they stand; run beside `history`."""
+    pandas, polars, duckdb = (pytest.importorskip(name) for name in ("pandas", "polars", "duckdb"))
+    (block,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    modules = {"pandas": pandas, "polars": polars, "duckdb": duckdb}
+    told: list[Any] = [eval(ast.unparse(line), modules) for line in ast.parse(block).body]
+    frame, lazy, by_day = told
+    return [len(frame), lazy.collect().height, sum(size for _, _, size in by_day.fetchall())]
+
+
+def test_after_a_kill_in_the_middle_of_a_file_all_three_read_what_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, series = HistoryPlaces(tmp_path / "history"), Series("DELAYED", "NQZ24-CME")
+    many = ROW_GROUP + 2 * STEP
+    path = scid(tmp_path / "NQZ24-CME.scid", [FIRST_NS + n * NS for n in range(3)] + [FIRST_NS + DAY_NS] * many)
+    command = [sys.executable, "-c", IMPORT, str(places.root), str(path), str(ROW_GROUP + STEP + 3)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=path_of_code()) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "in the middle\n"
+        (unfinished,) = places.unfinished(series)
+        child.kill()
+    assert unfinished.stat().st_size > 0
+    assert unfinished.is_relative_to(places.writing(series))
+    monkeypatch.chdir(tmp_path)
+    assert rows_by_the_lines_in_docs() == [3, 3, 3]
+    assert verify(places, series).removed == [str(unfinished)]
+    assert (places.unfinished(series), verify(places, series).removed) == ([], [])

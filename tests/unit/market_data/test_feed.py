@@ -157,13 +157,27 @@ def test_real_trades_are_all_counted_and_their_bars_hold_their_volume() -> None:
     ticks["size"], ticks["flags"], ticks["kind"] = records["volume"], 15, 1
     ticks["side"] = np.where(records["ask_volume"] > 0, 1, 2)
     feed = _feed(Source("file", Provenance.REPLAY, 1), 65_536)
-    feed.ingest(ticks, 1, 0)
+    feed.ingest(ticks, 1, WALL)
     assert (feed.read, feed.sequence, feed.rejected) == (48_737, 48_736, {"NON_POSITIVE_PRICE": 1})
     assert feed.open_bar is not None
     bars = [*feed.lines[MINUTES].newest(feed.bars_closed), feed.open_bar]
     assert sum(bar.volume for bar in bars) == feed.last.volume
     assert sum(bar.trades for bar in bars) == feed.sequence
     assert all(one.last_sequence + 1 == two.first_sequence for one, two in itertools.pairwise(bars))
+
+
+@pytest.mark.parametrize("count", [1, 7, 40])
+@pytest.mark.parametrize("provenance", Provenance)
+def test_a_record_of_a_wrong_year_holds_up_none_behind_it(
+    make_ticks: MakeTicks, count: int, provenance: Provenance
+) -> None:
+    feed = _feed(Source("file", provenance, 1))
+    ticks = make_ticks([(n, 4, 1, 1) for n in range(40)])
+    now_ns = int(ticks["event_time_ns"][-1])
+    ticks["event_time_ns"][7] += 5 * 365 * 86_400_000_000_000
+    for at in range(0, 40, count):
+        feed.ingest(ticks[at : at + count], at + 1, now_ns)
+    assert (feed.sequence, feed.rejected) == (39, {"FUTURE": 1})
 
 
 @pytest.mark.parametrize("count", [1, 4, 40])

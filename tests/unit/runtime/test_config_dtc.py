@@ -35,7 +35,10 @@ def test_the_simulators_own_server_is_the_venue_where_none_is_named() -> None:
         ({"dtc": {"symbol": "NQ"}}, "allowed is a text with {contract} and {exchange} in it, seen 'NQ'"),
         ({"dtc": {"symbol": "{contrakt}"}}, "seen '{contrakt}'"),
         ({"dtc": {"account_is_simulated": True}}, "needs a trade_account whose name begins with Sim, seen ''"),
-        ({"dtc": {"market_data": ["ESZ26-CME"]}}, "dtc.market_data names 'ESZ26-CME'"),
+        (
+            {"market_data": {"symbols": ["NQZ26-CME"]}, "dtc": {"market_data": ["ESZ26-CME"]}},
+            "dtc.market_data names 'ESZ26-CME': allowed are those of market_data.symbols (NQZ26-CME)",
+        ),
         ({"dtc": {"password": "x"}}, "dtc.password is no key of the configuration; was password_file meant?"),
     ],
 )
@@ -43,6 +46,34 @@ def test_mistakes_are_told_with_what_is_allowed(overrides: dict[str, Any], words
     with pytest.raises(ConfigError) as caught:
         load(None, environment={}, overrides=overrides)
     assert words in str(caught.value)
+
+
+SOURCES = [
+    ({"dtc": {"market_data": ["{}"]}}, "dtc.market_data names '{}'"),
+    ({"bridge": {"address": "127.0.0.1:8765", "symbols": ["{}"]}}, "bridge.symbols names '{}'"),
+    ({"market_data": {"primary": "{}"}}, "market_data.primary is '{}'"),
+]
+
+
+def naming(overrides: Any, symbol: str) -> Any:
+    if isinstance(overrides, dict):
+        return {key: naming(value, symbol) for key, value in overrides.items()}
+    return [naming(each, symbol) for each in overrides] if isinstance(overrides, list) else overrides.format(symbol)
+
+
+@pytest.mark.parametrize(("overrides", "words"), SOURCES)
+def test_symbols_that_are_named_are_those_that_the_mesh_has_when_none_are_configured(
+    overrides: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    config = load(None, environment={}, overrides=naming(overrides, "NQZ26-CME")).resolved(TODAY)
+    assert config.symbols() == ("NQZ26-CME",)
+    save(config, tmp_path / "config.json")
+    assert load_saved(tmp_path / "config.json") == config
+    for other in ("NQH27-CME", "NQ"):
+        with pytest.raises(ConfigError) as caught:
+            load(None, environment={}, overrides=naming(overrides, other)).resolved(TODAY)
+        assert words.format(other) in str(caught.value)
+        assert "market_data.symbols (NQZ26-CME)" in str(caught.value)
 
 
 def test_commission_is_a_decimal_that_is_saved_and_loaded_exactly(tmp_path: Path) -> None:

@@ -314,13 +314,15 @@ async def test_live_file_is_read_from_recent_history_and_again_from_the_same_bas
     running: Running, path: Path, market: FakeMarketData, made: Made, eventually: Eventually
 ) -> None:
     await running.stop()
-    age_ns = SystemClock().wall_ns() - times(made(1, 40))[0]
-    running.settings = replace(running.settings, provenance=Provenance.LIVE, history_hours=age_ns / 3.6e12)
-    ScidWriter.create(path, made(200_000)).close()
+    count, hours_each = 200_000, 0.001 / 3600
+    running.settings = replace(
+        running.settings, provenance=Provenance.LIVE, history_hours=(count - 1 - 39.5) * hours_each
+    )
+    ScidWriter.create(path, made(count)).close()
     await running.start()
     await eventually(lambda: running.feed.state is FeedState.TAILING)
     first = market.newest[0]
-    assert times(made(1, 40))[0] <= first
+    assert first == times(made(1, 40))[0], "counted back from the newest record"
     await running.stop()
     market.taken.clear()
     running.settings = replace(running.settings, history_hours=0.0)

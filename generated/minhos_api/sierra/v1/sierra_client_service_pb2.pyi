@@ -501,6 +501,7 @@ class SierraFeedStatus(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     RECONNECTS_FIELD_NUMBER: _builtins.int
+    GENERATION_REASON_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     """Canonical symbol."""
     file: _builtins.str
@@ -521,6 +522,10 @@ class SierraFeedStatus(_message.Message):
     """Declared origin."""
     reconnects: _builtins.int
     """Times that the way to market data was opened again."""
+    generation_reason: _builtins.str
+    """Why this generation was begun in the place of an earlier one, in one sentence: the file was truncated, rewritten, replaced or
+    deleted. Empty while this life of the service goes on with the generation that it has found.
+    """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Event time of the newest record read."""
@@ -539,10 +544,11 @@ class SierraFeedStatus(_message.Message):
         provenance: _provenance_pb2.Provenance.ValueType = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         reconnects: _builtins.int = ...,
+        generation_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_records_expected", b"_records_expected", "event_time", b"event_time", "records_expected", b"records_expected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_records_expected", b"_records_expected", "epoch", b"epoch", "event_time", b"event_time", "file", b"file", "provenance", b"provenance", "reason", b"reason", "reconnects", b"reconnects", "records_acknowledged", b"records_acknowledged", "records_expected", b"records_expected", "records_read", b"records_read", "state", b"state", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_records_expected", b"_records_expected", "epoch", b"epoch", "event_time", b"event_time", "file", b"file", "generation_reason", b"generation_reason", "provenance", b"provenance", "reason", b"reason", "reconnects", b"reconnects", "records_acknowledged", b"records_acknowledged", "records_expected", b"records_expected", "records_read", b"records_read", "state", b"state", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__records_expected: _TypeAlias = _typing.Literal["records_expected"]  # noqa: Y015
     _WhichOneofArgType__records_expected: _TypeAlias = _typing.Literal["_records_expected", b"_records_expected"]  # noqa: Y015

@@ -430,6 +430,12 @@ class SierraFeedStatus(betterproto.Message):
     reconnects: int = betterproto.int64_field(11)
     """Times that the way to market data was opened again."""
 
+    generation_reason: str = betterproto.string_field(12)
+    """
+    Why this generation was begun in the place of an earlier one, in one sentence: the file was truncated, rewritten, replaced or
+     deleted. Empty while this life of the service goes on with the generation that it has found.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class SierraBridgeStatus(betterproto.Message):

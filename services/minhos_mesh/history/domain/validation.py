@@ -1,4 +1,4 @@
-"""Decides which ticks are accepted and under which reason the others are counted; it depends on the source alone."""
+"""Decides which ticks are accepted and under which reason the others are counted: by the source and, for times to come, the clock."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Rules:
     stale_after_ns: int = 300_000_000_000
     """A tick older than the newest accepted one is OUT_OF_ORDER, and STALE when it is older by more than this."""
     future_after_ns: int = 86_400_000_000_000
-    """A tick later than the latest time allowed by its clock is FUTURE; that bound is wall time plus this."""
+    """A tick later than wall time plus this is FUTURE, whatever its provenance: what has not been cannot be history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,11 @@ class Verdict:
 ALL_ACCEPTED = Verdict(None, {})
 
 
-def judge(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | None) -> Verdict:
+def judge(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int) -> Verdict:
     """Judges a batch that follows a tick of event time `newest_ns` (0 = none).
 
-    `wall_ns` bounds event times; None where the recording is the only clock. One or two ticks are judged one by one,
-    which is faster and gives the same.
+    `wall_ns`, the time now, bounds event times: one record of a wrong year would else make all behind it STALE. One or two
+    ticks are judged one by one, which is faster and gives the same.
     """
     if len(ticks) <= 2:
         return _judge_few(ticks, newest_ns, rules, wall_ns)
@@ -88,12 +88,12 @@ def judge(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | None) -
     return _verdict(failures, len(ticks))
 
 
-def _all_are_good(trades: Trades, newest_ns: int, rules: Rules, wall_ns: int | None) -> bool:
+def _all_are_good(trades: Trades, newest_ns: int, rules: Rules, wall_ns: int) -> bool:
     """Whether none of these is refused: the usual case, told cheaply. False only says that each has to be judged."""
     carried, times, (price, bid, ask) = trades.carried, trades.event_time_ns, trades.prices_e9
     if not carried & PRICE:
         return False
-    latest = times[-1] if wall_ns is None else wall_ns + rules.future_after_ns
+    latest = wall_ns + rules.future_after_ns
     if not max(newest_ns, 1) <= times[0] or times[-1] > latest or (times[1:] < times[:-1]).any():
         return False
     if carried & BOTH == BOTH:
@@ -110,13 +110,13 @@ def _are_steps(prices_e9: npt.NDArray[np.int64], step: int) -> bool:
     return bool(prices_e9.min() > 0) and not (prices_e9 // step * step != prices_e9).any()
 
 
-def _failures(ticks: TickArray, rules: Rules, wall_ns: int | None) -> dict[Reason, BoolArray]:
+def _failures(ticks: TickArray, rules: Rules, wall_ns: int) -> dict[Reason, BoolArray]:
     flags, kind, times = ticks["flags"], ticks["kind"], ticks["event_time_ns"]
     has_price, has_bid, has_ask = (flags & PRICE) != 0, (flags & BID) != 0, (flags & ASK) != 0
     price, bid, ask = ticks["price_e9"], ticks["bid_e9"], ticks["ask_e9"]
     trade, step = kind == TRADE, rules.tick_e9
     complete = np.where(trade, has_price, (kind == QUOTE) & (has_bid | has_ask))
-    failures = {
+    return {
         Reason.MALFORMED: ~complete | (times <= 0),
         Reason.NON_POSITIVE_PRICE: (has_price & (price <= 0)) | (has_bid & (bid <= 0)) | (has_ask & (ask <= 0)),
         Reason.OFF_TICK: (has_price & (price % step != 0))
@@ -124,10 +124,8 @@ def _failures(ticks: TickArray, rules: Rules, wall_ns: int | None) -> dict[Reaso
         | (has_ask & (ask % step != 0)),
         Reason.CROSSED: has_bid & has_ask & (bid > ask),
         Reason.ZERO_SIZE: trade & ((flags & SIZE) != 0) & (ticks["size"] == 0),
+        Reason.FUTURE: times > wall_ns + rules.future_after_ns,
     }
-    if wall_ns is not None:
-        failures[Reason.FUTURE] = times > wall_ns + rules.future_after_ns
-    return failures
 
 
 def _verdict(failures: Mapping[Reason, BoolArray], count: int) -> Verdict:
@@ -142,10 +140,10 @@ def _verdict(failures: Mapping[Reason, BoolArray], count: int) -> Verdict:
     return Verdict(open_still, rejected)
 
 
-def _judge_few(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | None) -> Verdict:
+def _judge_few(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int) -> Verdict:
     mask: list[bool] = []
     rejected: dict[Reason, int] = {}
-    latest = None if wall_ns is None else wall_ns + rules.future_after_ns
+    latest = wall_ns + rules.future_after_ns
     for row in RECORD.iter_unpack(ticks.tobytes()):
         reason = reason_of(row, newest_ns, rules, latest)
         mask.append(reason is None)
@@ -156,7 +154,7 @@ def _judge_few(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int | No
     return Verdict(np.array(mask, np.bool_), rejected) if rejected else ALL_ACCEPTED
 
 
-def reason_of(row: tuple[int, ...], newest_ns: int, rules: Rules, latest_ns: int | None) -> Reason | None:
+def reason_of(row: tuple[int, ...], newest_ns: int, rules: Rules, latest_ns: int) -> Reason | None:
     """Why one tick, given as a record of the wire, is refused; None when it is accepted."""
     time_ns, flags, kind, step = row[3], row[19], row[21], rules.tick_e9
     price = row[7] if flags & PRICE else step
@@ -172,7 +170,7 @@ def reason_of(row: tuple[int, ...], newest_ns: int, rules: Rules, latest_ns: int
         return Reason.CROSSED
     if kind == TRADE and flags & SIZE and row[13] == 0:
         return Reason.ZERO_SIZE
-    if latest_ns is not None and time_ns > latest_ns:
+    if time_ns > latest_ns:
         return Reason.FUTURE
     if time_ns < newest_ns:
         return Reason.STALE if newest_ns - time_ns > rules.stale_after_ns else Reason.OUT_OF_ORDER

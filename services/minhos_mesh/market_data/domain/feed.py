@@ -176,7 +176,9 @@ class SymbolFeed:
     def ingest(self, ticks: TickArray, position: int, wall_ns: int) -> Ingested:
         """Takes records, the first of which stands at `position` in the source; those taken before are passed over.
 
-        A record without a time of receipt gets `wall_ns`, in a replay its event time.
+        A record without a time of receipt gets `wall_ns`, in a replay its event time. A record more than a day
+        (`Rules.future_after_ns`) ahead of `wall_ns` is refused, in a replay too, for what has not been was not recorded. So
+        two replays of a file give the same, unless that bound has passed a record of it between them.
 
         Raises PositionMismatch when records in between are missing.
         """
@@ -191,8 +193,7 @@ class SymbolFeed:
             return Ingested(first, self.ring.newest, closed, count == given and all(one.as_given for one in each))
         self.position += count
         self.read += count
-        replay = self.provenance is Provenance.REPLAY
-        verdict = judge(ticks, self.last.event_time_ns, self._rules, None if replay else wall_ns)
+        verdict = judge(ticks, self.last.event_time_ns, self._rules, wall_ns)
         unstamped, ticks = ticks, self._stamped(ticks, verdict.trades, wall_ns)
         if verdict.accepted is not None:
             for reason, number in verdict.rejected.items():
@@ -235,8 +236,7 @@ class SymbolFeed:
         self.read += 1
         if stamped := row[5] == 0:
             row = (*row[:5], row[3] if replay else wall_ns, *row[6:])
-        latest_ns = None if replay else wall_ns + self._rules.future_after_ns
-        reason = reason_of(row, self.last.event_time_ns, self._rules, latest_ns)
+        reason = reason_of(row, self.last.event_time_ns, self._rules, wall_ns + self._rules.future_after_ns)
         if reason is not None:
             self.rejected[reason] = self.rejected.get(reason, 0) + 1
             return Ingested(sequence, sequence - 1, ())
