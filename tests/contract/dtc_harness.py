@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,3 +161,15 @@ class DtcHarness:
             return ours == len(self.server.exchange.fills) and open_here == open_there and self.core.account.current
 
         await eventually(told, "the venue knows what the server knows")
+
+
+@contextlib.asynccontextmanager
+async def on_a_shared_account(folder: Path) -> AsyncIterator[DtcHarness]:
+    """A venue on an account where others trade too, so that fills of no known order tell nothing."""
+    harness = DtcHarness(folder)
+    harness.dtc = {"account_is_ours": False}
+    await harness.serve()
+    await harness.start()
+    await harness.show(0, 1)
+    yield harness
+    await harness.close()

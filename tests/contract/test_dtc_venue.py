@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.contract.dtc_harness import SYMBOL, DtcHarness
+from tests.contract.dtc_harness import SYMBOL, DtcHarness, on_a_shared_account
 from tests.contract.venue_conformance import (
     TICK,
     P,
@@ -370,14 +370,8 @@ async def test_condition_of_an_unknown_order_ends_with_the_first_word_on_it(json
 
 @pytest.fixture
 async def shared(tmp_path: Path) -> AsyncIterator[DtcHarness]:
-    """A venue on an account where others trade too, so that fills of no known order tell nothing."""
-    harness = DtcHarness(tmp_path)
-    harness.dtc = {"account_is_ours": False}
-    await harness.serve()
-    await harness.start()
-    await harness.show(0, 1)
-    yield harness
-    await harness.close()
+    async with on_a_shared_account(tmp_path) as harness:
+        yield harness
 
 
 async def lost(venue: DtcHarness, what: terms_pb.OrderTerms, name: str = "lost") -> pb.VenueOrder:

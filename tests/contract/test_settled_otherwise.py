@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.contract.dtc_harness import SYMBOL, DtcHarness
+from tests.contract.dtc_harness import SYMBOL, DtcHarness, on_a_shared_account
 from tests.contract.test_dtc_venue import lost_and_filled
 from tests.contract.venue_conformance import TICK, P, Watch, filled, fills, order, refused, submit, terms
 from tests.waiting import eventually
@@ -20,14 +20,8 @@ CONDITION = "DTC_SETTLED_OTHERWISE"
 
 @pytest.fixture
 async def shared(tmp_path: Path) -> AsyncIterator[DtcHarness]:
-    """A venue on an account where others trade too, so that fills of no known order tell nothing."""
-    harness = DtcHarness(tmp_path)
-    harness.dtc = {"account_is_ours": False}
-    await harness.serve()
-    await harness.start()
-    await harness.show(0, 1)
-    yield harness
-    await harness.close()
+    async with on_a_shared_account(tmp_path) as harness:
+        yield harness
 
 
 def confirm(known: pb.VenueOrder, request_id: str = "stands") -> pb.ConfirmSettlementRequest:

@@ -2,100 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from grpclib.client import Channel
-from tests.contract.test_sierra_client import SYMBOL, Mesh, config
+from tests.contract.sierra.dtc_server import REAL, TICK, P, Server, reaches, status_of, write_file
+from tests.contract.sierra.sierra_mesh import SYMBOL, Mesh, config
 from tests.waiting import eventually
 
 from minhos_api.market.v1 import provenance_pb2, tick_pb2
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
 from minhos_dataclasses.sierra import v1 as dataclasses
 from minhos_mesh.dtc.server_session import ServerSettings
-from minhos_mesh.matching import Quote, Side, Trade
-from minhos_mesh.runtime.clock import SystemClock
 from minhos_mesh.runtime.config import ConfigError
-from minhos_mesh.sierra_files.layout import EPOCH_SHIFT_US, RECORD
 from minhos_mesh.sierra_files.marker import Marker, write_marker
-from minhos_mesh.sierra_files.writer import ScidWriter
 from minhos_mesh.sierra_simulator.dtc_depth import ShownBook
-from minhos_mesh.sierra_simulator.dtc_exchange import SimulatedExchange
-from minhos_mesh.sierra_simulator.dtc_server import DtcServer
 from minhos_mesh.sierra_simulator.dtc_settings import DtcServerSettings
-
-P, TICK = 23_500_000_000_000, 250_000_000
-REAL = ServerSettings(name="SierraChart", text="Service=test")
-
-
-class Server:
-    """A DTC server that the test makes trades at."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.clock = folder, SystemClock()
-        self.dtc: DtcServer
-
-    async def start(self, settings: DtcServerSettings | None = None, port: int = 0) -> None:
-        exchange = SimulatedExchange(replace(settings or DtcServerSettings(), port=port), [SYMBOL])
-        self.dtc = DtcServer(exchange, clock=self.clock, folder=self.folder)
-        await self.dtc.start()
-
-    def trade(self, price: int, size: int) -> None:
-        now = self.clock.wall_ns()
-        quote = Quote(time_ns=now, bid_e9=P + (price - 1) * TICK, ask_e9=P + price * TICK, bid_size=4, ask_size=4)
-        self.dtc.show(SYMBOL, quote, Trade(time_ns=now, price_e9=P + price * TICK, size=size, aggressor=Side.BUY))
-
-    def config(self, *, data: bool = True, client: dict[str, Any] | None = None, **dtc: Any) -> Any:
-        asked = {"market_data": [SYMBOL]} if data else {}
-        sections: dict[str, Any] = {"dtc": {"port": self.dtc.port, **asked, **dtc}}
-        if client is not None:
-            sections["sierra_client"] = {"poll_s": 0.01, **client}
-        return config(**sections)
-
-
-@pytest.fixture
-async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
-    found = Mesh(tmp_path)
-    await found.start_market()
-    yield found
-    await found.stop_client()
-    await found.stop_market()
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    made = Server(tmp_path)
-    yield made
-    with contextlib.suppress(AttributeError):
-        await made.dtc.close()
-
-
-def write_file(mesh: Mesh, count: int = 3) -> None:
-    records = np.zeros(count, RECORD)
-    records["time_us"] = EPOCH_SHIFT_US + time.time_ns() // 1000 + np.arange(count)
-    records["close"] = 23_500.25
-    records["num_trades"] = records["total_volume"] = records["ask_volume"] = 1
-    ScidWriter.create(mesh.file, records).close()
-
-
-async def status_of(mesh: Mesh) -> pb2.SierraStatus:
-    answer = await mesh.stub.GetStatus(pb2.GetStatusRequest())
-    assert isinstance(answer.status, pb2.SierraStatus)
-    return answer.status
-
-
-async def reaches(mesh: Mesh, state: int) -> pb2.SierraDtcStatus:
-    async def there() -> bool:
-        return (await status_of(mesh)).dtc.state == state
-
-    await eventually(there, f"the connection is {pb2.SierraDtcState.Name(pb2.SierraDtcState.ValueType(state))}")
-    return (await status_of(mesh)).dtc
 
 
 async def test_market_data_that_the_server_grants_comes_as_ticks_and_goes_on_after_a_restart(

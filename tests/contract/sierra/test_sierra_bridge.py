@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from grpclib.client import Channel
-from tests.contract.test_sierra_client import CLIENT, INGEST, MarketData
+from tests.contract.sierra.sierra_mesh import CLIENT, INGEST, MarketData
 from tests.unit.sierra_client.fake_bridge import FakeBridge
 from tests.waiting import eventually
 

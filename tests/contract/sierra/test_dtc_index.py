@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.contract.sierra.sierra_mesh import Mesh, config
 from tests.contract.test_dtc_by_hand import BinaryClient, JsonClient, in_thread
-from tests.contract.test_sierra_client import Mesh, config
 from tests.waiting import eventually
 
 from minhos_api.market.v1 import tick_pb2
@@ -46,15 +46,6 @@ async def index(tmp_path: Path) -> AsyncIterator[Index]:
     await made.server.start()
     yield made
     await made.server.close()
-
-
-@pytest.fixture
-async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
-    found = Mesh(tmp_path)
-    await found.start_market()
-    yield found
-    await found.stop_client()
-    await found.stop_market()
 
 
 async def test_client_of_another_make_is_told_the_price_of_an_index_in_json(index: Index) -> None:

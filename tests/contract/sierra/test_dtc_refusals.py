@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.test_sierra_client import SYMBOL, Mesh, config
-from tests.contract.test_sierra_dtc import REAL, Server, reaches, write_file
+from tests.contract.sierra.dtc_server import REAL, Server, reaches, write_file
+from tests.contract.sierra.sierra_mesh import SYMBOL, Mesh, config
 from tests.waiting import eventually
 
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
@@ -17,22 +15,6 @@ from minhos_mesh.dtc.server_session import ServerSettings
 from minhos_mesh.registry.domain.actions import ACTIONS
 from minhos_mesh.sierra_client.dtc_view import PROBLEMS
 from minhos_mesh.sierra_simulator.dtc_settings import DtcServerSettings
-
-
-@pytest.fixture
-async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
-    found = Mesh(tmp_path)
-    await found.start_market()
-    yield found
-    await found.stop_client()
-    await found.stop_market()
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    made = Server(tmp_path)
-    yield made
-    await made.dtc.close()
 
 
 def trading(server: Server, **sections: Any) -> Any:

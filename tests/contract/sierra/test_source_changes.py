@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from structlog.testing import capture_logs
-from tests.contract.test_sierra_client import SYMBOL, Mesh, made
-from tests.contract.test_sierra_dtc import Server, reaches, write_file
+from tests.contract.sierra.dtc_server import Server, reaches, write_file
+from tests.contract.sierra.sierra_mesh import SYMBOL, Mesh, made
 from tests.waiting import eventually
 
 from minhos_api.sierra.v1 import sierra_client_service_pb2 as pb2
 from minhos_mesh.sierra_files.writer import ScidWriter
 from minhos_mesh.sierra_simulator.dtc_settings import DtcServerSettings
-
-
-@pytest.fixture
-async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
-    found = Mesh(tmp_path)
-    await found.start_market()
-    yield found
-    await found.stop_client()
-    await found.stop_market()
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    found = Server(tmp_path)
-    yield found
-    with contextlib.suppress(AttributeError):
-        await found.dtc.close()
 
 
 def of(logs: list[Any], event: str) -> list[str]:
