@@ -24,6 +24,9 @@ from minhos_api.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 CONTRACT: Final = "acme.v1.AcmeService"
 METHOD: Final = f"/{CONTRACT}/WhoServes"
 BEAT_S: Final = 0.25
+UNUSED_S: Final = 0.2
+"""Without a call for so long, after it has left, every caller has heard of it."""
+UNUSED_WITHIN_S: Final = 5.0
 
 
 def descriptors() -> bytes:
@@ -43,7 +46,11 @@ async def serve() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     name = os.environ["MINHOS_INSTANCE_ID"]
 
+    called = time.monotonic()
+
     async def who(_request: bytes, _context: Any) -> bytes:
+        nonlocal called
+        called = time.monotonic()
         await asyncio.sleep(0.01)
         return name.encode()
 
@@ -80,6 +87,9 @@ async def serve() -> None:
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(0.1)  # the registry is away: it serves on and comes back
                 left.set() if stopping.is_set() else None
+    end = time.monotonic() + UNUSED_WITHIN_S
+    while time.monotonic() < min(end, called + UNUSED_S):
+        await asyncio.sleep(0.01)
     await server.stop(3.0)
 
 
