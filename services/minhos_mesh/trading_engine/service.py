@@ -41,7 +41,7 @@ PAPER: Final = "paper"
 """Name of the paper venue."""
 DEFAULT_ACTOR: Final = "default"
 """Who set a mode that nobody has chosen yet."""
-_PRICE_S: Final = 1.2
+_PRICE_S: Final = 2.0
 """How long an order waits for the price that it is judged by: longer than market data takes to be handed over on a busy machine, and
 leaves the rest of the deadline of PlaceOrder to risk manager and venue."""
 _SHOWN_PRICE_S: Final = 0.4
