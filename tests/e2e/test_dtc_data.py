@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any, Final
 import pytest
 from tests.e2e.books import assert_books_agree, settled
 from tests.e2e.running_mesh import SERVICES, Mesh, started, state_of
+from tests.ports import free_port
 from tests.waiting import until
 
 from minhos_api.health.v1 import health_monitor_service_pb2 as health_pb
@@ -37,12 +37,6 @@ pytestmark = pytest.mark.timeout(120)
 
 RUNNING: Final = SERVICES - {"paper_venue"}
 SYMBOL: Final = load(None, environment={}).resolved(datetime.now(UTC)).primary()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

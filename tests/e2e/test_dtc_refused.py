@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.running_mesh import Mesh
-from tests.e2e.test_dtc_data import SYMBOL, free_port, status
+from tests.e2e.test_dtc_data import SYMBOL, status
+from tests.ports import free_port
 from tests.waiting import until
 
 from minhos_api.sierra.v1.sierra_client_service_pb2 import SIERRA_DTC_DATA_STATE_NOT_PERMITTED

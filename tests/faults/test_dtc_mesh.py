@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sqlite3
 from collections.abc import Iterator
 
@@ -15,6 +14,7 @@ from tests.e2e.books import Books, assert_books_agree, settled
 from tests.e2e.running_mesh import SERVICES, Mesh, started, state_of
 from tests.faults.conftest import ROOM
 from tests.faults.mesh_client import MeshClient
+from tests.ports import free_port
 from tests.waiting import until
 
 from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
@@ -32,12 +32,6 @@ pytestmark = pytest.mark.timeout(120)
 
 RUNNING = SERVICES - {"paper_venue"}
 BACK_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

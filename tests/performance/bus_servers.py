@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.contract.event_bus.nats_server import free_ports, nats_binary
+from tests.contract.event_bus.nats_server import nats_binary
+from tests.ports import free_ports
 
 START_S: Final = 20.0
 STREAM: Final = "BENCH"

@@ -81,8 +81,8 @@ class MarketReader:
     def read(self, message: Message, scale_of: Callable[[str], PriceScale]) -> MarketUpdate | None:
         """The update in a message; None for any other message, and for one that cannot be read, which is counted."""
         trades, quotes = _TRADES.get(message.layout), _QUOTES.get(message.layout)
-        snapshot = message.layout is tables.MARKET_DATA_SNAPSHOT
-        if trades is None and quotes is None and not snapshot and not _price_alone(message):
+        snapshot, price_alone = message.layout is tables.MARKET_DATA_SNAPSHOT, _price_alone(message)
+        if trades is None and quotes is None and not snapshot and not price_alone:
             return None
         number = message.integer("SymbolID")
         symbol = self.symbols.get(number)
@@ -93,7 +93,7 @@ class MarketReader:
             scale = scale_of(symbol)
             if trades is not None:
                 return _trade(message, symbol, scale, self._time(number, message, "DateTime", trades))
-            if _price_alone(message):
+            if price_alone:
                 return _last_price(message, symbol, scale, self._time(number, message, "LastTradeDateTime", _SECONDS))
             name = "BidAskDateTime" if snapshot else "DateTime"
             return _quote(message, symbol, scale, self._time(number, message, name, quotes or _SECONDS))

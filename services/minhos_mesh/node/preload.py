@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from minhos_mesh.runtime.memory import share_heaps, trimmer
+
 PREFORK_ENVIRONMENT: Final = {
     "GRPC_ENABLE_FORK_SUPPORT": "0",
     "OPENBLAS_NUM_THREADS": "1",
@@ -46,7 +48,6 @@ _RUNTIME: Final = "minhos_mesh.runtime"
 _LARGEST_HOLE: Final = 65_536
 """Larger holes have been given back to the system as whole pages."""
 _MADV_DONTNEED: Final = 4
-_M_ARENA_MAX: Final = -8
 _ARENAS: Final = 2
 """Heaps that a service's threads share in the GNU C library. One for each of gRPC's threads, as it would have them, each keep
 something of the largest message that went through: 5 MB of the mesh, and nothing is faster for it."""
@@ -62,8 +63,7 @@ def preload_common(first: str, others: Iterable[str] = ()) -> None:
     Raises PreloadFailed naming the module and the reason; not for `others`: `preload` tells who asks for one of them.
     """
     os.environ.update(PREFORK_ENVIRONMENT)
-    if (limit := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        limit(_M_ARENA_MAX, _ARENAS)
+    share_heaps(_ARENAS)
     gc.disable()
     sys.modules[_UNUSED] = None  # type: ignore[assignment] # Python's own way to say that a module is not there
     try:
@@ -105,13 +105,13 @@ def _fill_holes() -> None:
     Otherwise each few bytes that a child puts into a hole cost it a copy of a page: 3 MB in every service. Does nothing
     where the C library is not the GNU one.
     """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "malloc_trim"):
+    if (trim := trimmer()) is None:
         return
+    libc = ctypes.CDLL(None)
     malloc, break_of = libc.malloc, libc.sbrk
     malloc.argtypes, malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
     break_of.argtypes, break_of.restype = (ctypes.c_ssize_t,), ctypes.c_void_p
-    libc.malloc_trim(0)
+    trim()
     end: int = break_of(0)
     for size in (*range(_LARGEST_HOLE, 1024, -1024), *range(1024, 16, -16)):
         while (malloc(size) or end) < end:

@@ -7,7 +7,6 @@ depends on how many came at once, and nothing but asking for it brings them back
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +14,7 @@ from typing import Final
 from minhos_mesh.registry import procfs
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.log import get_logger
+from minhos_mesh.runtime.memory import trimmer
 
 GROWTH_BYTES: Final = 16 * 1_048_576
 """What is asked back when the registry holds so much more than it once did."""
@@ -25,14 +25,6 @@ LAST_S: Final = 300.0
 """Pause between attempts: the first, and the longest after attempts that brought nothing."""
 
 _log = get_logger("registry.memory")
-
-
-def trimmer() -> Callable[[], object] | None:
-    """What gives free memory back; None where the C library is not the GNU one."""
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "malloc_trim"):
-        return None
-    return lambda: libc.malloc_trim(0)
 
 
 def held_bytes() -> int:

@@ -40,8 +40,8 @@ WINDOW = 65_536
 """Most records that are on their way without acknowledgement."""
 
 _REFUSED_ATTEMPT = 8
-_LOST_ATTEMPT = 4
-"""No longer than at this attempt is waited for market data that is away: mostly it is being replaced, and orders wait for its prices."""
+_AWAY_S = 0.4
+"""No longer is waited for market data that is away: mostly it is being replaced, and orders wait for its prices."""
 
 _LOG = get_logger("sierra_client.feed")
 
@@ -174,8 +174,12 @@ class FileFeed:
                 refused, reason, served = await self._serve(tail, generation)
                 failures = 1 if served else failures + 1
                 self._disconnected(refused, reason)
-                attempt = _REFUSED_ATTEMPT if refused else min(failures, _LOST_ATTEMPT)
-                await self._pause(backoff_s(attempt, self._random))
+                pause_s = (
+                    backoff_s(_REFUSED_ATTEMPT, self._random)
+                    if refused
+                    else backoff_s(failures, self._random, longest_s=_AWAY_S)
+                )
+                await self._pause(pause_s)
 
     async def _serve(self, tail: ScidTail, generation: Generation) -> tuple[bool, str, bool]:
         """Sends until the way breaks: whether it was refused, why, and whether it had been open."""

@@ -20,16 +20,8 @@ class OrderConditions:
     def __init__(self, ledger: Ledger, conditions: Conditions, disputed: Iterable[Order]) -> None:
         """`disputed` are orders whose settlement was in dispute at the start, which may have ended long ago."""
         self._watches = (
-            _Watch(
-                lambda order: order.state is OrderState.UNKNOWN,
-                lambda orders: conditions.set(UNKNOWN, _unknown(orders)),
-                lambda: conditions.clear(UNKNOWN),
-            ),
-            _Watch(
-                lambda order: bool(order.settlement_dispute),
-                lambda orders: conditions.set(SETTLED_OTHERWISE, _disputed(orders)),
-                lambda: conditions.clear(SETTLED_OTHERWISE),
-            ),
+            _Watch(conditions, UNKNOWN, lambda order: order.state is OrderState.UNKNOWN, _unknown),
+            _Watch(conditions, SETTLED_OTHERWISE, lambda order: bool(order.settlement_dispute), _disputed),
         )
         for order in (*ledger.account.orders.values(), *disputed):
             self._take(order)
@@ -44,9 +36,13 @@ class _Watch:
     """One condition and the orders that it is about."""
 
     def __init__(
-        self, concerns: Callable[[Order], bool], hold: Callable[[Sequence[Order]], None], let_go: Callable[[], None]
+        self,
+        conditions: Conditions,
+        code: str,
+        concerns: Callable[[Order], bool],
+        sentence: Callable[[Sequence[Order]], str],
     ) -> None:
-        self._concerns, self._hold, self._let_go = concerns, hold, let_go
+        self._conditions, self._code, self._concerns, self._sentence = conditions, code, concerns, sentence
         self._orders: dict[str, Order] = {}
 
     def take(self, order: Order) -> None:
@@ -56,9 +52,9 @@ class _Watch:
         elif self._orders.pop(order.order_id, None) is None:
             return
         if self._orders:
-            self._hold(tuple(self._orders.values()))
+            self._conditions.set(self._code, self._sentence(tuple(self._orders.values())))
         else:
-            self._let_go()
+            self._conditions.clear(self._code)
 
 
 def _unknown(orders: Sequence[Order]) -> str:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from tests import waiting
+from tests.ports import free_port
 
 START_S = 20.0
 
@@ -24,13 +25,6 @@ def etcd_binary() -> str | None:
         if found.exists():
             return str(found)
     return shutil.which("etcd")
-
-
-def free_port() -> int:
-    """A port of the loopback that was free a moment ago; etcd must be told its ports, since it advertises them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class EtcdServer:

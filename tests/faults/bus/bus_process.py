@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.contract.event_bus.nats_server import free_ports
+from tests.ports import free_ports
 
 CHILD = Path(__file__).with_name("bus_child.py")
 START_S = 30.0

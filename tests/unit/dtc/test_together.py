@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.ports import free_port
 
 from minhos_mesh.dtc.client_session import ClientSettings, Permissions
 from minhos_mesh.dtc.depth_updates import BookUpdate
@@ -588,12 +589,6 @@ async def test_server_says_goodbye(tmp_path: Path) -> None:
     async with serving(tmp_path) as server, client(server.port, Encoding.BINARY) as made:
         await server.close()
         assert (await made.next(LOGOFF)).text("Reason") == "the simulator stops"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_the_simulator_as_a_service_trades_its_own_walk_over_dtc(tmp_path: Path) -> None:

@@ -359,10 +359,7 @@ class VenueCore:
         if self._connection is None:
             raise self.not_ready("it is being set up")
         changed, told = self._connection.settle(dtc_id, fills, state, text)
-        step = self.book.take(changed, self.clock.wall_ns())
-        await self.commit(step, store.tracked_rows(changed), request)
-        for update in told:
-            self.on_update(update)
+        await self._take_word(changed, told, request)
         self._connection.look_again("a person has settled an order")
 
     async def confirm(self, dtc_id: str, request: tuple[str, str]) -> None:
@@ -370,6 +367,12 @@ class VenueCore:
         if self._connection is None:
             raise self.not_ready("it is being set up")
         told, changed = self._connection.ledger.confirm(dtc_id), self._connection.ledger.take_changed()
+        await self._take_word(changed, told, request)
+
+    async def _take_word(
+        self, changed: Sequence[TrackedOrder], told: Sequence[VenueUpdate], request: tuple[str, str]
+    ) -> None:
+        """Writes down what the word of a person has changed, with their request, and tells it then."""
         step = self.book.take(changed, self.clock.wall_ns())
         await self.commit(step, store.tracked_rows(changed), request)
         for update in told:
