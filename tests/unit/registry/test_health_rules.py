@@ -30,6 +30,7 @@ from minhos_mesh.registry.domain.health import (
 from minhos_mesh.registry.domain.history import find_changes
 from minhos_mesh.sierra_client import bridge_status, dtc_view
 from minhos_mesh.sierra_client import service as sierra_client
+from minhos_mesh.trading_engine import order_conditions
 
 OK = InstanceFacts("a-1", serving=Serving.SERVING, ever_ready=True)
 NO_TICKS = Condition("NO_TICKS", "no tick for 5 minutes in an open session")
@@ -201,7 +202,8 @@ OF_SIERRA = {
     *bridge_status.PROBLEMS.values(),
     *dtc_view.PROBLEMS,
 }
-CODES = sorted(set().union(*map(conditions_of, SETTING)) | OF_SIERRA)
+OF_ORDERS = {order_conditions.UNKNOWN, order_conditions.SETTLED_OTHERWISE}
+CODES = sorted(set().union(*map(conditions_of, SETTING)) | OF_SIERRA | OF_ORDERS)
 
 
 def test_the_conditions_of_all_services_were_found() -> None:
