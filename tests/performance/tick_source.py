@@ -43,7 +43,8 @@ class TickSource:
 
     async def send(self, ticks: TickArray) -> int:
         """Sends ticks that follow each other, when there is room; gives the sequence before the first."""
-        await self._ahead.room()
+        if self._ahead.full:
+            await self._ahead.room()
         before = self.sent
         wire = wire_of(ticks)
         message = batch_in_field(1, self.symbol, int(SIMULATED), self.epoch, before + 1, wire)

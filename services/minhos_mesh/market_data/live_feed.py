@@ -12,7 +12,7 @@ from minhos_mesh.market_data.live_depth import LiveDepth
 from minhos_mesh.market_data.one_source import OneSource
 from minhos_mesh.market_data.ports import Owner
 from minhos_mesh.runtime.clock import Clock
-from minhos_mesh.runtime.tick_layout import TickArray
+from minhos_mesh.runtime.tick_layout import Row, TickArray
 
 STEP_TICKS = 65_536
 """So many ticks are taken before the readers get their turn."""
@@ -91,15 +91,14 @@ class LiveFeed(OneSource):
         self._room.set()
         return position
 
-    def ingest_one(self, row: tuple[int, ...], position: int, owner: Owner) -> Ingested | None:
-        """Takes one record of the wire at once, as `ingest` would; None when that has to be asked instead.
-
-        Raises SourceConflict.
-        """
-        feed = self.feed
-        if not feed.follows(position) or not self._room_now(owner) or (self._recording and self._recording.crowded):
+    def ingest_one(self, row: Row, wire: bytes, position: int, owner: Owner) -> Ingested | None:
+        """Takes one record at once, as `ingest` would; None when that has to be asked instead."""
+        feed, recording = self.feed, self._recording
+        if owner is not self.owner or not feed.follows(position) or (recording is not None and recording.crowded):
             return None
-        taken = feed.ingest_one(row, self._clock.wall_ns())
+        if feed.provenance is Provenance.REPLAY and not self.room():
+            return None
+        taken = feed.ingest_one(row, wire, self._clock.wall_ns())
         self._took()
         return taken
 

@@ -54,8 +54,11 @@ class Encoder(Protocol):
     def piece(self, feed: SymbolFeed, piece: Piece) -> bytes:
         """One piece of a symbol's feed."""
 
-    def came(self, feed: SymbolFeed, batch: TickBatchView) -> None:
-        """A batch whose records became ticks just as they came, under the sequences that were their positions."""
+    def came(self, feed: SymbolFeed, batch: TickBatchView, stamped: bytes = b"") -> None:
+        """A batch whose records became ticks just as they came, under the sequences that were their positions.
+
+        `stamped` is its only tick as it is kept, where that got its time of receipt here.
+        """
 
     def answer(self, answer: Subscribed) -> bytes:
         """An answer to a subscription."""

@@ -23,7 +23,9 @@ from minhos_mesh.market_data.source_sessions import DepthSession, SourceSession
 from minhos_mesh.market_data.translate_depth import book_from_proto
 from minhos_mesh.runtime.clock import Clock
 from minhos_mesh.runtime.errors import ErrorRow, ErrorTable
+from minhos_mesh.runtime.interceptors import checks_requests_itself
 from minhos_mesh.runtime.ticks import MalformedBatch, TickBatchView, view_of
+from minhos_mesh.runtime.validation import check
 
 _INVALID = ErrorRow(
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -96,6 +98,7 @@ class MarketDataIngestServicer(ingest_grpc.MarketDataIngestServiceServicer):
     def __init__(self, service: MarketDataService) -> None:
         self._service = service
 
+    @checks_requests_itself
     async def IngestTicks(  # type: ignore[override]
         self, requests: AsyncIterator[translate.IngestMessage], context: Any
     ) -> None:
@@ -158,10 +161,13 @@ async def _hear_depth(
 async def _hear_source(requests: AsyncIterator[translate.IngestMessage], session: SourceSession) -> None:
     async for request in requests:
         if isinstance(request, TickBatchView):
-            await session.take(request)
-        elif isinstance(request, MalformedBatch):
+            if not session.take_alone(request):
+                await session.take(request)
+            continue
+        if isinstance(request, MalformedBatch):
             raise MessageRefused("batch", f"malformed ({request})", "a TickBatch with as many ticks as tick_count says")
-        elif request.HasField("open"):
+        check(request)
+        if request.HasField("open"):
             session.open(request.open.symbol, translate.source_from_proto(request.open))
         elif request.HasField("end"):
             session.end()

@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from minhos_mesh.market_data.conversation import Conversation, MessageRefused
 from minhos_mesh.market_data.domain.depth import Book, DepthFeed
-from minhos_mesh.market_data.domain.feed import PositionMismatch, SymbolFeed
+from minhos_mesh.market_data.domain.feed import Ingested, PositionMismatch, SymbolFeed
 from minhos_mesh.market_data.domain.source import Provenance, Source
 from minhos_mesh.market_data.live_depth import LiveDepth
 from minhos_mesh.market_data.live_feed import LiveFeed
@@ -87,7 +87,7 @@ class _SourceConversation(Conversation, Generic[F]):
         opened = "with which the stream was opened"
         if epoch != source.epoch:
             raise PositionMismatch(live.feed.symbol, f"{self.BROUGHT}.epoch", epoch, source.epoch, opened)
-        if provenance != int(source.provenance):
+        if provenance != source.provenance:
             seen = Provenance(provenance).name if provenance in set(Provenance) else provenance
             name = source.provenance.name
             raise PositionMismatch(live.feed.symbol, f"{self.BROUGHT}.provenance", seen, name, opened)
@@ -143,15 +143,33 @@ class SourceSession(_SourceConversation[LiveFeed]):
     def __init__(self, find: Callable[[str], LiveFeed], encoder: Encoder) -> None:
         super().__init__(find, encoder)
         self._answering: asyncio.TimerHandle | None = None
+        self._usual: tuple[str, int, int] | None = None
+        """Symbol, epoch and provenance of batches that belong here."""
 
     async def take(self, batch: TickBatchView) -> None:
         """Takes a batch. Raises PositionMismatch, SourceConflict, and MessageRefused for one of another symbol."""
         live = self._fed(batch.symbol, batch.epoch, batch.provenance)
-        taken = None if batch.row is None else live.ingest_one(batch.row, batch.first_sequence, self)
+        taken = await live.ingest(batch.ticks, batch.first_sequence, self)
+        self._took(live, batch, taken)
+
+    def take_alone(self, batch: TickBatchView) -> bool:
+        """Takes a batch of one tick at once; False when it has to be taken as others are. Raises as `take` does."""
+        if (row := batch.row) is None:
+            return False
+        said = batch.symbol, batch.epoch, batch.provenance
+        if said != self._usual:
+            self._fed(*said)
+            self._usual = said
+        live = self.live
+        taken = live.ingest_one(row, batch.wire, batch.first_sequence, self)
         if taken is None:
-            taken = await live.ingest(batch.ticks, batch.first_sequence, self)
-        if taken is not None and taken.as_given and taken.first_sequence == batch.first_sequence:
-            self._encoder.came(live.feed, batch)
+            return False
+        self._took(live, batch, taken)
+        return True
+
+    def _took(self, live: LiveFeed, batch: TickBatchView, taken: Ingested | None) -> None:
+        if taken is not None and taken.first_sequence == batch.first_sequence and (taken.as_given or taken.stamped):
+            self._encoder.came(live.feed, batch, taken.stamped)
         self._unanswered += 1
         if (
             self._answered is None
@@ -160,11 +178,18 @@ class SourceSession(_SourceConversation[LiveFeed]):
         ):
             self.wake()
         elif self._answering is None:
-            self._answering = asyncio.get_running_loop().call_later(ACKNOWLEDGED_S, self._answer)
+            self._answer_later()
 
-    def _answer(self) -> None:
+    def _answer_later(self) -> None:
+        self._answering = asyncio.get_running_loop().call_later(ACKNOWLEDGED_S, self._answer, self._answered)
+
+    def _answer(self, answered: int | None) -> None:
+        """The time is over that began when the source knew this position: where it was told more since, it begins anew."""
         self._answering = None
-        self.wake()
+        if self._unanswered and answered != self._answered:
+            self._answer_later()
+        else:
+            self.wake()
 
     def end(self) -> None:
         """No more records will come."""

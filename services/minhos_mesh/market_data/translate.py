@@ -49,6 +49,7 @@ KEPT_MESSAGES = 4_096
 """Encoded messages that are kept for readers that want the same: of large batches some, of one tick those of many symbols."""
 
 K = TypeVar("K")
+_NONE = (TickRange(0, 0, 0), b"")
 _TICKS = pb2.SubscribeMarketDataResponse.TICKS_FIELD_NUMBER
 _REASONS: Mapping[type[Exception], error_reason_pb2.ErrorReason.ValueType] = {
     SymbolUnknown: error_reason_pb2.ERROR_REASON_SYMBOL_UNKNOWN,
@@ -247,8 +248,8 @@ class StreamEncoder:
         self._batches: _Newest[tuple[str, TickRange]] = _Newest(now_s)
         self._quotes: _Newest[tuple[str, int, int]] = _Newest(now_s)
         self._books: _Newest[tuple[str, DepthDue]] = _Newest(now_s)
-        self._last_key: tuple[str, TickRange] | None = None
-        self._last_batch = b""
+        self._small: dict[str, tuple[TickRange, bytes]] = {}
+        """The newest small batch of each symbol: mostly its readers are in step and want just this."""
         self.batches_encoded = 0
         """Batches that were encoded and not taken from those kept."""
 
@@ -279,9 +280,10 @@ class StreamEncoder:
         return _said(pb2.SubscribeMarketDataResponse(snapshot=_snapshot(feed, piece)))
 
     def _batch(self, feed: SymbolFeed, ticks: TickRange) -> bytes:
+        known, small = self._small.get(feed.symbol, _NONE)
+        if known == ticks:
+            return small
         key = (feed.symbol, ticks)
-        if key == self._last_key:
-            return self._last_batch
         made = self._batches.get(key)
         if made is None:
             self.batches_encoded += 1
@@ -289,17 +291,20 @@ class StreamEncoder:
             provenance = int(feed.provenance or 0)
             made = batch_in_field(_TICKS, feed.symbol, provenance, ticks.epoch, ticks.first, *parts)
             self._batches.put(key, made)
-        self._last_key, self._last_batch = key, made
+        if ticks.last - ticks.first < FEW:
+            self._small[feed.symbol] = ticks, made
         return made
 
-    def came(self, feed: SymbolFeed, batch: TickBatchView) -> None:
+    def came(self, feed: SymbolFeed, batch: TickBatchView, stamped: bytes = b"") -> None:
         """See `Encoder`: the bytes in which it came are those in which it goes, where they are all that it came in."""
-        message = batch.in_field(_TICKS)
-        if message is not None and batch.epoch == feed.epoch and 0 < len(batch) <= CHUNK_TICKS:
-            key = (feed.symbol, TickRange(batch.epoch, batch.first_sequence, batch.last_sequence))
-            self._last_key, self._last_batch = key, message
-            if len(batch) > FEW and self._batches.get(key) is None:
-                self._batches.put(key, message)
+        message, count = batch.in_field(_TICKS), len(batch)
+        if message is None or batch.epoch != feed.epoch or not 0 < count <= CHUNK_TICKS:
+            return
+        ticks = TickRange(batch.epoch, batch.first_sequence, batch.first_sequence + count - 1)
+        if count <= FEW:
+            self._small[feed.symbol] = ticks, message[: -len(stamped)] + stamped if stamped else message
+        elif self._batches.get((feed.symbol, ticks)) is None:
+            self._batches.put((feed.symbol, ticks), message)
 
     def answer(self, answer: Subscribed) -> bytes:
         """See `Encoder`."""

@@ -43,9 +43,14 @@ class Ahead:
         """How many may be on their way now."""
         return self._allowed
 
+    @property
+    def full(self) -> bool:
+        """Whether no more may be sent now; never after `end`."""
+        return len(self._sent) >= self._allowed and not self._ended
+
     async def room(self) -> None:
-        """Returns when one more may be sent; at once when `end` was called."""
-        while len(self._sent) >= self._allowed and not self._ended:
+        """Returns when one more may be sent."""
+        while self.full:
             self._room.clear()
             await self._room.wait()
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minhos_mesh.runtime.bar_spans import DAY_SECONDS, MINUTE, BarSpan, Measure
-from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind, Trades, TradeSide
+from minhos_mesh.runtime.tick_layout import VALUES, Row, TickArray, TickFlag, TickKind, Trades, TradeSide
 from minhos_mesh.runtime.trading_sessions import ALWAYS_OPEN, CLOSED, NS, Session, Sessions
 
 MINUTE_NS: Final = 60 * NS
@@ -147,7 +147,7 @@ class BarBuilder:
         `trades` are their columns where they are known.
         """
         if len(ticks) <= FEW:
-            rows = RECORD.iter_unpack(ticks.tobytes())
+            rows = VALUES.iter_unpack(ticks.tobytes())
             each = [self.add_one(row, first_sequence + index, epoch) for index, row in enumerate(rows)]
             return [bar for bars in each for bar in bars]
         held = self._held
@@ -169,21 +169,21 @@ class BarBuilder:
                 closed += (self._add_spans if self._by_time else self._add_counted)(part, sequence, epoch)
         return closed
 
-    def add_one(self, row: tuple[int, ...], sequence: int, epoch: int = 0) -> list[Bar]:
-        """The same for one tick as a record of the wire."""
-        time_ns, held = row[3], self._held
+    def add_one(self, row: Row, sequence: int, epoch: int = 0) -> list[Bar]:
+        """The same for one tick."""
+        time_ns, held, traded = row[0], self._held, row[9] == _TRADE
         closed: list[Bar] = []
         if held is None or time_ns >= self._ends_ns:
             place = self.sessions.place(time_ns)
             if held is not None:
                 closed = self._close(sequence)
             if place == CLOSED:
-                self.outside += row[21] == _TRADE
+                self.outside += traded
                 return closed
             if place != self._place:
                 self._enter(place)
             held = None
-        if row[21] != _TRADE:
+        if not traded:
             if held is not None and self._by_time:
                 held.last_sequence = sequence
             elif self._by_time:
@@ -194,8 +194,10 @@ class BarBuilder:
         self._take_one(held, row, sequence, epoch)
         return closed + self._close(sequence) if self._is_full(held) else closed
 
-    def _take_one(self, held: _Held, row: tuple[int, ...], sequence: int, epoch: int) -> None:
-        price, size, side = row[7], row[13] if row[19] & _SIZE else 0, row[23]
+    def _take_one(self, held: _Held, row: Row, sequence: int, epoch: int) -> None:
+        time_ns, _, price, _, _, size, _, _, flags, _, side = row
+        if not flags & _SIZE:
+            size = 0
         if not held.trades:
             held.open_e9 = held.high_e9 = held.low_e9 = price
             held.first_trade, held.first_epoch = sequence, epoch
@@ -212,7 +214,7 @@ class BarBuilder:
         held.trades += 1
         held.last_sequence = held.last_trade = sequence
         held.last_epoch = epoch
-        held.end_ns = max(held.end_ns, row[3])
+        held.end_ns = max(held.end_ns, time_ns)
 
     def _enter(self, place: int) -> None:
         self._place, self._session = place, self.sessions[place]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -14,18 +13,20 @@ from google.protobuf.message import DecodeError
 
 from minhos_api.market.v1 import provenance_pb2, tick_pb2
 from minhos_mesh.runtime.tick_layout import (
+    FEW_FIXED,
+    FEW_MASKS,
     FIELDS,
-    RECORD,
     TAG,
     TICK,
     TICK_BYTES,
     TICKS_FIELD_NUMBER,
+    VALUES,
     WIRE,
+    Row,
     Tick,
     TickArray,
     is_laid_out,
     new_ticks,
-    row_is_laid_out,
     tick_objects,
     tick_of,
     ticks_from,
@@ -37,10 +38,14 @@ _TYPES = {
     FieldDescriptor.TYPE_ENUM: "enum",
 }
 _POSITION = struct.Struct("<BQBI")
-_ALONE = struct.Struct("<BQBI" + RECORD.format.removeprefix("<"))
-"""Position and record of a batch of one tick."""
-_TAG_AND_LENGTH = struct.Struct("BB")
 _SEQUENCE_TAG, _COUNT_TAG = (4 << 3) | 1, (5 << 3) | 5
+_ALONE = struct.Struct("<xQ5x" + VALUES.format.removeprefix("<"))
+"""Position and values of a batch of one tick."""
+_ALONE_MASK = int.from_bytes(_POSITION.pack(255, 0, 255, 2**32 - 1), "little") | FEW_MASKS[1] << 8 * _POSITION.size
+_ALONE_FIXED = (
+    int.from_bytes(_POSITION.pack(_SEQUENCE_TAG, 0, _COUNT_TAG, 1), "little") | FEW_FIXED[1] << 8 * _POSITION.size
+)
+"""What is the same in all of these."""
 
 
 class MalformedBatch(ValueError):
@@ -65,12 +70,12 @@ class TickBatchView:
         "_at",
         "_count",
         "_data",
-        "_row",
         "_start",
         "_ticks",
         "epoch",
         "first_sequence",
         "provenance",
+        "row",
         "symbol",
     )
 
@@ -84,28 +89,28 @@ class TickBatchView:
         self.first_sequence = first_sequence
         """Sequence of the first tick."""
         self._ticks: TickArray | None = ticks
-        self._row: tuple[int, ...] | None = None
+        self.row: Row | None = None
+        """The values of the only tick, where there is one alone and it was read without a copy."""
         self._data, self._start, self._at, self._count = b"", 0, 0, len(ticks)
 
     @classmethod
-    def over(
-        cls,
-        head: _Head,
-        first_sequence: int,
-        data: bytes,
-        start: int,
-        at: int,
-        count: int,
-        row: tuple[int, ...] | None = None,
-    ) -> Self:
-        """A view of ticks whose layout was verified, without a copy; the batch fills `data` from `start` on.
-
-        `row` is the record of the only tick, where it was read already.
-        """
+    def over(cls, head: _Head, first_sequence: int, data: bytes, start: int, count: int) -> Self:
+        """A view of ticks whose layout was verified, without a copy; the batch fills `data` from `start` on."""
         view = cls.__new__(cls)
-        view.symbol, view.provenance, view.epoch = head.symbol, head.provenance, head.epoch
-        view.first_sequence, view._ticks, view._row = first_sequence, None, row
+        view.symbol, view.provenance, view.epoch = head
+        view.first_sequence, view._ticks, at = first_sequence, None, len(data) - count * TICK_BYTES
         view._data, view._start, view._at, view._count = data, start, at, count
+        view.row = VALUES.unpack_from(data, at) if count == 1 else None
+        return view
+
+    @classmethod
+    def alone(cls, head: _Head, data: bytes) -> Self:
+        """The same for one tick in a short message that holds nothing else."""
+        view = cls.__new__(cls)
+        view.symbol, view.provenance, view.epoch = head
+        values = _ALONE.unpack_from(data, len(data) - _ALONE.size)
+        view.first_sequence, view._ticks, view.row, view._data = values[0], None, values[1:], data
+        view._start, view._at, view._count = 2, len(data) - TICK_BYTES, 1
         return view
 
     def __len__(self) -> int:
@@ -128,17 +133,17 @@ class TickBatchView:
 
     def objects(self) -> list[Tick]:
         """The ticks as objects, absent values as None."""
-        if self._row is not None:
-            return [tick_of(self.first_sequence, self._row[3::2])]
+        if self.row is not None:
+            return [tick_of(self.first_sequence, self.row)]
         if self._data:
-            rows = RECORD.iter_unpack(memoryview(self._data)[self._at :])
-            return [tick_of(sequence, row[3::2]) for sequence, row in enumerate(rows, self.first_sequence)]
+            rows = VALUES.iter_unpack(memoryview(self._data)[self._at :])
+            return [tick_of(sequence, row) for sequence, row in enumerate(rows, self.first_sequence)]
         return tick_objects(self.ticks, self.first_sequence)
 
     @property
-    def row(self) -> tuple[int, ...] | None:
-        """The record of the only tick, where there is one alone and it was read without numpy."""
-        return self._row
+    def wire(self) -> bytes:
+        """The ticks as they came, where they were read without a copy; else nothing."""
+        return self._data[self._at :] if self._data else b""
 
     def in_field(self, number: int) -> bytes | None:
         """The message in which it came, when that is one whose only field is this batch and has this number (1 to 15)."""
@@ -150,13 +155,9 @@ class TickBatchView:
         return TickBatchView(self.symbol, self.provenance, self.epoch, self.first_sequence + skip, self.ticks[skip:])
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """What one encoded beginning of a batch says; the next batches of a stream begin with the same bytes."""
+class _Head(NamedTuple):
+    """What the beginning of a batch says; the next batches of a stream begin with the same bytes."""
 
-    encoded: bytes
-    with_one: int
-    """Length of a batch of one tick."""
     symbol: str
     provenance: int
     epoch: int
@@ -201,12 +202,16 @@ def batch_in_field(
     number: int, symbol: str, provenance: int, epoch: int, first_sequence: int, *wire: bytes | memoryview
 ) -> bytes:
     """A message whose one field `number` (1 to 15) is the batch that `encode_wire` would give; its ticks are copied once."""
-    head, size = _head(symbol, provenance, epoch), sum(map(len, wire))
-    position = _POSITION.pack(_SEQUENCE_TAG, first_sequence, _COUNT_TAG, size // TICK_BYTES)
-    length = len(head) + _POSITION.size + size
-    if length < 128:
-        return b"".join((_TAG_AND_LENGTH.pack((number << 3) | 2, length), head, position, *wire))
-    return b"".join((_tag_and_length(number, length), head, position, *wire))
+    size = len(wire[0]) if len(wire) == 1 else sum(map(len, wire))
+    begun = _begun(number, symbol, provenance, epoch, size)
+    return b"".join((begun, _POSITION.pack(_SEQUENCE_TAG, first_sequence, _COUNT_TAG, size // TICK_BYTES), *wire))
+
+
+@lru_cache(maxsize=1_024)
+def _begun(number: int, symbol: str, provenance: int, epoch: int, size: int) -> bytes:
+    """What stands before the position of a batch whose ticks take so many bytes, in a message that holds nothing else."""
+    head = _head(symbol, provenance, epoch)
+    return _tag_and_length(number, len(head) + _POSITION.size + size) + head
 
 
 def encode_batch(symbol: str, provenance: int, epoch: int, first_sequence: int, ticks: TickArray) -> bytes:
@@ -237,25 +242,20 @@ def decode_batch(data: bytes, start: int = 0) -> TickBatchView:
     The layout of each tick is verified; a batch of a writer that left fields out is read by protobuf, with 0 for them.
     """
     known = _heads.get(data[start : start + 2 + data[start + 1]]) if len(data) > start + 1 else None
-    if known is not None and data.startswith(known.encoded, start):
-        at = start + len(known.encoded)
-        if len(data) - start == known.with_one:
-            row = _ALONE.unpack_from(data, at)
-            usual = row[0] == _SEQUENCE_TAG and row[2] == _COUNT_TAG and row[3] == 1
-            if usual and row_is_laid_out(record := row[4:]):
-                return TickBatchView.over(known, row[1], data, start, at + _POSITION.size, 1, record)
-        elif len(data) - at >= _POSITION.size:
+    if known is not None and data.startswith(known[0], start):
+        at = start + len(known[0])
+        if len(data) - at >= _POSITION.size:
             tag, sequence, count_tag, count = _POSITION.unpack_from(data, at)
             at += _POSITION.size
             usual = tag == _SEQUENCE_TAG and count_tag == _COUNT_TAG and len(data) - at == count * TICK_BYTES
             if usual and count and is_laid_out(data, at, count):
-                return TickBatchView.over(known, sequence, data, start, at, count)
+                return TickBatchView.over(known[1], sequence, data, start, count)
     return _decode_any(data, start)
 
 
 _HEADS = 1_024
-_heads: dict[bytes, _Head] = {}
-"""By the encoded symbol, the head that it came with last."""
+_heads: dict[bytes, tuple[bytes, _Head]] = {}
+"""By the encoded symbol, the head that it came with last, in bytes and as what they say."""
 
 
 def _decode_any(data: bytes, start: int) -> TickBatchView:
@@ -275,8 +275,7 @@ def _remember(head: tick_pb2.TickBatch, encoded: bytes) -> None:
     if encoded == usual + _POSITION.pack(_SEQUENCE_TAG, head.first_sequence, _COUNT_TAG, head.tick_count):
         if len(_heads) >= _HEADS:
             _heads.clear()
-        known = _Head(usual, len(usual) + _POSITION.size + TICK_BYTES, head.symbol, head.provenance, head.epoch)
-        _heads[usual[: 2 + usual[1]]] = known
+        _heads[usual[: 2 + usual[1]]] = usual, _Head(head.symbol, head.provenance, head.epoch)
 
 
 def _end_of_head(data: bytes, at: int) -> int:
@@ -331,13 +330,29 @@ def view_of(message: tick_pb2.TickBatch) -> TickBatchView:
 
 
 def message_or_batch(number: int, parse: Callable[[bytes], M]) -> Callable[[bytes], M | TickBatchView]:
-    """A deserializer for an envelope whose field `number` is a TickBatch: such a message becomes a view, others a message."""
+    """A deserializer for an envelope whose field `number` is a TickBatch: such a message becomes a view, others a message.
+
+    It raises MalformedBatch, and what `parse` raises.
+    """
     tag = (number << 3) | 2
+    alone: dict[bytes, _Head] = {}
+    """What messages of one tick begin with that came before, and what it says."""
+
+    def read_short(data: bytes) -> TickBatchView:
+        view = decode_batch(data, 2)
+        if len(view) == 1 and data[2 : -_ALONE.size] == _head(view.symbol, view.provenance, view.epoch):
+            if len(alone) >= _HEADS:
+                alone.clear()
+            alone[data[: -_ALONE.size]] = _Head(view.symbol, view.provenance, view.epoch)
+        return view
 
     def read(data: bytes) -> M | TickBatchView:
+        known = alone.get(data[: -_ALONE.size])
+        if known is not None and int.from_bytes(data[-_ALONE.size :], "little") & _ALONE_MASK == _ALONE_FIXED:
+            return TickBatchView.alone(known, data)
         if len(data) > 1 and data[0] == tag:
             if data[1] == len(data) - 2 < 128:  # a short one, which is all that there is of it
-                return decode_batch(data, 2)
+                return read_short(data)
             length, at, shift = 0, 1, 0
             while at < len(data) and shift < 35:
                 byte = data[at]

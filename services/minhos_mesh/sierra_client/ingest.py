@@ -110,7 +110,8 @@ class _GrpcLink:
             self._wake_at = None
 
     async def send(self, columns: TickColumns, first_position: int, receive_ns: int | None) -> None:
-        await self._ahead.room()
+        if self._ahead.full:
+            await self._ahead.room()
         self._ahead.sent(first_position + len(columns) - 1, len(columns))
         await self._write(batch_request(self._opening, columns, first_position, receive_ns))
 

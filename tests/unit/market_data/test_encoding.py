@@ -50,10 +50,31 @@ def test_a_batch_goes_in_the_bytes_in_which_it_came(make_ticks: MakeTicks, count
     ticks["receive_time_ns"] = ticks["event_time_ns"]
     message, batch, taken = came(feed, ticks, 1)
     assert taken.as_given
-    written_anew = encoder.piece(feed, TickRange(7, 1, count))
     encoder.came(feed, batch)
     assert encoder.piece(feed, TickRange(7, 1, count)) is message
-    assert message == written_anew
+    assert encoder.batches_encoded == 0
+    assert message == StreamEncoder(lambda: 0.0).piece(feed, TickRange(7, 1, count)), "it is what would be written anew"
+
+
+def test_a_tick_that_came_alone_goes_in_its_bytes_with_its_time_of_receipt(make_ticks: MakeTicks) -> None:
+    feed, encoder = SymbolFeed("NQZ26-CME", Rules(250_000_000), 1_024), StreamEncoder(lambda: 0.0)
+    feed.open(Source("walk", Provenance.SIMULATED, 7))
+    ticks = make_ticks([(index, 4, 1, 1) for index in range(2)])
+    ticks["receive_time_ns"] = 0
+    came(feed, ticks[:1], 1)
+    message = batch_in_field(1, feed.symbol, int(Provenance.SIMULATED), 7, 2, wire_of(ticks[1:]))
+    read = message_or_batch(1, lambda _: pytest.fail("it is a batch"))
+    read(message)
+    batch = read(message)
+    assert batch.row is not None
+    now_ns = int(ticks["event_time_ns"][1]) + 5
+    taken = feed.ingest_one(batch.row, batch.wire, now_ns)
+    assert not taken.as_given
+    encoder.came(feed, batch, taken.stamped)
+    given = encoder.piece(feed, TickRange(7, 2, 2))
+    assert encoder.batches_encoded == 0
+    assert given == StreamEncoder(lambda: 0.0).piece(feed, TickRange(7, 2, 2)), "it is what would be written anew"
+    assert [tick.receive_time_ns for tick in read(given).objects()] == [now_ns]
 
 
 @pytest.mark.parametrize("count", [1, 2, 16, 17, 100])

@@ -120,6 +120,32 @@ def test_a_damaged_batch_reads_as_protobuf_reads_it_or_is_malformed(
     assert (view.symbol, view.epoch) == (message.symbol, message.epoch)
 
 
+def test_a_tick_alone_in_which_any_bit_is_another_reads_as_protobuf_reads_it_or_is_malformed() -> None:
+    data = in_field(1, encode_batch("NQZ26-CME", 3, 5, 9, _array([(7,) * 9 + (1, 2)])))
+    read = message_or_batch(1, provider_pb2.SubscribeMarketDataResponse.FromString)
+    read(data)
+    assert isinstance(known := read(data), TickBatchView)
+    assert known.in_field(1) is data, "from the second on it is read without a copy"
+    for bit in range(8 * len(data)):
+        damaged = (int.from_bytes(data, "little") ^ 1 << bit).to_bytes(len(data), "little")
+        try:
+            view = read(damaged)
+        except (MalformedBatch, DecodeError):
+            continue
+        batch = provider_pb2.SubscribeMarketDataResponse.FromString(damaged).ticks
+        if isinstance(view, TickBatchView):
+            assert (view.symbol, view.epoch, view.provenance) == (batch.symbol, batch.epoch, batch.provenance)
+            assert (view.first_sequence, len(view)) == (batch.first_sequence, len(batch.ticks))
+            assert not batch.HasField("tick_count") or batch.tick_count == len(batch.ticks)
+            expected = [tuple(getattr(tick, name) for name, _, _ in FIELDS) for tick in batch.ticks]
+            enums = {9, 10}
+            expected = [tuple(v if i not in enums or v < 128 else 0 for i, v in enumerate(row)) for row in expected]
+            assert _values(view.ticks) == expected
+            assert view.row in (None, *expected)
+        else:
+            assert not batch.ticks
+
+
 def test_ticks_before_the_other_fields_are_read_too() -> None:
     message = _message([(1,) * 11] * 3)
     head = _message([])

@@ -9,13 +9,14 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind, Trades
+from minhos_mesh.runtime.tick_layout import VALUES, Row, TickArray, TickFlag, TickKind, Trades
 
 BoolArray = npt.NDArray[np.bool_]
 
 PRICE, SIZE = int(TickFlag.HAS_PRICE), int(TickFlag.HAS_SIZE)
 BID, ASK = int(TickFlag.HAS_BID), int(TickFlag.HAS_ASK)
 BOTH = BID | ASK
+_PRICES = PRICE | BOTH
 TRADE, QUOTE = int(TickKind.TRADE), int(TickKind.QUOTE)
 
 
@@ -144,22 +145,24 @@ def _judge_few(ticks: TickArray, newest_ns: int, rules: Rules, wall_ns: int) -> 
     mask: list[bool] = []
     rejected: dict[Reason, int] = {}
     latest = wall_ns + rules.future_after_ns
-    for row in RECORD.iter_unpack(ticks.tobytes()):
+    for row in VALUES.iter_unpack(ticks.tobytes()):
         reason = reason_of(row, newest_ns, rules, latest)
         mask.append(reason is None)
         if reason is None:
-            newest_ns = row[3]
+            newest_ns = row[0]
         else:
             rejected[reason] = rejected.get(reason, 0) + 1
     return Verdict(np.array(mask, np.bool_), rejected) if rejected else ALL_ACCEPTED
 
 
-def reason_of(row: tuple[int, ...], newest_ns: int, rules: Rules, latest_ns: int) -> Reason | None:
-    """Why one tick, given as a record of the wire, is refused; None when it is accepted."""
-    time_ns, flags, kind, step = row[3], row[19], row[21], rules.tick_e9
-    price = row[7] if flags & PRICE else step
-    bid = row[9] if flags & BID else step
-    ask = row[11] if flags & ASK else step
+def reason_of(row: Row, newest_ns: int, rules: Rules, latest_ns: int) -> Reason | None:
+    """Why one tick is refused; None when it is accepted."""
+    time_ns, _, price, bid, ask, size, _, _, flags, kind, _ = row
+    step = rules.tick_e9
+    if flags & _PRICES != _PRICES:
+        price = price if flags & PRICE else step
+        bid = bid if flags & BID else step
+        ask = ask if flags & ASK else step
     if time_ns <= 0 or not (flags & PRICE if kind == TRADE else kind == QUOTE and flags & BOTH):
         return Reason.MALFORMED
     if price <= 0 or bid <= 0 or ask <= 0:
@@ -168,7 +171,7 @@ def reason_of(row: tuple[int, ...], newest_ns: int, rules: Rules, latest_ns: int
         return Reason.OFF_TICK
     if flags & BOTH == BOTH and bid > ask:
         return Reason.CROSSED
-    if kind == TRADE and flags & SIZE and row[13] == 0:
+    if kind == TRADE and flags & SIZE and size == 0:
         return Reason.ZERO_SIZE
     if time_ns > latest_ns:
         return Reason.FUTURE

@@ -17,7 +17,7 @@ from minhos_mesh.market_data.domain.last_values import LastValues
 from minhos_mesh.market_data.domain.ring import TickRing
 from minhos_mesh.market_data.domain.source import Provenance, ProvenanceRefused, Source, SourceConflict, goes_on
 from minhos_mesh.runtime.bars import Bar
-from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray, Trades
+from minhos_mesh.runtime.tick_layout import TICK, TICK_BYTES, VALUES, Row, TickArray, Trades, received_at
 from minhos_mesh.runtime.trading_sessions import Sessions
 
 __all__ = [
@@ -40,6 +40,9 @@ FEW = 16
 LARGE = 4_096
 """Of batches of so many ticks or more it is known where they began."""
 LARGE_KNOWN = 64
+WAITING = 16
+"""So many lone ticks wait for bars and last values to look at them, unless somebody asks for these: together they cost less, and
+none of their readers waits for it."""
 
 
 class PositionMismatch(Exception):
@@ -56,10 +59,10 @@ class Ingested(NamedTuple):
     first_sequence: int
     """Sequence of the first accepted tick; above `last_sequence` when none was."""
     last_sequence: int
-    closed: tuple[Bar, ...]
-    """Bars that it closed, the oldest first."""
     as_given: bool = False
     """Whether its records are the ticks first..last, byte for byte: all of them, none refused, none stamped."""
+    stamped: bytes = b""
+    """One tick as it is kept, where it came alone and got its time of receipt here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ class SymbolFeed:
     def __init__(self, symbol: str, rules: Rules, capacity: int = RING_TICKS) -> None:
         self.symbol = symbol
         self.source: Source | None = None
+        self.provenance: Provenance | None = None
+        """Provenance of the ticks held; None before a source came."""
         self.epoch: int | None = None
         """None until the first record of a generation has come."""
         self.exchange: Sessions | None = None
@@ -100,31 +105,34 @@ class SymbolFeed:
         """Its order book, which has a source and generations of its own."""
         self._rules = rules
         self._lines = {MINUTES: BarLine(MINUTES.span, self.sessions(MINUTES))}
+        self._waiting: list[tuple[Row, int]] = []
         self._begin_anew()
 
     def _begin_anew(self) -> None:
         self.ring.clear()
         self.large.clear()
+        self._waiting.clear()
         self.epoch = None
         self.position = 0
         """Records of this generation taken so far, counted from the source's first."""
         self.read = 0
         self.rejected: dict[Reason, int] = {}
-        self.last = LastValues()
+        self._last = LastValues()
+        self._newest_ns = 0
         for key, former in list(self._lines.items()):
             self._lines[key] = fresh = BarLine(key.span, self.sessions(key))
             fresh.users = former.users
-        self._minutes = self._lines[MINUTES]
-
-    @property
-    def provenance(self) -> Provenance | None:
-        """Provenance of the ticks held; None before a source came."""
-        return None if self.source is None else self.source.provenance
 
     @property
     def sequence(self) -> int:
         """Sequence of the newest tick; 0 when none has come."""
         return self.ring.newest
+
+    @property
+    def last(self) -> LastValues:
+        """The last values."""
+        self.settle()
+        return self._last
 
     @property
     def quote(self) -> LastQuote | None:
@@ -136,17 +144,30 @@ class SymbolFeed:
     @property
     def open_bar(self) -> Bar | None:
         """The bar of a minute that is being built."""
-        return self._minutes.open_bar
+        return self.lines[MINUTES].open_bar
 
     @property
     def bars_closed(self) -> int:
         """Bars of a minute closed within this epoch."""
-        return self._minutes.closed
+        return self.lines[MINUTES].closed
 
     @property
     def lines(self) -> Mapping[BarKey, BarLine]:
         """Bars of every span that somebody reads, and those of a minute."""
+        self.settle()
         return self._lines
+
+    def settle(self) -> None:
+        """Lets bars and last values look at lone ticks that came since; whoever reads these sees them settled."""
+        if not self._waiting:
+            return
+        epoch, oldest, last, lines = self.epoch or 0, self.ring.oldest, self._last, self._lines.values()
+        for row, sequence in self._waiting:
+            last.add_one(row, sequence)
+            for line in lines:
+                if closed := line.builder.add_one(row, sequence, epoch):
+                    line.keep(closed, oldest)
+        self._waiting.clear()
 
     def sessions(self, key: BarKey) -> Sessions:
         """The sessions that a reader of bars means."""
@@ -154,6 +175,7 @@ class SymbolFeed:
 
     def begin_line(self, key: BarKey, line: BarLine) -> None:
         """Builds these bars too from now on; the line has been told all ticks up to the newest."""
+        self.settle()
         self._lines[key] = line
 
     def give_up_lines(self) -> None:
@@ -169,7 +191,7 @@ class SymbolFeed:
         """
         if goes_on(self.symbol, self.source, source):
             return self.position
-        self.source = source
+        self.source, self.provenance = source, source.provenance
         self._begin_anew()
         return 0
 
@@ -182,18 +204,19 @@ class SymbolFeed:
 
         Raises PositionMismatch when records in between are missing.
         """
-        if len(ticks) == 1 and self.follows(position):
-            return self.ingest_one(RECORD.unpack(ticks.tobytes()), wall_ns)
         given, ticks = len(ticks), self._new_records(ticks, position)
         count, first = len(ticks), self.ring.newest + 1
         if count <= FEW:
             wire = ticks.tobytes()
-            each = [self.ingest_one(row, wall_ns) for row in RECORD.iter_unpack(wire)]
-            closed = tuple(bar for one in each for bar in one.closed)
-            return Ingested(first, self.ring.newest, closed, count == given and all(one.as_given for one in each))
+            each = [
+                self.ingest_one(row, wire[index * TICK_BYTES : (index + 1) * TICK_BYTES], wall_ns)
+                for index, row in enumerate(VALUES.iter_unpack(wire))
+            ]
+            return Ingested(first, self.ring.newest, count == given and all(one.as_given for one in each))
+        self.settle()
         self.position += count
         self.read += count
-        verdict = judge(ticks, self.last.event_time_ns, self._rules, wall_ns)
+        verdict = judge(ticks, self._newest_ns, self._rules, wall_ns)
         unstamped, ticks = ticks, self._stamped(ticks, verdict.trades, wall_ns)
         if verdict.accepted is not None:
             for reason, number in verdict.rejected.items():
@@ -201,19 +224,17 @@ class SymbolFeed:
             rows = np.frombuffer(ticks.tobytes(), np.uint8).reshape(count, TICK_BYTES)[verdict.accepted]
             ticks = rows.reshape(-1).view(TICK)
             if len(ticks) == 0:
-                return Ingested(first, first - 1, ())
+                return Ingested(first, first - 1)
         self.ring.append(ticks)
-        self.last.add(ticks, self.ring.newest, verdict.trades)
-        closed = self._build(ticks, verdict.trades, first)
+        self._last.add(ticks, self.ring.newest, verdict.trades)
+        self._newest_ns = self._last.event_time_ns
+        epoch, oldest = self.epoch or 0, self.ring.oldest
+        for line in self._lines.values():
+            line.add(ticks, first, oldest, epoch, verdict.trades)
         as_given = ticks is unstamped and count == given
         if as_given and count >= LARGE:
             self.large.append((first, self.ring.newest))
-        return Ingested(first, self.ring.newest, closed, as_given)
-
-    def _build(self, ticks: TickArray, trades: Trades | None, first: int) -> tuple[Bar, ...]:
-        epoch, oldest = self.epoch or 0, self.ring.oldest
-        closed = {key: line.add(ticks, first, oldest, epoch, trades) for key, line in self._lines.items()}
-        return tuple(closed[MINUTES])
+        return Ingested(first, self.ring.newest, as_given)
 
     def _stamped(self, ticks: TickArray, trades: Trades | None, wall_ns: int) -> TickArray:
         received = ticks["receive_time_ns"] if trades is None else trades.receive_time_ns
@@ -228,27 +249,26 @@ class SymbolFeed:
         """Whether a record at this position is the next one of a generation that has begun."""
         return position == self.position + 1 and self.epoch is not None
 
-    def ingest_one(self, row: tuple[int, ...], wall_ns: int) -> Ingested:
-        """The same for one record of the wire that follows the one taken last."""
-        sequence = self.ring.newest + 1
-        replay = self.source is not None and self.source.provenance is Provenance.REPLAY
+    def ingest_one(self, row: Row, wire: bytes, wall_ns: int) -> Ingested:
+        """The same for one record that follows the one taken last: its values, and as it stands in a batch."""
         self.position += 1
         self.read += 1
-        if stamped := row[5] == 0:
-            row = (*row[:5], row[3] if replay else wall_ns, *row[6:])
-        reason = reason_of(row, self.last.event_time_ns, self._rules, wall_ns + self._rules.future_after_ns)
+        time_ns, rules = row[0], self._rules
+        reason = reason_of(row, self._newest_ns, rules, wall_ns + rules.future_after_ns)
+        sequence = self.ring.newest + 1
         if reason is not None:
             self.rejected[reason] = self.rejected.get(reason, 0) + 1
-            return Ingested(sequence, sequence - 1, ())
-        self.ring.append_row(row)
-        self.last.add_one(row, sequence)
-        epoch = self.epoch or 0
-        told: tuple[Bar, ...] = ()
-        for line in self._lines.values():
-            if closed := line.builder.add_one(row, sequence, epoch):
-                line.keep(closed, self.ring.oldest)
-                told = tuple(closed) if line is self._minutes else told
-        return Ingested(sequence, sequence, told, not stamped)
+            return Ingested(sequence, sequence - 1)
+        stamped = b""
+        if row[1] == 0:
+            wire = stamped = received_at(wire, time_ns if self.provenance is Provenance.REPLAY else wall_ns)
+        self.ring.append_one(wire)
+        self._newest_ns = time_ns
+        waiting = self._waiting
+        waiting.append((row, sequence))
+        if len(waiting) >= WAITING:
+            self.settle()
+        return Ingested(sequence, sequence, not stamped, stamped)
 
     def _new_records(self, ticks: TickArray, position: int) -> TickArray:
         if self.position == 0 and self.epoch is None and self.source is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minhos_mesh.runtime.tick_layout import RECORD, TickArray, TickFlag, TickKind, Trades
+from minhos_mesh.runtime.tick_layout import VALUES, Row, TickArray, TickFlag, TickKind, Trades
 
 _TRADE, _SIZE = int(TickKind.TRADE), int(TickFlag.HAS_SIZE)
 
@@ -36,24 +36,24 @@ class LastValues:
             self._add_many(ticks)
             self.sequence = last_sequence
         else:  # they all carry the same, so the last one says everything
-            self.add_one(RECORD.unpack(ticks[-1:].tobytes()), last_sequence)
+            self.add_one(VALUES.unpack(ticks[-1:].tobytes()), last_sequence)
             self.volume += int(trades.size[:-1].sum(dtype=np.int64))
 
-    def add_one(self, row: tuple[int, ...], sequence: int) -> None:
-        """Takes one accepted tick as a record of the wire."""
-        flags = row[19]
+    def add_one(self, row: Row, sequence: int) -> None:
+        """Takes one accepted tick."""
+        time_ns, _, price, bid, ask, size, bid_size, ask_size, flags, kind, _ = row
         self.sequence = sequence
-        self.event_time_ns = row[3]
-        if row[21] == _TRADE:
-            self.last_price_e9 = row[7]
-            self.last_size = row[13] if flags & _SIZE else None
+        self.event_time_ns = time_ns
+        if kind == _TRADE:
+            self.last_price_e9 = price
+            self.last_size = size if flags & _SIZE else None
             self.volume += self.last_size or 0
         if flags & 4:
-            self.bid_e9 = row[9]
-            self.bid_size = row[15] if flags & 16 else None
+            self.bid_e9 = bid
+            self.bid_size = bid_size if flags & 16 else None
         if flags & 8:
-            self.ask_e9 = row[11]
-            self.ask_size = row[17] if flags & 32 else None
+            self.ask_e9 = ask
+            self.ask_size = ask_size if flags & 32 else None
 
     def _add_many(self, ticks: TickArray) -> None:
         flags, kinds = ticks["flags"], ticks["kind"]

@@ -142,6 +142,8 @@ class SymbolReader:
         """Changes of the last values that were passed over."""
         self.books_skipped = 0
         self._snapshot_due = resume is None
+        self._ticks_alone = wants.ticks and not (wants.bars or wants.quotes or wants.depth)
+        self._at_once = min(CHUNK_TICKS, feed.ring.capacity)
         self._refuse_lossless()
         if resume is not None:
             self._stand_behind(resume)
@@ -202,19 +204,16 @@ class SymbolReader:
         Raises LosslessRefused when the source began with data that is no replay.
         """
         newest, behind = self.feed.ring.newest, self.sequence
-        if (  # the usual case, without a detour: ticks came, and nothing else is due
-            self._entered
-            and behind < newest
-            and not self._snapshot_due
-            and self.wants.ticks
-            and not (self.wants.quotes or self.wants.depth)
-            and (not self.wants.bars or self._next_bar >= self._line.closed)
+        count = newest - behind
+        if (  # the usual case, without a detour: ticks came, they are held, and nothing else is due
+            0 < count <= self._at_once
             and self._epoch == self.feed.epoch
-            and newest - behind <= CHUNK_TICKS
-            and behind + 1 >= self.feed.ring.oldest
+            and self._entered
+            and not self._snapshot_due
+            and (self._ticks_alone or self._no_more_than_ticks())
         ):
             self.sequence = newest
-            self.sent += newest - behind
+            self.sent += count
             self.up_to_date = True
             return [TickRange(self._epoch, behind + 1, newest)]
         with_book = self._snapshot_due
@@ -223,6 +222,12 @@ class SymbolReader:
             pieces += self._depth(in_snapshot=with_book)
         self.up_to_date = not pieces
         return pieces
+
+    def _no_more_than_ticks(self) -> bool:
+        wants = self.wants
+        if not wants.ticks or wants.quotes or wants.depth:
+            return False
+        return self._next_bar >= self._line.closed
 
     def _due(self) -> Iterator[Piece]:
         feed = self.feed

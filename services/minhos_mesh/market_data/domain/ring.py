@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minhos_mesh.runtime.tick_layout import RECORD, TICK, TICK_BYTES, TickArray
+from minhos_mesh.runtime.tick_layout import TICK, TICK_BYTES, TickArray
 
 
 class TickRing:
@@ -43,9 +43,10 @@ class TickRing:
             self._memory[: len(wire) - head] = wire[head:]
         self.newest += count
 
-    def append_row(self, row: tuple[int, ...]) -> None:
-        """The same for one tick as a record of the wire."""
-        RECORD.pack_into(self._memory, self.newest % self.capacity * TICK_BYTES, *row)
+    def append_one(self, wire: bytes) -> None:
+        """The same for one tick."""
+        start = self.newest % self.capacity * TICK_BYTES
+        self._memory[start : start + TICK_BYTES] = wire
         self.newest += 1
 
     def views(self, first: int, last: int) -> list[TickArray]:
