@@ -39,6 +39,8 @@ _TYPES = {
 }
 _POSITION = struct.Struct("<BQBI")
 _SEQUENCE_TAG, _COUNT_TAG = (4 << 3) | 1, (5 << 3) | 5
+_SHORT = 2 + 128
+"""Bytes of a message whose one field is shorter than 128 are less."""
 _ALONE = struct.Struct("<xQ5x" + VALUES.format.removeprefix("<"))
 """Position and values of a batch of one tick."""
 _ALONE_MASK = int.from_bytes(_POSITION.pack(255, 0, 255, 2**32 - 1), "little") | FEW_MASKS[1] << 8 * _POSITION.size
@@ -347,11 +349,13 @@ def message_or_batch(number: int, parse: Callable[[bytes], M]) -> Callable[[byte
         return view
 
     def read(data: bytes) -> M | TickBatchView:
-        known = alone.get(data[: -_ALONE.size])
-        if known is not None and int.from_bytes(data[-_ALONE.size :], "little") & _ALONE_MASK == _ALONE_FIXED:
-            return TickBatchView.alone(known, data)
-        if len(data) > 1 and data[0] == tag:
-            if data[1] == len(data) - 2 < 128:  # a short one, which is all that there is of it
+        size = len(data)
+        if size < _SHORT:
+            known = alone.get(data[: -_ALONE.size])
+            if known is not None and int.from_bytes(data[-_ALONE.size :], "little") & _ALONE_MASK == _ALONE_FIXED:
+                return TickBatchView.alone(known, data)
+        if size > 1 and data[0] == tag:
+            if data[1] == size - 2 < 128:  # a short one, which is all that there is of it
                 return read_short(data)
             length, at, shift = 0, 1, 0
             while at < len(data) and shift < 35:
