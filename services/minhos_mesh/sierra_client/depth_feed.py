@@ -16,12 +16,12 @@ from minhos_mesh.sierra_client.depth_tail import DepthLost, DepthTail, newest_de
 from minhos_mesh.sierra_client.domain import (
     Provenance,
     ProvenanceRefused,
-    backoff_s,
     check_live,
     check_provenance,
+    ingest_pause_s,
     next_epoch,
 )
-from minhos_mesh.sierra_client.ports import IngestLost, Opening
+from minhos_mesh.sierra_client.ports import IngestLost, IngestRefused, Opening
 from minhos_mesh.sierra_client.wakeups import FolderWakeups, Wakeup
 from minhos_mesh.sierra_files.depth_book import BookView, DepthBook
 from minhos_mesh.sierra_files.header import ScidError
@@ -41,14 +41,14 @@ class DepthWay(Protocol):
     """One open way for the books of one symbol."""
 
     async def send(self, book: BookView, sequence: int, receive_ns: int) -> None:
-        """Sends a book and waits until it was taken. Raises IngestLost."""
+        """Sends a book and waits until it was taken. Raises IngestLost, IngestRefused."""
 
 
 class DepthPort(Protocol):
     """The way to market data."""
 
     def connect(self, opening: Opening) -> AbstractAsyncContextManager[DepthWay]:
-        """Opens a way. Raises IngestLost."""
+        """Opens a way. Raises IngestLost, IngestRefused."""
 
 
 async def keep_sending(
@@ -60,7 +60,7 @@ async def keep_sending(
     say: Callable[[str], None],
     randomness: random.Random,
 ) -> None:
-    """Opens a way and has it pumped into until that returns; a way that breaks is opened again, for ever, with growing pauses.
+    """Opens a way and has it pumped into until that returns; a way that breaks is opened again, for ever, after pauses.
 
     `sent` counts the books that were taken: a way that took some begins the pauses anew. `say` is told why one broke.
     """
@@ -71,10 +71,10 @@ async def keep_sending(
             async with ingest.connect(opening) as way:
                 await pump(way)
             return
-        except IngestLost as lost:
+        except (IngestLost, IngestRefused) as lost:
             failures = 1 if sent() > before else failures + 1
             say(str(lost))
-            await asyncio.sleep(backoff_s(failures, randomness))
+            await asyncio.sleep(ingest_pause_s(failures, randomness, refused=isinstance(lost, IngestRefused)))
 
 
 @dataclass(frozen=True, slots=True)

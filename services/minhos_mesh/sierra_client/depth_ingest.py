@@ -14,7 +14,8 @@ from minhos_api.market.v1 import depth_pb2, provenance_pb2
 from minhos_api.market.v1 import market_data_ingest_service_pb2 as pb2
 from minhos_mesh.runtime.wire_time import timestamp
 from minhos_mesh.sierra_client.domain import Provenance
-from minhos_mesh.sierra_client.ports import IngestLost, Opening
+from minhos_mesh.sierra_client.ingest import failure_of
+from minhos_mesh.sierra_client.ports import IngestLost, IngestRefused, Opening
 from minhos_mesh.sierra_files.depth_book import BookView, Level
 
 METHOD: Final = "/minhos_api.market.v1.MarketDataIngestService/IngestDepth"
@@ -33,7 +34,7 @@ class DepthLink:
         self._opening = opening
 
     async def send(self, book: BookView, sequence: int, receive_ns: int) -> None:
-        """Sends a book and waits until it was taken. Raises IngestLost."""
+        """Sends a book and waits until it was taken. Raises IngestLost, IngestRefused."""
         message = depth_pb2.Depth(
             symbol=self._opening.symbol,
             bids=_levels(book.bids),
@@ -51,7 +52,7 @@ class DepthLink:
                 return
 
     async def read(self) -> pb2.IngestDepthResponse:
-        """The next answer. Raises IngestLost."""
+        """The next answer. Raises IngestLost, IngestRefused."""
         try:
             async with asyncio.timeout(ANSWER_S):
                 answer = await self._call.read()
@@ -64,7 +65,7 @@ class DepthLink:
         return answer
 
     async def begin(self) -> None:
-        """Introduces the source. Raises IngestLost."""
+        """Introduces the source. Raises IngestLost, IngestRefused."""
         opening = self._opening
         opened = pb2.IngestOpen(
             source=opening.source,
@@ -82,9 +83,9 @@ class DepthLink:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             raise await self._lost(error) from None
 
-    async def _lost(self, error: Exception | None) -> IngestLost:
+    async def _lost(self, error: Exception | None) -> IngestLost | IngestRefused:
         if isinstance(error, grpc.aio.AioRpcError):
-            return IngestLost(f"market data takes no books ({error.code().name}): {error.details()}")
+            return failure_of(error)
         self._call.cancel()
         return IngestLost("market data closed the stream of books")
 
@@ -101,7 +102,7 @@ class GrpcDepthIngest:
 
     @asynccontextmanager
     async def connect(self, opening: Opening) -> AsyncIterator[DepthLink]:
-        """Opens a stream. Raises IngestLost."""
+        """Opens a stream. Raises IngestLost, IngestRefused."""
         call = self._method(wait_for_ready=True)
         try:
             link = DepthLink(call, opening)

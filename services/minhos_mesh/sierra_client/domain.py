@@ -5,6 +5,10 @@ from __future__ import annotations
 import enum
 import random
 from dataclasses import dataclass
+from typing import Final
+
+_REFUSED_ATTEMPT: Final = 8
+_AWAY_S: Final = 0.4
 
 
 class Provenance(enum.Enum):
@@ -112,6 +116,15 @@ def check_live(declared: Provenance, refused: str, *, final: bool) -> None:
     """Refuses LIVE for a reason that the connection to the DTC server gives. Raises ProvenanceRefused."""
     if refused and declared is Provenance.LIVE:
         raise ProvenanceRefused(f"provenance LIVE is declared, and cannot be believed: {refused}", final=final)
+
+
+def ingest_pause_s(failures: int, randomness: random.Random, *, refused: bool) -> float:
+    """Seconds until market data is tried again: soon where it is away, for mostly it is being replaced and orders wait for its
+    prices; slowly where it refuses.
+    """
+    if refused:
+        return backoff_s(_REFUSED_ATTEMPT, randomness)
+    return backoff_s(failures, randomness, longest_s=_AWAY_S)
 
 
 def backoff_s(attempt: int, randomness: random.Random, *, first_s: float = 0.05, longest_s: float = 5.0) -> float:

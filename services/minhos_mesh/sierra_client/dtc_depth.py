@@ -86,7 +86,7 @@ class DtcDepth:
         )
 
     async def _pump(self, symbol: str, way: DepthWay) -> None:
-        """Sends the newest book again and again. Raises IngestLost."""
+        """Sends the newest book again and again. Raises IngestLost, IngestRefused."""
         told, news = 0, self._news[symbol]
         while True:
             read = self._status[symbol].books_read

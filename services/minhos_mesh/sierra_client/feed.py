@@ -16,10 +16,10 @@ from minhos_mesh.sierra_client.domain import (
     Generation,
     Provenance,
     ProvenanceRefused,
-    backoff_s,
     check_live,
     check_provenance,
     history_begins_ns,
+    ingest_pause_s,
     may_be_rewritten,
     reads_whole_file,
 )
@@ -38,10 +38,6 @@ CHUNK = 16_384
 
 WINDOW = 65_536
 """Most records that are on their way without acknowledgement."""
-
-_REFUSED_ATTEMPT = 8
-_AWAY_S = 0.4
-"""No longer is waited for market data that is away: mostly it is being replaced, and orders wait for its prices."""
 
 _LOG = get_logger("sierra_client.feed")
 
@@ -174,12 +170,7 @@ class FileFeed:
                 refused, reason, served = await self._serve(tail, generation)
                 failures = 1 if served else failures + 1
                 self._disconnected(refused, reason)
-                pause_s = (
-                    backoff_s(_REFUSED_ATTEMPT, self._random)
-                    if refused
-                    else backoff_s(failures, self._random, longest_s=_AWAY_S)
-                )
-                await self._pause(pause_s)
+                await self._pause(ingest_pause_s(failures, self._random, refused=refused))
 
     async def _serve(self, tail: ScidTail, generation: Generation) -> tuple[bool, str, bool]:
         """Sends until the way breaks: whether it was refused, why, and whether it had been open."""

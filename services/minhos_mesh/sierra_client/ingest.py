@@ -78,7 +78,7 @@ class GrpcIngest:
         except TimeoutError:
             raise IngestLost(f"market data did not answer within {self._open_deadline_s:g} s") from None
         except grpc.aio.AioRpcError as error:
-            raise _failure_of(error) from None
+            raise failure_of(error) from None
         except asyncio.InvalidStateError:
             raise await _failure_behind(call) from None
         if not isinstance(answer, pb2.IngestTicksResponse):
@@ -131,7 +131,7 @@ class _GrpcLink:
         except TimeoutError:
             self._failure = IngestLost(f"market data said nothing for {silence_s:g} s")
         except grpc.aio.AioRpcError as error:
-            self._failure = _failure_of(error)
+            self._failure = failure_of(error)
         except asyncio.InvalidStateError:
             self._failure = await _failure_behind(self._call)
         except IngestLost as lost:
@@ -151,7 +151,7 @@ class _GrpcLink:
         try:
             await self._call.write(request)
         except grpc.aio.AioRpcError as error:
-            raise self._failure or _failure_of(error) from None
+            raise self._failure or failure_of(error) from None
         except asyncio.InvalidStateError:
             raise self._failure or await _failure_behind(self._call) from None
         except asyncio.CancelledError:
@@ -166,7 +166,8 @@ async def _failure_behind(call: _Call) -> IngestLost | IngestRefused:
     return _failure(await call.code(), await call.details() or "")
 
 
-def _failure_of(error: grpc.aio.AioRpcError) -> IngestLost | IngestRefused:
+def failure_of(error: grpc.aio.AioRpcError) -> IngestLost | IngestRefused:
+    """What the end of a stream means: the way is lost, or market data does not take the source."""
     if errors.read(error).reason in _REOPENED:
         return IngestLost(f"market data asks to begin again: {error.details()}")
     return _failure(error.code(), error.details() or "")

@@ -16,10 +16,11 @@ from tests.waiting import eventually
 
 from minhos_mesh.runtime.clock import SystemClock
 from minhos_mesh.runtime.tasks import OwnedTasks
-from minhos_mesh.sierra_client.depth_feed import DepthFeed
+from minhos_mesh.sierra_client import depth_feed
+from minhos_mesh.sierra_client.depth_feed import DepthFeed, keep_sending
 from minhos_mesh.sierra_client.depth_tail import DepthLost, DepthTail, newest_depth_file
 from minhos_mesh.sierra_client.domain import Provenance
-from minhos_mesh.sierra_client.ports import IngestLost, Opening
+from minhos_mesh.sierra_client.ports import IngestLost, IngestRefused, Opening
 from minhos_mesh.sierra_client.wakeups import FolderWakeups
 from minhos_mesh.sierra_files.depth import write_depth_header
 from minhos_mesh.sierra_files.depth_book import BookView, DepthBook
@@ -300,3 +301,35 @@ def test_a_tail_in_pieces_gives_the_book_of_the_whole(tmp_path: Path, seed: int)
     with pytest.raises(DepthLost, match="truncated"):
         tail.read()
     tail.close()
+
+
+class MarketInTurn:
+    """Fails at each opening in the way that is next; then it opens."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+
+    @asynccontextmanager
+    async def connect(self, opening: Opening) -> AsyncIterator[FakeWay]:
+        if self.failures:
+            raise self.failures.pop(0)
+        yield FakeWay(FakeMarket(), opening)
+
+
+async def test_who_takes_no_books_is_asked_again_slowly_and_who_is_away_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    market = MarketInTurn(IngestLost("it is away"), IngestRefused("it is not wanted"), IngestLost("it is away"))
+    waited: list[tuple[int, bool]] = []
+    said: list[str] = []
+
+    def pause_s(failures: int, randomness: random.Random, *, refused: bool) -> float:
+        waited.append((failures, refused))
+        return 0.0
+
+    async def pumped(way: depth_feed.DepthWay) -> None:
+        return
+
+    monkeypatch.setattr(depth_feed, "ingest_pause_s", pause_s)
+    opening = Opening("books", NAME, Provenance.SIMULATED, 1)
+    await keep_sending(market, opening, pumped, sent=lambda: 0, say=said.append, randomness=random.Random(1))
+    assert waited == [(1, False), (2, True), (3, False)]
+    assert said == ["it is away", "it is not wanted", "it is away"]

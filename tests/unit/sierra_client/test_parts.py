@@ -13,6 +13,7 @@ from minhos_mesh.sierra_client.domain import (
     backoff_s,
     check_provenance,
     continues,
+    ingest_pause_s,
     next_epoch,
 )
 from minhos_mesh.sierra_client.inotify import FolderWatch, WatchUnavailable
@@ -56,6 +57,14 @@ def test_backoff_grows_with_jitter_up_to_its_limit() -> None:
     for attempt in range(1, 200):
         whole = min(5.0, 0.05 * 2 ** (attempt - 1))
         assert whole / 2 <= backoff_s(attempt, randomness) <= whole
+
+
+def test_market_data_that_is_away_is_tried_again_soon_and_one_that_refuses_slowly() -> None:
+    randomness = random.Random(3)
+    away = [ingest_pause_s(failures, randomness, refused=False) for failures in range(1, 200)]
+    assert away[0] <= 0.05
+    assert max(away) <= 0.4
+    assert min(ingest_pause_s(failures, randomness, refused=True) for failures in range(1, 200)) >= 2.5
 
 
 async def test_generation_is_kept_and_its_base_is_asked_once(store: SourceStore, tmp_path: Path) -> None:
