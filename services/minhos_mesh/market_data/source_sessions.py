@@ -143,6 +143,7 @@ class SourceSession(_SourceConversation[LiveFeed]):
     def __init__(self, find: Callable[[str], LiveFeed], encoder: Encoder) -> None:
         super().__init__(find, encoder)
         self._answering: asyncio.TimerHandle | None = None
+        self._unanswered_since_s = 0.0
         self._usual: tuple[str, int, int] | None = None
         """Symbol, epoch and provenance of batches that belong here."""
 
@@ -171,6 +172,8 @@ class SourceSession(_SourceConversation[LiveFeed]):
         if taken is not None and taken.first_sequence == batch.first_sequence and (taken.as_given or taken.stamped):
             self._encoder.came(live.feed, batch, taken.stamped)
         self._unanswered += 1
+        if self._unanswered == 1:
+            self._unanswered_since_s = asyncio.get_running_loop().time()
         if (
             self._answered is None
             or self._unanswered >= ACKNOWLEDGED_BATCHES
@@ -178,17 +181,17 @@ class SourceSession(_SourceConversation[LiveFeed]):
         ):
             self.wake()
         elif self._answering is None:
-            self._answer_later()
+            self._answer_in(ACKNOWLEDGED_S)
 
-    def _answer_later(self) -> None:
-        self._answering = asyncio.get_running_loop().call_later(ACKNOWLEDGED_S, self._answer, self._answered)
+    def _answer_in(self, left_s: float) -> None:
+        self._answering = asyncio.get_running_loop().call_later(left_s, self._answer)
 
-    def _answer(self, answered: int | None) -> None:
-        """The time is over that began when the source knew this position: where it was told more since, it begins anew."""
+    def _answer(self) -> None:
         self._answering = None
-        if self._unanswered and answered != self._answered:
-            self._answer_later()
-        else:
+        left_s = self._unanswered_since_s + ACKNOWLEDGED_S - asyncio.get_running_loop().time()
+        if self._unanswered and left_s > 0:  # it was answered meanwhile, and these came behind that
+            self._answer_in(left_s)
+        elif self._unanswered:
             self.wake()
 
     def end(self) -> None:
