@@ -19,6 +19,10 @@ from tests.waiting import until
 pytestmark = pytest.mark.timeout(120)
 
 
+FAULTS = {"PYTHONFAULTHANDLER": "1"}
+"""A command that does not end says where it stands when it is aborted."""
+
+
 class Tail:
     """One `minhos tail WHAT --json` that runs."""
 
@@ -26,7 +30,7 @@ class Tail:
         self._out, self._err = folder / f"{what}.out", folder / f"{what}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                mesh.command("tail", what, "--json"), env=environment(mesh.settings), cwd=mesh.home(),
+                mesh.command("tail", what, "--json"), env=environment(mesh.settings) | FAULTS, cwd=mesh.home(),
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             )  # fmt: skip
 
@@ -50,7 +54,12 @@ class Tail:
     def end(self) -> int:
         """Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(20)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(20)
+            raise AssertionError(f"it does not end; where it stands: {self.said}") from None
 
 
 @contextmanager
