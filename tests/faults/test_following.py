@@ -23,12 +23,22 @@ FAULTS = {"PYTHONFAULTHANDLER": "1"}
 """A command that does not end says where it stands when it is aborted."""
 
 
+@contextmanager
+def ctrl_c_is_heard() -> Iterator[None]:
+    """A shell lets what runs in its background ignore Ctrl-C, and so would all that such a test run starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Tail:
     """One `minhos tail WHAT --json` that runs."""
 
     def __init__(self, mesh: Mesh, what: str, folder: Path) -> None:
         self._out, self._err = folder / f"{what}.out", folder / f"{what}.err"
-        with self._out.open("wb") as out, self._err.open("wb") as err:
+        with self._out.open("wb") as out, self._err.open("wb") as err, ctrl_c_is_heard():
             self.process = subprocess.Popen(
                 mesh.command("tail", what, "--json"), env=environment(mesh.settings) | FAULTS, cwd=mesh.home(),
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err,
