@@ -18,7 +18,6 @@ from minhos_api.events.v1.event_bus_service_pb2_grpc import EventBusServiceStub
 from minhos_api.market.v1 import market_data_provider_service_pb2 as market_pb
 from minhos_api.market.v1 import quote_pb2
 from minhos_api.market.v1.market_data_provider_service_pb2_grpc import MarketDataProviderServiceStub
-from minhos_api.trading.v1 import order_pb2
 from minhos_api.trading.v1 import order_service_pb2 as orders_pb
 from minhos_api.trading.v1.order_service_pb2_grpc import OrderServiceStub
 from minhos_mesh.cli import depth, show, trading
@@ -28,6 +27,7 @@ from minhos_mesh.cli.mesh import Link
 from minhos_mesh.runtime import contracts
 from minhos_mesh.runtime.paths import MeshPaths
 from minhos_mesh.runtime.streams import messages
+from minhos_mesh.venue.order_wire import DONE_PB
 
 STREAMS: Final = ("events", "market", "depth", "signals", "orders")
 """What can be followed."""
@@ -37,10 +37,6 @@ SERVED_BY: Final = {
 BY_SYMBOL: Final = ("market", "depth")
 """What can be followed of one symbol alone."""
 _CREDIT: Final = 1_000
-_DONE: Final = frozenset(
-    order_pb2.OrderState.Value(f"ORDER_STATE_{name}")
-    for name in ("DENIED", "FILLED", "CANCELED", "REJECTED", "EXPIRED")
-)
 
 
 async def tail(paths: MeshPaths, what: str, symbol: str | None, count: int | None, *, as_json: bool) -> None:
@@ -203,7 +199,7 @@ class _Orders:
             yield None
             for order in found:
                 if self._working.get(order.order_id) != order.version:
-                    if order.state in _DONE:
+                    if order.state in DONE_PB:
                         self._working.pop(order.order_id, None)
                     else:
                         self._working[order.order_id] = order.version

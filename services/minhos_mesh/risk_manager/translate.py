@@ -29,7 +29,7 @@ from minhos_mesh.risk_manager.service import Alert
 from minhos_mesh.runtime.market import MarketQuote
 from minhos_mesh.runtime.money import E9
 from minhos_mesh.runtime.wire_time import timestamp
-from minhos_mesh.venue.order_wire import SIDES, terms_from_proto, terms_to_proto
+from minhos_mesh.venue.order_wire import DONE_PB, SIDES, terms_from_proto, terms_to_proto
 
 LAST_SECOND = 7_258_118_400
 """1 January 2200: nanoseconds up to it fit an int64."""
@@ -42,15 +42,6 @@ _LIVE = frozenset(
         order_pb2.ORDER_STATE_PENDING_CANCEL,
         order_pb2.ORDER_STATE_PENDING_REPLACE,
         order_pb2.ORDER_STATE_UNKNOWN,
-    }
-)
-_DONE = frozenset(
-    {
-        order_pb2.ORDER_STATE_DENIED,
-        order_pb2.ORDER_STATE_FILLED,
-        order_pb2.ORDER_STATE_CANCELED,
-        order_pb2.ORDER_STATE_REJECTED,
-        order_pb2.ORDER_STATE_EXPIRED,
     }
 )
 
@@ -140,7 +131,7 @@ def order_fact(order: order_pb2.Order) -> OrderFact:
         side=SIDES.get(order.terms.side, Side.BUY),
         leaves_quantity=max(order.terms.quantity - order.filled_quantity, 0),
         live=order.state in _LIVE,
-        done=order.state in _DONE,
+        done=order.state in DONE_PB,
         version=order.version,
         filled_quantity=order.filled_quantity,
     )

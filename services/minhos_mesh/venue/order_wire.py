@@ -1,4 +1,4 @@
-"""Decides how the terms of an order stand in the contracts, and back."""
+"""Decides how the terms of an order stand in the contracts, and back, and in which states there it is done."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from minhos_api.order.v1 import order_terms_pb2 as pb
+from minhos_api.trading.v1 import order_pb2
 from minhos_mesh.matching import OrderType, Side, TimeInForce
 from minhos_mesh.venue.domain.orders import Terms
 
@@ -15,6 +16,16 @@ TIFS_PB: Final = {tif: pb.TimeInForce.Value(f"TIME_IN_FORCE_{tif.name}") for tif
 SIDES: Final[Mapping[int, Side]] = {value: side for side, value in SIDES_PB.items()}
 TYPES: Final[Mapping[int, OrderType]] = {value: kind for kind, value in TYPES_PB.items()}
 TIFS: Final[Mapping[int, TimeInForce]] = {value: tif for tif, value in TIFS_PB.items()}
+DONE_PB: Final = frozenset(
+    {
+        order_pb2.ORDER_STATE_DENIED,
+        order_pb2.ORDER_STATE_FILLED,
+        order_pb2.ORDER_STATE_CANCELED,
+        order_pb2.ORDER_STATE_REJECTED,
+        order_pb2.ORDER_STATE_EXPIRED,
+    }
+)
+"""States of an order of the trading engine that it does not leave."""
 
 
 def terms_from_proto(terms: pb.OrderTerms) -> Terms:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,9 +102,20 @@ class Running:
         self.client.close()
 
     @property
+    def path(self) -> Path:
+        return self.settings.folder / f"{SYMBOL}.scid"
+
+    @property
     def feed(self) -> FeedStatus:
         (feed,) = self.client.status().feeds
         return feed
+
+
+@asynccontextmanager
+async def started(running: Running) -> AsyncIterator[Running]:
+    await running.start()
+    yield running
+    await running.stop()
 
 
 @pytest.fixture(params=[True, False], ids=["inotify", "polling"])
@@ -111,15 +123,13 @@ async def running(
     request: pytest.FixtureRequest, tmp_path: Path, store: SourceStore, market: FakeMarketData
 ) -> AsyncIterator[Running]:
     settings = ClientSettings(tmp_path / "sierra", (SYMBOL,), poll_s=0.005, use_inotify=request.param)
-    found = Running(settings, store, market)
-    await found.start()
-    yield found
-    await found.stop()
+    async with started(Running(settings, store, market)) as found:
+        yield found
 
 
 @pytest.fixture
 def path(running: Running) -> Path:
-    return running.settings.folder / f"{SYMBOL}.scid"
+    return running.path
 
 
 async def test_file_that_appears_later_is_read_and_tailed(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from tests.unit.sierra_client.test_feed import SYMBOL, Running, times
+from tests.unit.sierra_client.test_feed import SYMBOL, Running, started, times
 
 from minhos_mesh.runtime.clock import SystemClock
 from minhos_mesh.sierra_client.domain import FeedState, Provenance, history_begins_ns
@@ -32,15 +32,14 @@ HOUR_NS = 3_600 * 10**9
 
 @pytest.fixture
 async def running(tmp_path: Path, store: SourceStore, market: FakeMarketData) -> AsyncIterator[Running]:
-    found = Running(ClientSettings(tmp_path / "sierra", (SYMBOL,), poll_s=0.005), store, market)
-    await found.start()
-    yield found
-    await found.stop()
+    settings = ClientSettings(tmp_path / "sierra", (SYMBOL,), poll_s=0.005)
+    async with started(Running(settings, store, market)) as found:
+        yield found
 
 
 @pytest.fixture
 def path(running: Running) -> Path:
-    return running.settings.folder / f"{SYMBOL}.scid"
+    return running.path
 
 
 def truncate(path: Path, made: Made) -> None:
